@@ -1,0 +1,261 @@
+"""What an exported model says about itself: a `Card` in, a Hugging Face model card (Markdown with YAML) out.
+
+Made by the end of a sweep, by `best-model` and by `finetune`; written by `export`. Rates are shares: 1.0 is 100 %.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import metadata
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from hausa_asr import __version__
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LIBRARIES = ("torch", "torchaudio", "transformers", "datasets", "jiwer")
+_SCORE_NAMES = {
+    "wer": "WER",
+    "cer": "CER",
+    "wer_folded": "WER, hooks folded",
+    "cer_folded": "CER, hooks folded",
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Error rates of greedy decoding over a whole split; `folded` forgives hooked letters and apostrophes."""
+
+    wer: float
+    cer: float
+    wer_folded: float | None = None
+    cer_folded: float | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a model card is made of.
+
+    Attributes:
+        sweep: the sweep's name; "" for a single fine-tune.
+        trial: the trial's id.
+        base: the base checkpoint: a hub id, a folder, or `demo`.
+        recipe: the settings of the fine-tune, by name.
+        data: `report.json` of the prepared dataset; {} where it is lost.
+        dev, test: of the model; None for test where there is no test split or it was not scored.
+        baseline_trial, baseline_dev, baseline_test: of the sweep's baseline, None where there is none.
+    """
+
+    sweep: str
+    trial: str
+    base: str
+    recipe: dict[str, Any]
+    data: dict[str, Any]
+    dev: Scores
+    test: Scores | None = None
+    baseline_trial: str | None = None
+    baseline_dev: Scores | None = None
+    baseline_test: Scores | None = None
+
+
+def render(card: Card) -> str:
+    """The README.md of an exported model."""
+    header = yaml.safe_dump(_header(card), sort_keys=False, allow_unicode=True, width=1000)
+    parts = [
+        f"# Hausa speech recognition: {_title(card)}",
+        _opening(card),
+        "## How good it is",
+        _scores(card),
+        "## How to use it",
+        _USE,
+        "## What it learned from",
+        _data(card.data),
+        "## How it was trained",
+        f"Base checkpoint: `{card.base}`"
+        + (", the tiny demonstration model of the project" if card.base == "demo" else "")
+        + ". These settings are in `settings.json` too.",
+        _table(("setting", "value"), [(f"`{name}`", json.dumps(value)) for name, value in card.recipe.items()]),
+        "Lengths ending in `_s` are seconds of audio, rates and fractions are per update.",
+        "## Spelling",
+        _SPELLING,
+        "## Limits",
+        _limits(card),
+        "## Versions",
+        ", ".join(f"{name} {version}" for name, version in _versions().items()) + ".",
+    ]
+    return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _title(card: Card) -> str:
+    return f"{card.sweep}, {card.trial}" if card.sweep else card.trial
+
+
+def _header(card: Card) -> dict[str, Any]:
+    """What the hub reads; see huggingface.co/docs/hub/model-cards."""
+    header: dict[str, Any] = {
+        "language": ["ha"],
+        "library_name": "transformers",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["automatic-speech-recognition", "hausa", "wav2vec2", "ctc", "hausa-asr-sweeps"],
+        "metrics": ["wer", "cer"],
+    }
+    if _HUB_ID.fullmatch(card.base):
+        header["base_model"] = card.base
+    results = [
+        {
+            "task": {"type": "automatic-speech-recognition", "name": "Speech recognition"},
+            "dataset": {"name": _corpus(card.data), "type": _corpus(card.data), "split": split},
+            "metrics": [
+                {"type": name[:3], "name": _SCORE_NAMES[name], "value": round(value, 4)}
+                for name in _SCORE_NAMES
+                if (value := getattr(scores, name)) is not None
+            ],
+        }
+        for split, scores in (("dev", card.dev), ("test", card.test))
+        if scores is not None
+    ]
+    header["model-index"] = [{"name": _title(card), "results": results}]
+    return header
+
+
+def _opening(card: Card) -> str:
+    whence = f"the best trial (`{card.trial}`) of the sweep `{card.sweep}`" if card.sweep else "a single fine-tune"
+    text = f"A wav2vec 2.0 model with a CTC head over the Hausa alphabet, from {whence}. Selected by WER on dev."
+    if is_demo(card.data):
+        text += f"\n\n{DEMO_WARNING}"
+    return text
+
+
+DEMO_WARNING = (
+    "> **This model has heard no human being.** It was trained and scored on the demo corpus, which is synthetic\n"
+    "> speech from one engine (espeak-ng) and a small grammar. Its WER says nothing about people."
+)
+
+
+def is_demo(data: Mapping[str, Any]) -> bool:
+    """Whether a prepared dataset's report is of the demo corpus."""
+    return _origin(data).get("corpus") == "demo"
+
+
+def _origin(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    origin = data.get("origin")
+    return origin if isinstance(origin, Mapping) else {}
+
+
+def _corpus(data: Mapping[str, Any]) -> str:
+    origin = _origin(data)
+    # A folder of the user's is known by its own name; where it lay on their disk is nobody's business.
+    return str(PurePath(origin["path"]).name if origin.get("path") else origin.get("corpus", "unknown"))
+
+
+def _scores(card: Card) -> str:
+    columns: list[tuple[str, Scores | None]] = [("dev", card.dev), ("test", card.test)]
+    if card.baseline_trial is not None and card.baseline_trial != card.trial:
+        columns += [("baseline, dev", card.baseline_dev), ("baseline, test", card.baseline_test)]
+    rows = [
+        (label, *("–" if scores is None else _rate(getattr(scores, name)) for _, scores in columns))
+        for name, label in _SCORE_NAMES.items()
+    ]
+    text = _table(("", *(heading for heading, _ in columns)), rows)
+    text += (
+        "\n\nGreedy decoding, no language model; 1.0 is 100 %. The strict rates are of the spelling described below; "
+        "with hooks folded, ɓ ɗ ƙ count as b d k and apostrophes are dropped on both sides."
+    )
+    if card.baseline_trial == card.trial:
+        text += " This trial is the sweep's baseline, the published recipe: no other was better."
+    elif card.baseline_trial is not None:
+        text += f" The baseline (`{card.baseline_trial}`) is the published recipe on the same data."
+    if card.test is None:
+        text += " The test split was not scored."
+    return text
+
+
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    if not data:
+        return "The report of the prepared dataset was not found when this card was written."
+    text = f"Corpus: `{_corpus(data)}`."
+    if is_demo(data):
+        text += " It is synthetic: a small grammar spoken by espeak-ng."
+    splits = data.get("splits", {})
+    rows = [
+        (split, *(f"{about[name]:,}" if name in about else "–" for name in ("utterances", "words", "speakers")))
+        + (f"{about['hours']:.2f}" if "hours" in about else "–",)
+        for split, about in splits.items()
+    ]
+    text += "\n\n" + _table(("split", "utterances", "words", "speakers", "hours"), rows)
+    if any(about.get("speakers") == 0 for about in splits.values()):
+        text += "\n\nWhere speakers are 0 the corpus does not name them."
+    refused = data.get("refused", {})
+    if refused:
+        told = ", ".join(f"{reason} ({about['utterances']})" for reason, about in refused.items())
+        text += f"\n\nOf {data['utterances']['in']:,} utterances {data['utterances']['refused']:,} were refused: {told}."
+    warnings = data.get("warnings", [])
+    if warnings:
+        text += "\n\nTo be known about it:\n\n" + "\n".join(f"- {warning}" for warning in warnings)
+    return text
+
+
+_USE = """\
+```python
+import soundfile
+from transformers import pipeline
+
+model = "."  # this folder, or its id on the hub
+recognise = pipeline("automatic-speech-recognition", model=model)
+samples, rate = soundfile.read("clip.wav", dtype="float32")
+print(recognise({"raw": samples, "sampling_rate": rate})["text"])
+```
+
+Or, with the project installed, for files of any audio format: `hausa-asr transcribe --model . clip.mp3`. The model
+wants 16 kHz mono; both of these resample."""
+
+_SPELLING = """\
+Transcripts were normalised before training and scoring, and this is what the model writes: lower case; the letters
+a to z, ɓ, ɗ, ƙ and the apostrophe; ƴ as 'y; every kind of apostrophe as '; marks of tone and length dropped; other
+punctuation a space; whole numbers in words. Score it against text that is normalised in the same way."""
+
+
+def _limits(card: Card) -> str:
+    limits = [
+        "It was selected on the dev split, so its dev rates flatter it; the test split took no part in the selection.",
+        "It writes no punctuation, capital letters or digits, and knows no letters but those above.",
+        "Speech that differs from its training data in accent, topic, noise or microphone will be read worse.",
+        "No licence is stated here, since it follows from those of the base checkpoint and the data: add `license:` "
+        "to this file before you publish the model.",
+    ]
+    if is_demo(card.data):
+        limits.insert(0, "It is for trying things out. Do not use it on real speech.")
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"hausa-asr-sweeps": __version__, "Python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a fine-tune needs neither datasets nor torchaudio
+            continue
+    return versions
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [headings, ("---",) * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def scores_from(figures: Mapping[str, float], prefix: str = "") -> Scores | None:
+    """Scores out of figures by name (`wer`, `cer`, ...), each with a prefix; None without a WER and a CER."""
+    found = {field.name: figures.get(prefix + field.name) for field in fields(Scores)}
+    if found["wer"] is None or found["cer"] is None:
+        return None
+    return Scores(**found)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Where speech comes from: each module here only yields utterances."""

@@ -1,0 +1,40 @@
+"""Every error that a user can cause is a `UserError`: what is wrong, where, and what to do about it.
+
+The command lines (`hausa_asr.cli`, `sweeps.run`) print it without a traceback and exit with code 2. Anything else
+that escapes is a fault of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+EXIT_USER_ERROR = 2
+
+
+class UserError(Exception):
+    """One problem that the user can mend.
+
+    Args:
+        what: what is wrong, as a sentence.
+        where: the file, setting or utterance that is at fault.
+        fix: what to do, as an imperative sentence.
+    """
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where is not None:
+            lines.append(f"  where: {self.where}")
+        if self.fix is not None:
+            lines.append(f"  fix:   {self.fix}")
+        return "\n".join(lines)
+
+    def __reduce__(self):  # keyword-only arguments would be lost on the way through Ray
+        return _rebuild, (self.what, self.where, self.fix)
+
+
+def _rebuild(what: str, where: str | None, fix: str | None) -> UserError:
+    return UserError(what, where=where, fix=fix)

@@ -1,0 +1,67 @@
+"""What an utterance is: as a corpus yields it (`Utterance`) and as a model is trained on it (`Example`, `Split`).
+
+Corpora make `Utterance`s, `prepare` turns them into a prepared dataset, and its splits are `Split`s of `Example`s.
+This file imports nothing but NumPy, so that the fine-tune can be used without the packages that read data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+SAMPLE_RATE = 16_000
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One clip and its transcript, as found in a corpus; nothing has been opened or checked yet.
+
+    Attributes:
+        id: unique within its corpus, stable from run to run.
+        audio: absolute path of the audio file.
+        text: the transcript as written in the corpus; empty where there is none.
+        split: one of `SPLITS`, or None where the corpus does not say.
+        speaker: the speaker's name, or "" where unknown.
+        duration_s: the stated duration in seconds, or None where the corpus does not say.
+        corpus: the name of the corpus it came from.
+    """
+
+    id: str
+    audio: str
+    text: str
+    split: str | None = None
+    speaker: str = ""
+    duration_s: float | None = None
+    corpus: str = ""
+
+
+class Example(NamedTuple):
+    """One utterance ready for the model.
+
+    Attributes:
+        id: the utterance's id; masks are drawn from it.
+        samples: (S,) float32 mono at 16 kHz, in [-1, 1], not yet normalised.
+        labels: (L,) int64 label ids, without blanks.
+        text: the normalised transcript; references are scored from it and never from the labels.
+        speaker: the speaker's name, or "".
+    """
+
+    id: str
+    samples: np.ndarray
+    labels: np.ndarray
+    text: str
+    speaker: str
+
+
+class Split(Protocol):
+    """A sequence of N examples whose lengths are known without opening any of them."""
+
+    n_samples: np.ndarray
+    """(N,) int64: the length of each example in samples at 16 kHz."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...

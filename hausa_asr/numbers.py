@@ -1,0 +1,50 @@
+"""Whole numbers in, Hausa words out: the cardinals from 0 to 999,999.
+
+`hausa_asr.text` spells out digits with it before anything is scored or trained on, and the demo corpus speaks its
+numbers from it. Spelling is Boko with hooked letters and the plain apostrophe, as `text.normalise` writes it.
+"""
+
+from __future__ import annotations
+
+LARGEST = 999_999
+
+_UNITS = ("sifili", "ɗaya", "biyu", "uku", "huɗu", "biyar", "shida", "bakwai", "takwas", "tara", "goma")
+_TENS = ("", "goma", "ashirin", "talatin", "arba'in", "hamsin", "sittin", "saba'in", "tamanin", "tis'in")
+
+
+def spell(n: int) -> str:
+    """The Hausa cardinal of a whole number.
+
+    Parts are joined from the largest to the smallest: the multiplier follows `dubu` (thousand) and `ɗari` (hundred),
+    `da` stands before each smaller part, and 11 to 19 are `goma sha ...`. A single thousand or hundred has no
+    multiplier (`dubu`, `ɗari`). Hausa itself leaves a few numbers open, and so does this: `dubu ashirin da ɗaya` is
+    21,000 and 20,001.
+
+    Args:
+        n: 0 to 999,999.
+
+    Returns:
+        Lower-case words with single spaces: 1,234 is `dubu da ɗari biyu da talatin da huɗu`.
+
+    Raises:
+        ValueError: n is outside that range.
+    """
+    if not 0 <= n <= LARGEST:
+        raise ValueError(f"{n} is not between 0 and {LARGEST:,}")
+    if n <= 10:
+        return _UNITS[n]
+    if n < 20:
+        return f"goma sha {_UNITS[n - 10]}"
+    if n < 100:
+        return _joined(_TENS[n // 10], n % 10)
+    if n < 1_000:
+        return _joined(_counted("ɗari", n // 100), n % 100)
+    return _joined(_counted("dubu", n // 1_000), n % 1_000)
+
+
+def _counted(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun} {spell(count)}"
+
+
+def _joined(head: str, rest: int) -> str:
+    return head if rest == 0 else f"{head} da {spell(rest)}"

@@ -1,0 +1,93 @@
+"""The Ray that a sweep runs on: the cluster that is given, else a local one that ends with the sweep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from hausa_asr.config import ClusterSettings, in_ray_job
+from hausa_asr.errors import UserError
+
+log = logging.getLogger("sweeps")
+
+_TEMP_PREFIX = "hausa-asr-ray-"
+_OBJECT_STORE_BYTES = 200 * 1024**2
+"""Only small messages go through Ray; the data is memory-mapped from the sweep's storage."""
+
+
+@contextmanager
+def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, float]]]:
+    """A connection to Ray for the length of the block; gives the resources of each living node.
+
+    Args:
+        settings: the address, if any.
+        logs: where a local Ray's own logs are kept.
+
+    Raises:
+        UserError: the cluster does not answer.
+    """
+    address = settings.address or os.environ.get("RAY_ADDRESS") or ("auto" if in_ray_job() else None)
+    temp = None
+    if address:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"The Ray cluster does not answer: {str(error).strip().splitlines()[0]}",
+                where=f"address {address}",
+                fix="Start it (`ray start --head`), or leave cluster.address and RAY_ADDRESS unset for a local Ray.",
+            ) from error
+    else:
+        temp = _temp_folder()
+        # Other users of this machine shall not be able to run code here through an open port.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(
+            address="local",
+            num_cpus=settings.local_cpus or os.cpu_count(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(temp),
+            _node_ip_address="127.0.0.1",
+        )
+    try:
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    finally:
+        ray.shutdown()
+        if temp is not None:
+            _keep_logs(temp, logs)
+            shutil.rmtree(temp, ignore_errors=True)
+
+
+def _temp_folder() -> Path:
+    """A folder for a local Ray, named after this process; those of dead drivers are removed.
+
+    Short and in /tmp, since Ray keeps sockets in it, whose paths may have 107 bytes.
+    """
+    root = Path(tempfile.gettempdir())
+    for old in root.glob(f"{_TEMP_PREFIX}*"):
+        pid = old.name.removeprefix(_TEMP_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-"))
+
+
+def _keep_logs(temp: Path, logs: Path) -> None:
+    for session in temp.glob("session_2*"):
+        if session.is_symlink():
+            continue
+        try:
+            shutil.copytree(session / "logs", logs / session.name, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        except (OSError, shutil.Error) as error:
+            log.warning("Ray's logs could not be kept: %s", error)

@@ -1,0 +1,160 @@
+"""The table of trials that a person follows: live on a terminal, plain lines elsewhere, in the sweep's log always."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.ledger import Ledger, TrialRecord
+
+log = logging.getLogger("sweeps")
+
+_STYLES = {"running": "bold", "finished": "green", "pruned": "dim", "failed": "red"}
+_REFRESH_S = 1.0
+_SHOWN_ENDED = 12
+"""How many ended trials stay on screen; the best always does."""
+
+
+class Board:
+    """Shows the state of a ledger. Use it as a context manager.
+
+    Args:
+        ledger: the sweep's ledger.
+        trials: how many trials the sweep will have.
+        slots: how many run side by side.
+        console: where to; one without a terminal gets a line per report.
+    """
+
+    def __init__(self, ledger: Ledger, trials: int, slots: int, console: Console) -> None:
+        self._ledger, self._trials, self._slots, self._console = ledger, trials, slots, console
+        self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
+        self._next_tick = 0.0
+
+    def __enter__(self) -> Board:
+        if self._live:
+            self._live.start()
+            self._live.update(self._picture(), refresh=True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._live.update(self._picture(), refresh=True)
+            self._live.stop()
+
+    def update(self, trial_id: str) -> None:
+        """Something happened to a trial."""
+        line = describe(self._ledger.state.trials[trial_id])
+        log.info("%s", line)
+        if self._live:
+            self._live.update(self._picture(), refresh=True)
+        else:
+            self._console.print(Text(line), soft_wrap=True)
+
+    def tick(self) -> None:
+        """Keep the clocks going; called often."""
+        if self._live and time.monotonic() >= self._next_tick:
+            self._next_tick = time.monotonic() + _REFRESH_S
+            self._live.update(self._picture(), refresh=True)
+
+    def _picture(self) -> Group:
+        state = self._ledger.state
+        best = state.best()
+        shown = [t for t in state.trials.values() if t.is_open]
+        ended = [state.trials[i] for i in state.ended]
+        recent = ended[-_SHOWN_ENDED:]
+        if best and not best.is_open and best not in recent:
+            recent.insert(0, best)
+        table = Table(title=f"sweep {state.name}", title_justify="left", box=None, pad_edge=False)
+        for heading in ("trial", "state", "step", "loss", "WER", "best", "CER", "audio-s/s", "left", "settings"):
+            numeric = heading not in ("trial", "state", "settings")
+            table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "settings")
+        for trial in sorted([*recent, *shown], key=lambda t: t.id):
+            style = "bold green" if best is not None and trial.id == best.id else _STYLES.get(trial.state, "")
+            table.add_row(*_cells(trial), style=style)
+        return Group(table, Text(self._footer()))
+
+    def _footer(self) -> str:
+        state = self._ledger.state
+        ended = [state.trials[i] for i in state.ended]
+        parts = [f"{len(ended)} of {self._trials} trials ended, {self._slots} side by side"]
+        spent = sum(t.spent_s for t in ended)
+        if ended and len(ended) < self._trials:
+            left = spent / len(ended) * (self._trials - len(ended)) / self._slots
+            parts.append(f"about {duration(left)} left")
+        best, baseline = state.best(), state.baseline()
+        if best and best.best:
+            parts.append(f"best {best.best['wer']:.3f} ({best.id})")
+        if baseline and baseline.best:
+            parts.append(f"baseline {baseline.best['wer']:.3f}")
+        return " · ".join(parts)
+
+
+def _cells(trial: TrialRecord) -> list[str]:
+    settings = " ".join(f"{name}={_short(value)}" for name, value in trial.settings.items())
+    if trial.source == "baseline":
+        settings = f"baseline: {settings}"
+    if not trial.reports:
+        return [trial.id, trial.state, *[""] * 7, settings]
+    last = trial.reports[-1]
+    figures = last["metrics"]
+    return [
+        trial.id,
+        trial.state,
+        f"{last['step']}/{last['updates']}",
+        f"{figures['loss']:.3f}",
+        f"{figures['wer']:.3f}",
+        f"{last['best']['wer']:.3f}",
+        f"{figures['cer']:.3f}",
+        f"{figures['audio_s_per_s']:.0f}",
+        duration(left_s(trial)) if trial.is_open else "",
+        settings,
+    ]
+
+
+def describe(trial: TrialRecord) -> str:
+    """A trial in one line of plain text."""
+    parts = [trial.id, trial.state]
+    if trial.reports:
+        last = trial.reports[-1]
+        figures = last["metrics"]
+        parts += [
+            f"step {last['step']}/{last['updates']}",
+            f"loss {figures['loss']:.3f}",
+            f"WER {figures['wer']:.3f}",
+            f"(best {last['best']['wer']:.3f})",
+            f"{figures['audio_s_per_s']:.0f} audio-s/s",
+        ]
+        if trial.is_open:
+            parts.append(f"{duration(left_s(trial))} left")
+    else:
+        parts.append(" ".join(f"{name}={_short(value)}" for name, value in trial.settings.items()))
+    if trial.reason:
+        parts.append(f"({trial.reason})")
+    return "  ".join(parts)
+
+
+def left_s(trial: TrialRecord) -> float:
+    """Seconds that a running trial still needs, at the pace of its last two reports."""
+    last = trial.reports[-1]
+    figures = last["metrics"]
+    pace = figures["audio_s_per_s"]
+    if len(trial.reports) > 1 and (gap := last["time"] - trial.reports[-2]["time"]) > 0:
+        pace = (last["seen_s"] - trial.reports[-2]["seen_s"]) / gap
+    length_s = last["seen_s"] * last["updates"] / last["step"]
+    return max(0.0, (length_s - last["seen_s"]) / max(pace, 1e-9))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,216 @@
+"""The entry point of a sweep: `python sweeps/run.py --config sweeps/configs/demo.yaml`, alone or as a Ray job.
+
+Reads like a table of contents: settings, tracker, data, cluster, search, result. What each step does is in its room.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+_ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(_ROOT)  # run as a script, Python puts sweeps/ there, where our files would shadow other packages
+
+import typer
+from rich.console import Console
+
+from hausa_asr.config import SweepConfig, in_ray_job, load, make_absolute
+from hausa_asr.errors import EXIT_USER_ERROR, UserError
+
+SETTINGS = "sweep.yaml"
+LOG = "sweep.log"
+EXIT_INTERRUPTED = 130
+
+log = logging.getLogger("sweeps")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    config: Annotated[Path | None, typer.Option(help="The sweep's settings, a YAML file.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Replace one setting, for example search.trials=4."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="SWEEP", help="Go on with this sweep of the storage, where it stopped.")
+    ] = None,
+) -> None:
+    """Search for the fine-tune with the lowest word error rate.
+
+    Trains the baseline and then what Optuna proposes, prunes by eval loss, records every trial in MLflow, scores the
+    best on test and exports it. Everything of a sweep is in RUNS/NAME/: settings, ledger, checkpoints, logs, and at
+    the end result.json.
+
+    \b
+    python sweeps/run.py --config sweeps/configs/demo.yaml
+    python sweeps/run.py --config my_sweep.yaml --set model.base=facebook/wav2vec2-xls-r-300m --set search.trials=40
+    python sweeps/run.py --resume demo-20260101-120000
+    """
+    console = Console()
+    try:
+        finished = run(config, set_ or [], resume, console)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        raise typer.Exit(EXIT_USER_ERROR) from None
+    if not finished:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def run(path: Path | None, overrides: list[str], resume: str | None, console: Console) -> bool:
+    """Run a sweep to its end; False when it was interrupted and can be resumed.
+
+    Raises:
+        UserError: it cannot start. Nothing of the sweep is written then.
+    """
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # `ray job stop` ends it gently
+    config, name = _settings(path, overrides, resume)
+    folder = Path(config.storage) / name
+    if resume is None and folder.exists():
+        raise UserError(
+            f"There is a sweep named {name} already.",
+            where=folder,
+            fix=f"Go on with it (python sweeps/run.py --resume {name}), or give another name (--set name=...).",
+        )
+
+    console.print(f"[bold]sweep {name}[/]: loading", highlight=False)
+    from hausa_asr.data import prepared_dataset
+    from hausa_asr.model import check_base
+    from hausa_asr.tracking import Tracker
+    from sweeps import space
+    from sweeps.callbacks import Mirror
+    from sweeps.connect import connected
+    from sweeps.ledger import Ledger
+    from sweeps.plan import admit
+    from sweeps.progress import Board, duration
+    from sweeps.result import conclude
+    from sweeps.search import search
+
+    space.check(config)
+    check_base(config.model.base)
+    tracker = Tracker(config.mlflow.uri, config.mlflow.experiment)
+    prepared = prepared_dataset(config.data, Path(config.storage) / "_data", console=console)
+    _describe(prepared, console)
+
+    with connected(config.cluster, folder / "logs") as nodes:
+        plan = admit(config.resources, nodes, config.search.trials)
+        folder.mkdir(parents=True, exist_ok=True)
+        _log_to(folder / LOG)
+        ledger = Ledger(folder)
+        (folder / SETTINGS).write_text(config.to_yaml(), encoding="utf-8")
+        if not ledger.state.name:
+            ledger.append("sweep", name=name, settings=config.model_dump(mode="json"))
+        ledger.append("opened", run_id=_open_parent(tracker, ledger, config, folder, prepared))
+        tags = {"base": config.model.base, "prepared": str(prepared.path)}
+        mirror = Mirror(tracker, ledger, config, tags)
+        workers = config.resources.workers_per_trial
+        console.print(
+            f"{config.search.trials} trials, {plan.slots} side by side with {workers} "
+            f"worker{'s' if workers > 1 else ''} each; base checkpoint {config.model.base}; logs in {folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        with Board(ledger, config.search.trials, plan.slots, console) as board:
+            search(config, ledger, folder, prepared, plan, mirror, board)
+        mirror.sync_all()
+        if any(trial.is_open for trial in ledger.state.trials.values()):
+            console.print(f"\nInterrupted. Go on with:  python sweeps/run.py --resume {name}", highlight=False)
+            return False
+        console.print("scoring baseline and best on test", highlight=False)
+        result = conclude(config, ledger, folder, prepared, plan, tracker)
+    _say(result, folder, tracker.ui_hint(), duration(time.monotonic() - started), console)
+    return True
+
+
+def _settings(path: Path | None, overrides: list[str], resume: str | None) -> tuple[SweepConfig, str]:
+    """The settings and the sweep's name: from the file for a new one, from its folder for one that goes on."""
+    if resume is None:
+        if path is None:
+            raise UserError("No settings were given.", fix="Add --config sweeps/configs/demo.yaml, or --resume SWEEP.")
+        config = make_absolute(load(path, overrides), in_job=in_ray_job())
+        when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        return config, config.name or f"{re.sub(r'[^A-Za-z0-9._-]', '-', path.stem)}-{when}"
+    # Only the storage is looked up here; the settings themselves are the sweep's own.
+    storage = Path(make_absolute(load(path, overrides), in_job=in_ray_job()).storage)
+    saved = storage / resume / SETTINGS
+    if not saved.is_file():
+        known = sorted((p.parent for p in storage.glob(f"*/{SETTINGS}")), key=lambda p: p.stat().st_mtime)
+        names = ", ".join(p.name for p in known[-5:]) or "none"
+        raise UserError(
+            f"There is no sweep named {resume}.",
+            where=storage,
+            fix=f"Name one of the storage (newest last: {names}), or give its storage with --set storage=DIR.",
+        )
+    config = load(saved, [*overrides, f"storage={storage}"], environment={})  # the folder may have been moved
+    return make_absolute(config, in_job=in_ray_job()), resume
+
+
+def _open_parent(tracker: Any, ledger: Any, config: SweepConfig, folder: Path, prepared: Any) -> str:
+    """The sweep's MLflow run: a new one, or the one it had."""
+    run_id: str | None = ledger.state.run_id
+    if run_id is not None:
+        tracker.reopen(run_id)
+        return run_id
+    params = config.model_dump(mode="json", exclude={"space", "storage", "mlflow"}, exclude_none=True)
+    run_id = tracker.start_sweep(folder.name, params, {"base": config.model.base, "folder": str(folder)})
+    aside = folder / "mlflow"
+    for part, file, content in (
+        ("settings", "sweep.yaml", config.to_yaml()),
+        ("data", "report.json", (Path(prepared.path) / "report.json").read_text(encoding="utf-8")),
+    ):
+        (aside / part).mkdir(parents=True, exist_ok=True)
+        (aside / part / file).write_text(content, encoding="utf-8")
+        tracker.log_folder(run_id, aside / part, part)
+    return run_id
+
+
+def _log_to(path: Path) -> None:
+    """Everything that Ray, Tune and we have to say goes to the sweep's log and not across the table of trials."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    for name in ("sweeps", "ray", "ray.tune", "ray.train", "mlflow", "optuna"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if name == "sweeps" else logging.WARNING)
+
+
+def _describe(prepared: Any, console: Console) -> None:
+    parts = [f"{name} {len(split)}" for name, split in prepared.splits.items()]
+    console.print(f"data: {', '.join(parts)} utterances in {prepared.path}", highlight=False, soft_wrap=True)
+
+
+def _say(result: dict[str, Any], folder: Path, ui: str, took: str, console: Console) -> None:
+    best, baseline = result["best"], result["baseline"]
+    console.print()
+    if best is None:
+        console.print(f"No trial got as far as a first evaluation; see {folder / LOG}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+    def scores(end: dict[str, Any]) -> str:
+        test = f", test WER {end['test_wer']:.3f}, test CER {end['test_cer']:.3f}" if end["test_wer"] is not None else ""
+        return f"dev WER {end['wer']:.3f}{test}"
+
+    lines = [f"best      {best['id']}  {scores(best)}"]
+    if baseline:
+        lines.append(f"baseline  {baseline['id']}  {scores(baseline)}")
+    lines += [
+        f"model     {result['export']}",
+        f"result    {folder / 'result.json'}",
+        f"compare   {ui}",
+        f"export    hausa-asr best-model --sweep {result['sweep']}",
+    ]
+    console.print(f"[bold]sweep {result['sweep']}[/] finished in {took}", highlight=False)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

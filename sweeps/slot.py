@@ -1,0 +1,249 @@
+"""A slot: one Ray Train worker group that lives as long as the sweep and is handed trial after trial.
+
+Ray Tune sees an ordinary reusable actor, `Slot`. Behind it `TorchTrainer.fit()` runs in a thread, and its workers take
+jobs from a `Desk`, a small actor without a CPU. One Train run per trial would leave the slot idle for about 20 s
+between two trials; here the next trial starts as soon as the last one's workers hear that it is over.
+
+The workers say how it goes and wait for the answer; the answer comes with Tune's next call: `step` means go on,
+`reset_config` and `cleanup` mean stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from sweeps.scheduler import NEWS
+
+_POLL_S = 1.0
+"""How often a waiting slot looks whether its workers are still alive."""
+
+
+class SlotBroken(RuntimeError):
+    """The worker group has ended or does not start; Tune gives the trial a new slot."""
+
+
+@ray.remote(num_cpus=0)
+class Desk:
+    """Where a slot and its workers meet. Both may be started anew and crash; the desk only passes on what is said.
+
+    Jobs are numbered, and every rank asks for the one after its last, so no rank waits in a collective for work.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: list[dict[str, Any]] = []
+        self._closed = False
+        self._news: asyncio.Queue[tuple[int, dict[str, Any]]] = asyncio.Queue()
+        self._answers: dict[int, asyncio.Queue[str]] = {}
+        self._changed = asyncio.Event()
+
+    # What the slot calls.
+
+    def post(self, job: dict[str, Any]) -> int:
+        """Hand out a job; returns its number."""
+        self._jobs.append(job)
+        self._answers[len(self._jobs) - 1] = asyncio.Queue()
+        self._changed.set()
+        return len(self._jobs) - 1
+
+    async def news(self, number: int, timeout_s: float) -> dict[str, Any] | None:
+        """The next thing that the workers say of a job; None after the timeout. Words on earlier jobs are dropped."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while (left := deadline - asyncio.get_running_loop().time()) > 0:
+            try:
+                of, what = await asyncio.wait_for(self._news.get(), left)
+            except TimeoutError:
+                return None
+            if of == number:
+                return what
+        return None
+
+    def answer(self, number: int, answer: str) -> None:
+        """The answer to the job's last report."""
+        self._answers[number].put_nowait(answer)
+
+    def close(self) -> None:
+        """No more jobs: the workers go home."""
+        self._closed = True
+        self._changed.set()
+
+    # What the workers call.
+
+    async def job_after(self, number: int) -> tuple[int, dict[str, Any]] | None:
+        """The job after `number`, once there is one; None when the slot is closed."""
+        while len(self._jobs) <= number + 1:
+            if self._closed:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        newest = len(self._jobs) - 1
+        return newest, self._jobs[newest]
+
+    async def tell(self, number: int, what: dict[str, Any]) -> None:
+        """Something the slot should hear, with no answer wanted."""
+        self._news.put_nowait((number, what))
+
+    async def report(self, number: int, what: dict[str, Any]) -> str:
+        """A report; returns its answer."""
+        self._news.put_nowait((number, what))
+        return await self._answers[number].get()
+
+
+class Slot(tune.Trainable):
+    """Ray Tune's side of a slot. Its configuration is `job` (one trial) and `slot` (what all trials share)."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._spec = config["slot"]
+        self._desk = Desk.remote()
+        self._failure: BaseException | None = None
+        self._fit = threading.Thread(target=self._run_train, daemon=True)
+        self._fit.start()
+        self._take(config["job"])
+
+    def _run_train(self) -> None:
+        try:
+            from ray.train import RunConfig, ScalingConfig
+            from ray.train.torch import TorchTrainer
+
+            spec = self._spec
+            TorchTrainer(
+                work,
+                train_loop_config={"desk": self._desk, "spec": spec},
+                scaling_config=ScalingConfig(
+                    num_workers=spec["workers"],
+                    use_gpu=spec["gpus_per_worker"] > 0,
+                    resources_per_worker=spec["resources_per_worker"],
+                ),
+                run_config=RunConfig(name=f"slot-{time.time_ns()}", storage_path=spec["train_storage"]),
+            ).fit()
+        except BaseException as error:  # told to Tune by the next step
+            self._failure = error
+
+    def _take(self, job: dict[str, Any]) -> None:
+        self._started = time.monotonic()
+        self._heard = False
+        self._answer_due = False
+        self._job_number = ray.get(self._desk.post.remote(job))
+
+    def step(self) -> dict[str, Any]:
+        """Let the trial go on until its next report."""
+        self._answer(Answer.CONTINUE)
+        while True:
+            news = ray.get(self._desk.news.remote(self._job_number, _POLL_S))
+            if news is not None:
+                break
+            if not self._fit.is_alive():
+                raise SlotBroken(f"the worker group has ended: {self._failure or 'no reason given'}") from self._failure
+            waited = time.monotonic() - self._started
+            if not self._heard and waited > self._spec["startup_timeout_s"]:
+                raise SlotBroken(f"no worker has taken the trial within {waited:.0f} s")
+        self._heard = True
+        if news["kind"] == "taken":
+            return self.step()
+        self._answer_due = news["kind"] == "report" and not news["report"]["last"]
+        return {NEWS: json.dumps(news)}
+
+    def _answer(self, answer: Answer) -> None:
+        if self._answer_due:
+            self._answer_due = False
+            ray.get(self._desk.answer.remote(self._job_number, answer.value))
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Nothing to save: the trial's checkpoint is in the sweep's storage before its report is told."""
+        return {}
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load: a trial finds its own checkpoint."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """End the trial at hand and take the next one, on the same warm workers."""
+        if not self._fit.is_alive():
+            return False  # Tune makes a new actor
+        self._answer(Answer.STOP)
+        self._take(new_config["job"])
+        return True
+
+    def cleanup(self) -> None:
+        """The sweep is over, or the trial crashed: let the workers go home."""
+        self._answer(Answer.STOP)
+        ray.get(self._desk.close.remote())
+        self._fit.join(timeout=self._spec["goodbye_s"])
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: take jobs from the desk until it closes."""
+    import torch
+    from ray import train
+
+    from hausa_asr.prepare import load_prepared
+
+    desk, spec = config["desk"], config["spec"]
+    torch.set_num_threads(spec["threads"])
+    rank = train.get_context().get_world_rank()
+    world = train.get_context().get_world_size()
+    number, prepared = -1, {}
+    while (taken := ray.get(desk.job_after.remote(number))) is not None:
+        number, job = taken
+        if job["prepared"] not in prepared:
+            prepared[job["prepared"]] = load_prepared(job["prepared"])
+        if rank == 0:
+            ray.get(desk.tell.remote(number, {"kind": "taken"}))
+        try:
+            _run(job, number, prepared[job["prepared"]], desk, rank)
+        except Exception as error:
+            if world > 1:
+                raise  # the other ranks may wait in a collective for ever: let Ray Train end the group
+            what = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+            ray.get(desk.tell.remote(number, {"kind": "failed", "error": what}))
+
+
+def _run(job: dict[str, Any], number: int, prepared: Any, desk: Any, rank: int) -> None:
+    """One trial on one rank. What it prints and logs goes to `train.log` in the trial's folder."""
+    from hausa_asr.finetune import Data, finetune
+
+    folder = Path(job["folder"])
+    log = logging.getLogger("hausa_asr.trial")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / ("train.log" if rank == 0 else f"train-rank{rank}.log"), encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+
+    def report(progress: Progress) -> Answer:
+        figures = " ".join(f"{name}={value:.5g}" for name, value in progress.metrics.items())
+        log.info("step %d of %d: %s", progress.step, progress.updates, figures)
+        told = {"kind": "report", "report": asdict(progress)}
+        # The last report ends the trial whatever the answer: do not wait for it.
+        if progress.last:
+            ray.get(desk.tell.remote(number, told))
+            return Answer.STOP
+        return Answer(ray.get(desk.report.remote(number, told)))
+
+    try:
+        log.info("trial %s: %s", job["trial"], json.dumps(job["recipe"]))
+        result = finetune(
+            FinetuneConfig(**job["recipe"]),
+            Data(prepared.splits["train"], prepared.splits["dev"]),
+            report,
+            base=job["base"],
+            folder=folder,
+        )
+        log.info("%s at step %d", result.end, result.progress.step)
+    except Exception:
+        log.error("the trial failed:\n%s", traceback.format_exc())
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,109 @@
+"""The ledger survives a crash at any byte, and its state is the sum of its events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hausa_asr.errors import UserError
+from sweeps.ledger import FILE, Ledger
+
+
+def report(step: int, wer: float = 1.0, loss: float = 2.0) -> dict[str, Any]:
+    return {
+        "step": step,
+        "updates": 100,
+        "seen_s": step * 10.0,
+        "metrics": {"wer": wer, "cer": wer / 2, "loss": loss, "audio_s_per_s": 50.0},
+        "best": {"step": step, "wer": wer, "cer": wer / 2, "loss": loss},
+        "checkpoint": f"step-{step}",
+        "best_checkpoint": f"step-{step}",
+        "last": step == 100,
+    }
+
+
+def a_sweep(folder: Path) -> Ledger:
+    ledger = Ledger(folder)
+    ledger.append("sweep", name="s", settings={})
+    ledger.append("opened", run_id="parent")
+    ledger.append("proposed", trial="t000", settings={"lr_peak": 1e-3}, source="baseline")
+    ledger.append("started", trial="t000")
+    ledger.append("tracked", trial="t000", run_id="run0")
+    ledger.append("reported", trial="t000", **report(10))
+    ledger.append("ranked", trial="t000", rung=0, value=2.0)
+    ledger.append("proposed", trial="t001", settings={"lr_peak": 2e-3}, source="search")
+    ledger.append("started", trial="t001")
+    ledger.append("reported", trial="t000", **report(100, wer=0.5, loss=0.9))
+    ledger.append("ended", trial="t000", state="finished", reason="")
+    return ledger
+
+
+def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
+    written = a_sweep(tmp_path).state
+    read = Ledger(tmp_path).state
+    assert read == written
+    assert read.run_id == "parent"
+    assert read.rungs == {0: {"t000": 2.0}}
+    assert read.ended == ["t000"]
+    assert read.trials["t000"].run_id == "run0"
+    assert read.best() is read.trials["t000"] is read.baseline()
+    assert read.trials["t001"].is_open
+
+
+def test_cut_at_any_byte_it_reads_and_goes_on(tmp_path: Path) -> None:
+    a_sweep(tmp_path)
+    whole = (tmp_path / FILE).read_bytes()
+    for cut in range(0, len(whole), 7):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / FILE).write_bytes(whole[:cut])
+        ledger = Ledger(folder)
+        before = len(ledger.state.trials)
+        ledger.append("proposed", trial="new", settings={}, source="search")
+        assert len(Ledger(folder).state.trials) == before + 1
+
+
+def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
+    a_sweep(tmp_path)
+    lines = (tmp_path / FILE).read_text().split("\n")
+    lines[3] = lines[3][:10]
+    (tmp_path / FILE).write_text("\n".join(lines))
+    with pytest.raises(UserError, match="line 4"):
+        Ledger(tmp_path)
+
+
+def test_a_report_told_twice_counts_once(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("opened", run_id="parent")
+    ledger.append("started", trial="t001")
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("reported", trial="t001", **report(20))
+    assert [r["step"] for r in ledger.state.trials["t001"].reports] == [10, 20]
+
+
+def test_time_without_a_driver_is_nobodys(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for at, event, fields in (
+        (0, "sweep", {"name": "s", "settings": {}}),
+        (1, "opened", {}),
+        (2, "proposed", {"trial": "t0", "settings": {}, "source": "search"}),
+        (3, "started", {"trial": "t0"}),
+        (13, "reported", {"trial": "t0", **report(10)}),
+        (5000, "opened", {}),
+        (5002, "started", {"trial": "t0"}),
+        (5010, "ended", {"trial": "t0", "state": "pruned", "reason": "r"}),
+    ):
+        ledger.state.apply({"event": event, "time": float(at), **fields})
+    assert ledger.state.trials["t0"].spent_s == 18
+    assert ledger.state.wall_s == 22
+
+
+def test_best_is_by_wer_then_cer_and_never_a_diverged_one(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for name, wer, loss in (("a", 0.5, 1.0), ("b", 0.4, 1.5), ("c", 0.1, float("nan")), ("d", 0.4, 1.2)):
+        ledger.append("proposed", trial=name, settings={}, source="search")
+        ledger.append("reported", trial=name, **report(10, wer, loss))
+    assert ledger.state.best().id == "d"
