@@ -7,6 +7,7 @@ Called by `prepare` for every clip, and by whatever transcribes a file.
 from __future__ import annotations
 
 import io
+import math
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,7 +224,8 @@ def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
     from torchaudio.functional import resample
 
     # The filter bank grows with rate / gcd: 44,101 Hz would take gigabytes. The nearest 10 Hz is 0.1 % off at most.
-    rate = round(rate, -1)
+    if math.gcd(rate, SAMPLE_RATE) < 10:
+        rate = round(rate, -1)
     return _within_one(resample(torch.from_numpy(samples), rate, SAMPLE_RATE).numpy())
 
 

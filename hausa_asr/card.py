@@ -77,11 +77,11 @@ def render(card: Card) -> str:
         "## What it learned from",
         _data(card.data),
         "## How it was trained",
-        f"Base checkpoint: `{card.base}`"
+        f"Base checkpoint: `{_base(card)}`"
         + (", the tiny demonstration model of the project" if card.base == "demo" else "")
         + ". These settings are in `settings.json` too.",
         _table(("setting", "value"), [(f"`{name}`", json.dumps(value)) for name, value in card.recipe.items()]),
-        "Lengths ending in `_s` are seconds of audio, rates and fractions are per update.",
+        "Settings that end in `_s` are in seconds of audio, those in `_fraction` are shares of the trial's updates.",
         "## Spelling",
         _SPELLING,
         "## Limits",
@@ -94,6 +94,10 @@ def render(card: Card) -> str:
 
 def _title(card: Card) -> str:
     return f"{card.sweep}, {card.trial}" if card.sweep else card.trial
+
+
+def _base(card: Card) -> str:
+    return PurePath(card.base).name if PurePath(card.base).is_absolute() else card.base
 
 
 def _header(card: Card) -> dict[str, Any]:
@@ -187,18 +191,20 @@ def _data(data: Mapping[str, Any]) -> str:
     if is_demo(data):
         text += " It is synthetic: a small grammar spoken by espeak-ng."
     splits = data.get("splits", {})
+    columns = {"hours": ".2f", "utterances": ",", "words": ",", "speakers": ","}
     rows = [
-        (split, *(f"{about[name]:,}" if name in about else "–" for name in ("utterances", "words", "speakers")))
-        + (f"{about['hours']:.2f}" if "hours" in about else "–",)
+        (split, *(format(about[name], form) if name in about else "–" for name, form in columns.items()))
         for split, about in splits.items()
     ]
-    text += "\n\n" + _table(("split", "utterances", "words", "speakers", "hours"), rows)
+    text += "\n\n" + _table(("split", *columns), rows)
     if any(about.get("speakers") == 0 for about in splits.values()):
         text += "\n\nWhere speakers are 0 the corpus does not name them."
     refused = data.get("refused", {})
     if refused:
         told = ", ".join(f"{reason} ({about['utterances']})" for reason, about in refused.items())
-        text += f"\n\nOf {data['utterances']['in']:,} utterances {data['utterances']['refused']:,} were refused: {told}."
+        text += (
+            f"\n\nOf {data['utterances']['in']:,} utterances {data['utterances']['refused']:,} were refused: {told}."
+        )
     warnings = data.get("warnings", [])
     if warnings:
         text += "\n\nTo be known about it:\n\n" + "\n".join(f"- {warning}" for warning in warnings)

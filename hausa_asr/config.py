@@ -66,7 +66,7 @@ def _recipe_model() -> type[BaseModel]:
     return create_model("FinetuneSettings", __base__=_Strict, **fields)
 
 
-FinetuneSettings = _recipe_model()
+FinetuneSettings: Any = _recipe_model()
 RECIPE_FIELDS = tuple(_LIMITS)
 
 
@@ -188,7 +188,7 @@ class SweepConfig(_Strict):
     storage: str = Field("runs", min_length=1)
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
-    finetune: FinetuneSettings = FinetuneSettings()  # type: ignore[valid-type]
+    finetune: FinetuneSettings = FinetuneSettings()
     baseline: dict[str, Any] = {}
     space: dict[str, list[Dimension]] = {}
     search: SearchSettings = SearchSettings()
@@ -207,7 +207,7 @@ class SweepConfig(_Strict):
 
     def recipe(self, settings: Mapping[str, Any] | None = None) -> FinetuneConfig:
         """The fixed recipe, with some of its settings replaced."""
-        return FinetuneConfig(**{**self.finetune.model_dump(), **(settings or {})})  # type: ignore[attr-defined]
+        return FinetuneConfig(**{**self.finetune.model_dump(), **(settings or {})})
 
     def to_yaml(self) -> str:
         """The settings as a file that `load` reads again."""
@@ -344,7 +344,13 @@ def _names_at(path: Sequence[str]) -> Sequence[str]:
             continue
         field = model.model_fields.get(part)
         inner = field.annotation if field else None
-        model = Dimension if part == "space" else inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
+        model = (
+            Dimension
+            if part == "space"
+            else inner
+            if isinstance(inner, type) and issubclass(inner, BaseModel)
+            else model
+        )
     return list(model.model_fields) if model else []
 
 
@@ -370,8 +376,8 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
         if not os.path.isabs(config.storage):
             relative.append(f"storage: {config.storage} (set {STORAGE_VARIABLE} to an absolute path)")
         if sqlite:
-            relative.append(f"mlflow.uri: {config.mlflow.uri} (set {TRACKING_VARIABLE} to sqlite:////absolute/mlflow.db "
-                            "or a server)")  # fmt: skip
+            how = f"set {TRACKING_VARIABLE} to a server's address or to sqlite:////absolute/mlflow.db"
+            relative.append(f"mlflow.uri: {config.mlflow.uri} ({how})")
         if relative:
             raise UserError(
                 "A Ray job works in a copy of the folder that is cleaned away, so these would be lost:\n"
@@ -379,8 +385,10 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
                 fix="Set them with ray job submit --runtime-env-json '{\"env_vars\": {...}}', as the README shows.",
             )
     uri = f"sqlite:///{os.path.abspath(sqlite[1])}" if sqlite else config.mlflow.uri
-    data = {name: os.path.abspath(value) for name in ("path", "manifest", "prepared")
-            if (value := getattr(config.data, name))}  # fmt: skip
+    data = {name: os.path.abspath(value) for name in ("path", "prepared") if (value := getattr(config.data, name))}
+    manifest = config.data.manifest
+    if manifest and not os.path.exists(os.path.join(data.get("path", ""), manifest)):  # else it is beside the audio
+        data["manifest"] = os.path.abspath(manifest)
     base = os.path.abspath(config.model.base) if os.path.isdir(config.model.base) else config.model.base
     return config.model_copy(
         update={

@@ -6,14 +6,11 @@ complete or absent. Called by the end of a sweep, by `hausa-asr best-model` and 
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,23 +19,15 @@ from urllib.parse import unquote, urlsplit
 from hausa_asr.card import Card, Scores, render, scores_from
 from hausa_asr.config import RECIPE_FIELDS, check_setting
 from hausa_asr.errors import UserError
+from hausa_asr.model_folder import NEEDED, POSSIBLE, SETTINGS, WEIGHTS, check_out, weights_are_whole, written_aside
 
 if TYPE_CHECKING:
     from hausa_asr.tracking import SweepRun, Tracker, TrialRun
 
-__all__ = ["Card", "Exported", "Scores", "best_model", "check_out", "export_checkpoint"]
+__all__ = ["Card", "Exported", "Scores", "best_model", "export_checkpoint"]
 
 ARTIFACT = "best_model"
 """Where a sweep's parent run in MLflow keeps the export of its winner."""
-
-_WEIGHTS, _SETTINGS = "model.safetensors", "settings.json"
-_NEEDED = {_WEIGHTS, _SETTINGS, "README.md", "config.json", "vocab.json", "tokenizer_config.json",
-           "processor_config.json", "preprocessor_config.json"}  # fmt: skip
-_POSSIBLE = _NEEDED | {"special_tokens_map.json", "added_tokens.json"}
-"""All that an export ever holds: a folder with anything else in it is not ours to replace."""
-
-_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
-"""Faults of the disk that the user can mend; other faults of the system may be the network's, or ours."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ def export_checkpoint(checkpoint: Path, out: Path, card: Card, *, overwrite: boo
     Raises:
         UserError: `out` is taken or can't be written, or the checkpoint is not complete.
     """
-    with _aside(out, overwrite) as partial:
+    with written_aside(out, overwrite) as partial:
         _write(checkpoint, partial, card)
     return out.resolve()
 
@@ -91,9 +80,13 @@ def _write(checkpoint: Path, folder: Path, card: Card) -> None:
     with quiet():
         model.save_pretrained(folder, max_shard_size="100GB")  # one file, whatever the size
     processor.save_pretrained(folder)
-    # transformers before 5 look for it in a file of its own.
+    # transformers before 5 want the feature extractor in a file of its own, and break where they find it in this one.
     processor.feature_extractor.save_pretrained(folder)
-    (folder / _SETTINGS).write_text(json.dumps(card.recipe, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    file = folder / "processor_config.json"
+    about = json.loads(file.read_text(encoding="utf-8"))
+    about.pop("feature_extractor", None)
+    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(json.dumps(card.recipe, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(render(card), encoding="utf-8")
 
 
@@ -127,7 +120,7 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
                 fix="Wait for the first evaluation, or name another sweep with --sweep.",
             )
         parent = next((run for run in tracker.sweeps() if run.run_id == best.parent), None)
-        with _aside(out, overwrite) as partial:
+        with written_aside(out, overwrite) as partial:
             source = _fetch(tracker, best, parent, trials, partial)
     except (OSError, tracking.MlflowException) as fault:
         line = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
@@ -182,7 +175,7 @@ def _fetch(
         missing.append(f"the tag checkpoint_uri of run {best.run_id}, which names the trial's checkpoint")
     elif (folder := _local_path(stated)) is None:
         missing.append(f"a checkpoint on this machine (checkpoint_uri is {stated})")
-    elif not (folder / _WEIGHTS).is_file():
+    elif not (folder / WEIGHTS).is_file():
         missing.append(f"the folder {folder}, which checkpoint_uri names")
     else:
         _write(folder, partial, _card_of(tracker, best, trials, folder))
@@ -203,27 +196,17 @@ def _fetch_artifact(tracker: Tracker, run_id: str, partial: Path) -> str | None:
     try:
         if fetched is None:
             return "it is not there"
-        lacking = sorted(name for name in _NEEDED if not (fetched / name).is_file())
+        lacking = sorted(name for name in NEEDED if not (fetched / name).is_file())
         if lacking:
             return f"it lacks {', '.join(lacking)}"
-        if not _weights_are_whole(fetched / _WEIGHTS):
-            return f"its {_WEIGHTS} is damaged"
+        if not weights_are_whole(fetched / WEIGHTS):
+            return f"its {WEIGHTS} is damaged"
         for file in list(fetched.iterdir()):
-            if file.name in _POSSIBLE:
+            if file.name in POSSIBLE:
                 file.rename(partial / file.name)
         return None
     finally:
         shutil.rmtree(downloads, ignore_errors=True)
-
-
-def _weights_are_whole(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            return bool(list(file.keys()))
-    except SafetensorError:
-        return False
 
 
 def _local_path(uri: str) -> Path | None:
@@ -277,66 +260,10 @@ def _recipe(params: Mapping[str, str]) -> dict[str, Any]:
 
 def _data_report(tracker: Tracker, trial: TrialRun) -> dict[str, Any]:
     """The report of the prepared dataset, from the sweep's run or from the dataset itself; {} where both are gone."""
+    prepared = Path(trial.tags.get("prepared", "nowhere"))
     with tempfile.TemporaryDirectory() as folder:
         path = tracker.download(trial.parent, "data/report.json", Path(folder)) if trial.parent else None
-        for candidate in (path, Path(trial.tags.get("prepared", "")) / "report.json"):
+        for candidate in (path, prepared / "report.json"):
             if candidate is not None and candidate.is_file():
-                return dict(json.loads(candidate.read_text(encoding="utf-8")))
+                return json.loads(candidate.read_text(encoding="utf-8"))
     return {}
-
-
-def check_out(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that would be overwritten, before any work is done.
-
-    Raises:
-        UserError: `out` is taken, or with `overwrite` is something else than an export.
-    """
-    if not out.exists() and not out.is_symlink():
-        return
-    names = {entry.name for entry in out.iterdir()} if out.is_dir() else {""}
-    if not names:
-        return
-    strange = sorted(names - _POSSIBLE)
-    if strange or not {_WEIGHTS, _SETTINGS} <= names:
-        found = f"it also holds {strange[0]}" if strange and strange[0] else "it is not a model that was exported here"
-        raise UserError(
-            f"The output is taken, and {found}, so it is not overwritten.",
-            where=out.absolute(),
-            fix="Give another folder with --out.",
-        )
-    if not overwrite:
-        raise UserError(
-            "There is an exported model already.",
-            where=out.absolute(),
-            fix="Add --overwrite to replace it, or give another folder with --out.",
-        )
-
-
-@contextmanager
-def _aside(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder to write to, which becomes `out` when the block ends well and is removed when it does not."""
-    check_out(out, overwrite)
-    target = out.resolve()
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    replaced = target.parent / f".{target.name}.replaced-{os.getpid()}"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        # safetensors makes weights that only their owner can read.
-        (partial / _WEIGHTS).chmod((partial / "config.json").stat().st_mode)
-        for file in partial.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle)
-        if target.exists():
-            target.rename(replaced)
-        partial.rename(target)
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        raise UserError(
-            f"The model can't be written: {error.strerror}.", where=out.absolute(), fix="Give another folder with --out."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)

@@ -138,7 +138,7 @@ def _start(
             activation_dropout=config.activation_dropout,
             layerdrop=config.layerdrop,
         )
-    model.to(device).train()
+    model.to(device).train()  # type: ignore[arg-type]
     optimizer = _optimizer(model, config)
     if saved:
         optimizer.load_state_dict(saved.training_state())
@@ -216,7 +216,11 @@ def _update(run: _Run) -> None:
         run.optimizer.step()
         run.nonfinite_in_a_row = 0
         window.steps += 1
-        window.loss, window.grad_norm, window.masked = window.loss + loss, window.grad_norm + norm, window.masked + masked
+        window.loss, window.grad_norm, window.masked = (
+            window.loss + loss,
+            window.grad_norm + norm,
+            window.masked + masked,
+        )
     else:
         run.nonfinite_in_a_row += 1
         window.nonfinite += 1

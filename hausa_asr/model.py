@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -103,7 +104,7 @@ def new_model(
     check_base(base)
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
-        model, info = Wav2Vec2ForCTC.from_pretrained(
+        loaded: Any = Wav2Vec2ForCTC.from_pretrained(
             path,
             dtype=torch.float32,
             output_loading_info=True,
@@ -123,6 +124,7 @@ def new_model(
             mask_time_prob=0.05,  # above 0, or the mask embedding is not made at all; masks are ours (batching.py)
             add_adapter=False,
         )
+        model, info = loaded
         # The base may bring a head of its own, whose rows mean other letters.
         model.lm_head.weight.data.normal_(std=0.02)
         model.lm_head.bias.data.zero_()
@@ -147,7 +149,8 @@ def load_model(folder: str | Path) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
     check_base(str(folder))
     try:
         with quiet():
-            model, info = Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            loaded: Any = Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            model, info = loaded
             processor = Wav2Vec2Processor.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
@@ -208,7 +211,8 @@ def quiet() -> Iterator[None]:
 
 def frame_lengths(model: Wav2Vec2ForCTC, n_samples: torch.Tensor) -> torch.Tensor:
     """Frames that the encoder makes of so many samples; (B,) to (B,), int64."""
-    return model._get_feat_extract_output_lengths(n_samples).to(torch.int64)
+    lengths: Any = model._get_feat_extract_output_lengths(n_samples)  # type: ignore[arg-type]
+    return lengths.to(torch.int64)
 
 
 def encode_audio(model: Wav2Vec2ForCTC, samples: torch.Tensor, *, frozen: bool) -> torch.Tensor:

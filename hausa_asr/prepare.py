@@ -93,7 +93,7 @@ def prepare(
         partial.mkdir(parents=True)
         report = Report(listed)
         counts = _write_all(listed, partial, settings, report, progress)
-        _save(partial / "report.json", _json(report.summary()))
+        _save(partial / "report.json", _json({"origin": dict(origin or {}), **report.summary()}))
         _save(partial / "refused.jsonl", report.refused_lines())
         about = {
             "format": FORMAT,

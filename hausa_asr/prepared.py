@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +106,9 @@ class PreparedSplit:
             text=text,
             speaker=chunk.speakers[row].as_py(),
         )
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self.__getitem__, range(len(self)))
 
     def __reduce__(self) -> tuple[type[PreparedSplit], tuple[str]]:
         return PreparedSplit, (str(self.path),)

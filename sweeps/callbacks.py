@@ -71,12 +71,18 @@ class Mirror:
             rows = [Row(r["step"], int(r["time"] * 1000), {**r["metrics"], **_best(r)}) for r in new]
             self._tracker.log(trial.run_id, rows)
             self._logged[trial.id] = new[-1]["step"]
+            if any(r["best"]["step"] == r["step"] for r in new):
+                uri = Path(str(trial.best_checkpoint)).as_uri()
+                self._tracker.set_tags(trial.run_id, {"checkpoint_uri": uri})
         if trial.is_open:
             return
         if trial.best_checkpoint:
             self._tracker.log_samples(trial.run_id, _samples(Path(trial.best_checkpoint)))
-            self._tracker.set_tags(trial.run_id, {"checkpoint_uri": Path(trial.best_checkpoint).as_uri()})
-        summary = {"spent_s": trial.spent_s, **(_best(trial.reports[-1]) if trial.reports else {})}
+        summary = {"spent_s": trial.spent_s}
+        if trial.reports:
+            summary |= _best(trial.reports[-1])
+            at_best = next(r["metrics"] for r in trial.reports if r["step"] == trial.reports[-1]["best"]["step"])
+            summary |= {f"best_{name}": at_best[name] for name in ("wer_folded", "cer_folded")}
         self._tracker.end_trial(trial.run_id, trial.state, trial.reason, summary)  # type: ignore[arg-type]
         self._closed.add(trial.id)
 
@@ -101,6 +107,10 @@ class SweepCallback(tune.Callback):
         trial_of: our trial id for a Tune trial's id.
     """
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes snapshots of what it is given, but the ledger is what lasts."""
+        return {}
+
     def __init__(self, ledger: Ledger, mirror: Mirror, board: Board, trial_of: Callable[[str], str]) -> None:
         self._ledger, self._mirror, self._board, self._trial_of = ledger, mirror, board, trial_of
 
@@ -121,7 +131,9 @@ class SweepCallback(tune.Callback):
         self._show(trial)
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        log.warning("%s: a slot broke, the trial goes on in a new one: %s", self._trial_of(trial.trial_id), _reason(trial))
+        log.warning(
+            "%s: a slot broke, the trial goes on in a new one: %s", self._trial_of(trial.trial_id), _reason(trial)
+        )
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self._board.tick()

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import ray
-
 from hausa_asr.config import ClusterSettings, in_ray_job
 from hausa_asr.errors import UserError
 
@@ -21,6 +19,22 @@ log = logging.getLogger("sweeps")
 _TEMP_PREFIX = "hausa-asr-ray-"
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """Only small messages go through Ray; the data is memory-mapped from the sweep's storage."""
+
+
+def address_of(settings: ClusterSettings) -> str | None:
+    """The cluster that is given: by setting, by RAY_ADDRESS, or by running as a Ray job; None for a local Ray."""
+    return settings.address or os.environ.get("RAY_ADDRESS") or ("auto" if in_ray_job() else None)
+
+
+def protect_local_ray(settings: ClusterSettings) -> None:
+    """Give a local Ray a token, so that other users of the machine cannot run code through its ports.
+
+    Must be called before anything imports `ray`, which reads this once.
+    """
+    if address_of(settings) is None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 @contextmanager
@@ -34,40 +48,43 @@ def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, 
     Raises:
         UserError: the cluster does not answer.
     """
-    address = settings.address or os.environ.get("RAY_ADDRESS") or ("auto" if in_ray_job() else None)
-    temp = None
-    if address:
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"The Ray cluster does not answer: {str(error).strip().splitlines()[0]}",
-                where=f"address {address}",
-                fix="Start it (`ray start --head`), or leave cluster.address and RAY_ADDRESS unset for a local Ray.",
-            ) from error
-    else:
-        temp = _temp_folder()
-        # Other users of this machine shall not be able to run code here through an open port.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ["RAY_AUTH_MODE"] == "token":
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(
-            address="local",
-            num_cpus=settings.local_cpus or os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=str(temp),
-            _node_ip_address="127.0.0.1",
-        )
+    import ray
+
+    address = address_of(settings)
+    temp = None if address else _temp_folder()
     try:
+        if address:
+            _join(address)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=settings.local_cpus or os.cpu_count(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(temp),
+                _node_ip_address="127.0.0.1",
+            )
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:
         ray.shutdown()
         if temp is not None:
             _keep_logs(temp, logs)
             shutil.rmtree(temp, ignore_errors=True)
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"The Ray cluster does not answer: {str(error).strip().splitlines()[0]}",
+            where=f"address {address}",
+            fix="Start it (`ray start --head`), or leave cluster.address and RAY_ADDRESS unset for a local Ray.",
+        ) from error
 
 
 def _temp_folder() -> Path:
@@ -84,6 +101,8 @@ def _temp_folder() -> Path:
 
 
 def _keep_logs(temp: Path, logs: Path) -> None:
+    if not logs.parent.is_dir():  # the sweep was refused before it began
+        return
     for session in temp.glob("session_2*"):
         if session.is_symlink():
             continue

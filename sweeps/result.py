@@ -108,7 +108,8 @@ def _score_test(trials: dict[str, TrialRecord], prepared: Any, plan: Plan) -> di
     task = _score.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
     checkpoints = [str(trial.best_checkpoint) for trial in trials.values()]
     # One task for both: starting one costs more than scoring.
-    return dict(zip(trials, ray.get(task.remote(str(prepared.path), checkpoints, plan.threads)), strict=True))
+    scores: Any = ray.get(task.remote(str(prepared.path), checkpoints, plan.threads))  # type: ignore[arg-type]
+    return dict(zip(trials, scores, strict=True))
 
 
 @ray.remote
@@ -125,7 +126,7 @@ def _score(prepared_path: str, checkpoints: list[str], threads: int) -> list[dic
     scores = []
     for checkpoint in checkpoints:
         model, processor = load_model(checkpoint)
-        report = evaluate(model.to(device), processor, split)
+        report = evaluate(model.to(device), processor, split)  # type: ignore[arg-type]
         scores.append({name: getattr(report, name) for name in ("wer", "cer", "wer_folded", "cer_folded")})
     return scores
 

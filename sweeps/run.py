@@ -81,13 +81,15 @@ def run(path: Path | None, overrides: list[str], resume: str | None, console: Co
             fix=f"Go on with it (python sweeps/run.py --resume {name}), or give another name (--set name=...).",
         )
 
+    from sweeps.connect import connected, protect_local_ray
+
+    protect_local_ray(config.cluster)
     console.print(f"[bold]sweep {name}[/]: loading", highlight=False)
-    from hausa_asr.data import prepared_dataset
+    from hausa_asr.data import CACHE, prepared_dataset
     from hausa_asr.model import check_base
     from hausa_asr.tracking import Tracker
     from sweeps import space
     from sweeps.callbacks import Mirror
-    from sweeps.connect import connected
     from sweeps.ledger import Ledger
     from sweeps.plan import admit
     from sweeps.progress import Board, duration
@@ -97,7 +99,7 @@ def run(path: Path | None, overrides: list[str], resume: str | None, console: Co
     space.check(config)
     check_base(config.model.base)
     tracker = Tracker(config.mlflow.uri, config.mlflow.experiment)
-    prepared = prepared_dataset(config.data, Path(config.storage) / "_data", console=console)
+    prepared = prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
     _describe(prepared, console)
 
     with connected(config.cluster, folder / "logs") as nodes:
@@ -195,7 +197,9 @@ def _say(result: dict[str, Any], folder: Path, ui: str, took: str, console: Cons
         raise typer.Exit(1)
 
     def scores(end: dict[str, Any]) -> str:
-        test = f", test WER {end['test_wer']:.3f}, test CER {end['test_cer']:.3f}" if end["test_wer"] is not None else ""
+        test = (
+            f", test WER {end['test_wer']:.3f}, test CER {end['test_cer']:.3f}" if end["test_wer"] is not None else ""
+        )
         return f"dev WER {end['wer']:.3f}{test}"
 
     lines = [f"best      {best['id']}  {scores(best)}"]

@@ -21,7 +21,6 @@ from hausa_asr.recipe import FinetuneConfig
 from sweeps.ledger import Ledger
 from sweeps.searcher import DIVERGED
 
-
 NEWS = "news"
 """The one field of a Tune result that is ours, as JSON: Tune flattens dicts."""
 
@@ -79,6 +78,10 @@ class SweepScheduler(FIFOScheduler):
         ledger: the sweep's ledger.
         trial_of: our trial id for a Tune trial's id.
     """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes snapshots of what it is given, but the ledger is what lasts."""
+        return {}
 
     def __init__(self, config: SweepConfig, ledger: Ledger, trial_of: Callable[[str], str]) -> None:
         super().__init__()

@@ -40,6 +40,10 @@ class SweepSearcher(Searcher):
         trial_of: our trial id by Tune's.
     """
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes snapshots of what it is given, but the ledger is what lasts."""
+        return {}
+
     def __init__(self, config: SweepConfig, ledger: Ledger, job: Callable[[TrialRecord], dict[str, Any]]) -> None:
         super().__init__(metric="loss", mode="min")
         self._config, self._ledger, self._job = config, ledger, job
@@ -52,7 +56,7 @@ class SweepSearcher(Searcher):
         for trial in [state.trials[i] for i in state.ended] + [state.trials[i] for i in self._unfinished]:
             self._add(trial)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's Tune configuration, or FINISHED. Called by Tune."""
         state = self._ledger.state
         if self._unfinished:
@@ -80,7 +84,7 @@ class SweepSearcher(Searcher):
         self._study.tell(asked, value, state=state)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger lasts, Tune's snapshots are not used."""
+        """Nothing, for the same reason."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, for the same reason."""

@@ -105,7 +105,7 @@ class Slot(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self._spec = config["slot"]
-        self._desk = Desk.remote()
+        self._desk: Any = Desk.remote()  # type: ignore[attr-defined]
         self._failure: BaseException | None = None
         self._fit = threading.Thread(target=self._run_train, daemon=True)
         self._fit.start()

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 
 def save_base(folder: Path, norm: str) -> Path:
-    """A wav2vec 2.0 with random weights, as `from_pretrained` finds one: layer norm ("large") or group norm ("base")."""
+    """A saved wav2vec 2.0 with random weights: layer norm ("large", XLS-R) or group norm ("base")."""
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
     config = Wav2Vec2Config(
@@ -63,7 +63,9 @@ class ToneSplit:
         labels = encode(text)
         rng = np.random.default_rng((self._seed, index))
         time = np.arange(1600) / 16_000
-        parts = [np.sin(2 * np.pi * (150 + 90 * label) * time + rng.uniform(0, 6)) * np.hanning(1600) for label in labels]
+        parts = [
+            np.sin(2 * np.pi * (150 + 90 * label) * time + rng.uniform(0, 6)) * np.hanning(1600) for label in labels
+        ]
         silence = np.zeros(1600)
         samples = 0.3 * np.concatenate([silence, *parts, silence]) + 0.01 * rng.standard_normal(1600 * (len(text) + 2))
         return Example(f"u{self._seed}-{index}", samples.astype(np.float32), np.array(labels), text, f"s{index % 3}")

@@ -94,7 +94,8 @@ def test_evaluation_covers_everything_longest_first(lengths: np.ndarray) -> None
 def test_collate_normalises_each_utterance_before_padding() -> None:
     rng = np.random.default_rng(0)
     examples = [
-        Example(f"u{n}", (3 + 2 * rng.standard_normal(n)).astype(np.float32), np.arange(2, 4), "", "") for n in (800, 500)
+        Example(f"u{n}", (3 + 2 * rng.standard_normal(n)).astype(np.float32), np.arange(2, 4), "", "")
+        for n in (800, 500)
     ]
     batch = collate(examples, do_normalize=True)
     assert batch.samples.shape == (2, 800)

@@ -120,7 +120,9 @@ def test_states_are_told_as_they_are(tmp_path: Path) -> None:
     searcher.on_trial_complete("x4", error=True)
 
     def shown(study: optuna.Study) -> list[tuple[Any, ...]]:
-        return [(t.state, t.value if t.state == TrialState.COMPLETE else None, t.intermediate_values) for t in study.trials]
+        return [
+            (t.state, t.value if t.state == TrialState.COMPLETE else None, t.intermediate_values) for t in study.trials
+        ]
 
     told = shown(searcher._study)
     assert told[0] == (TrialState.COMPLETE, 0.4, {10: 0.8})

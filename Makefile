@@ -1,0 +1,36 @@
+# make sweep   the demo sweep, from speech to an exported model
+# make test    the checks and the tests
+# make ui      the trials of `make sweep` in the MLflow UI
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: sweep test lint ui clean
+
+sweep: NAME := demo-$(shell date -u +%Y%m%d-%H%M%S)
+sweep: $(STAMP)
+	$(BIN)/python sweeps/run.py --config sweeps/configs/demo.yaml --set name=$(NAME)
+	$(BIN)/hausa-asr best-model --sweep $(NAME) --overwrite
+	@echo "compare     make ui   (the trials side by side, at http://127.0.0.1:5000)"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ui: $(STAMP)
+	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+# Set up once, and again only when the requirements change.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf .venv runs mlflow.db mlartifacts best-model

@@ -1,0 +1,316 @@
+"""The command line: `hausa-asr prepare | finetune | best-model | transcribe`.
+
+Results go to stdout, everything else (progress, remarks, errors) to stderr. A `UserError` is printed and ends with
+exit code 2. What takes long to import is imported by the command that needs it, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hausa_asr import __version__
+from hausa_asr.errors import EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from hausa_asr.config import SweepConfig
+    from hausa_asr.prepare import Prepared
+
+MAX_RECORDING_S = 300.0
+"""Attention over a longer recording takes more memory than a laptop has."""
+_AT_ONCE = 16
+"""Recordings read and transcribed together; their texts are printed as soon as they are there."""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # which would keep the line breaks of these docstrings
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Hausa speech recognition with wav2vec 2.0: prepare speech, fine-tune, export the best model, transcribe.",
+    epilog="A sweep, which looks for the best recipe, is started by: python sweeps/run.py --config FILE",
+)
+
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings, a YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Replace one setting, such as finetune.lr_peak=1e-4. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts, and nothing else.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is an exported model.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console entry point; ends the process with its exit code."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="hausa-asr")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hausa-asr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def prepare(
+    config: Config = None,
+    set_: Set = None,
+    corpus: Annotated[str | None, typer.Option(help="demo or folder, in place of data.corpus.")] = None,
+    path: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder with audio files and their table (corpus folder).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; by default below the storage, where sweeps find it.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Turn a corpus into a prepared dataset.
+
+    Every clip is decoded to 16 kHz, its transcript spelled in one way, and both are checked. The corpus is `demo`
+    (synthetic speech, made on the spot) or `folder`: audio files of any format and one CSV, TSV or JSONL with the
+    columns path and text, and if you have them split, speaker and duration_s (other names by --set
+    data.text_column=sentence and the like). What can't be learned from is refused, each clip with its reason. Done
+    once: the same input is not prepared again.
+
+    \b
+    hausa-asr prepare --path my_speech --out my_speech_prepared
+    hausa-asr prepare --path ha/clips --set data.manifest=ha/train.tsv --set data.text_column=sentence
+    """
+    overrides = list(set_ or [])
+    if corpus or path:
+        overrides.append(f"data.corpus={corpus or 'folder'}")
+    if path:
+        overrides.append(f"data.path={json.dumps(str(path))}")
+    settings = _settings(config, overrides)
+    if out and settings.data.prepared:
+        raise UserError(
+            "data.prepared names a dataset that is prepared already.", fix="Leave out --out, or that setting."
+        )
+    prepared = _prepared(settings, out)
+    if json_:
+        _print_json(
+            {
+                "out": str(prepared.path),
+                "reused": prepared.reused,
+                "fingerprint": prepared.fingerprint,
+                "report": prepared.report,
+            }
+        )
+    else:
+        print(_summary(prepared))
+
+
+@app.command()
+def finetune(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The trial's folder; with checkpoints in it, it goes on.")
+    ],
+    config: Config = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Fine-tune one model by one recipe, without a sweep.
+
+    The best checkpoint is scored on dev and test and exported. Reads the parts data, model and finetune of the
+    settings. Stopped at any time, the same command goes on from the last checkpoint, and gives what the run without
+    the stop would have given. The model is in OUT/model at the end.
+
+    \b
+    hausa-asr finetune --config sweeps/configs/demo.yaml --out my_trial
+    hausa-asr finetune --out ha300m --set model.base=facebook/wav2vec2-xls-r-300m --set data.prepared=my_speech_prepared
+    """
+    if config is None and not set_:
+        raise UserError("No settings were given.", fix="Add --config sweeps/configs/demo.yaml, or --set NAME=VALUE.")
+    settings = _settings(config, set_ or [])
+    from hausa_asr.trial import run_trial
+
+    found = run_trial(settings, out, _stderr(), lambda: _prepared(settings))
+    if json_:
+        _print_json(found)
+        return
+    for split in ("dev", "test"):
+        if scores := found[split]:
+            print(f"{split:<6} {_rates(scores['wer'], scores['cer'])}, hooks folded WER {scores['wer_folded']:.4f}")
+    print(f"model  {found['model']}")
+    print(f"try    hausa-asr transcribe --model {found['model']} FILE")
+
+
+@app.command("best-model")
+def best_model(
+    sweep: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A sweep's name or run id; by default all of the experiment.")
+    ] = None,
+    uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="MLflow's tracking URI, in place of mlflow.uri.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="MLflow's experiment, in place of mlflow.experiment.")
+    ] = None,
+    config: Config = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")] = Path("best-model"),
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Export the trial with the lowest dev WER in MLflow.
+
+    Writes a folder with weights, processor and a model card. Looks in sqlite:///mlflow.db unless --uri, the settings
+    or MLFLOW_TRACKING_URI say otherwise. The winner of a finished sweep is taken from MLflow itself, any other trial
+    from its checkpoint in the sweep's storage.
+
+    \b
+    hausa-asr best-model
+    hausa-asr best-model --sweep demo-20260101-120000 --uri http://127.0.0.1:5000 --out ha-best
+    """
+    from hausa_asr import export
+
+    mlflow = _settings(config, []).mlflow
+    found = export.best_model(
+        uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite
+    )
+    if json_:
+        _print_json({**found.__dict__, "out": str(found.out)})
+        return
+    whence = "the sweep's artifact in MLflow" if found.source == "artifact" else "its checkpoint in the sweep's storage"
+    print(f"trial  {found.trial} of sweep {found.sweep}, from {whence}")
+    print(f"dev    {_rates(found.wer, found.cer)}")
+    print(f"test   {_rates(found.test_wer, found.test_cer)}" if found.test_wer is not None else "test   not scored")
+    print(f"model  {found.out}")
+    print(f"try    hausa-asr transcribe --model {out} FILE")
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, of up to 5 minutes each.")],
+    model: Annotated[
+        str, typer.Option(metavar="DIR", help="An exported model, or its id on the Hugging Face hub.")
+    ] = "best-model",
+    json_: Json = False,
+) -> None:
+    """Print what is said in recordings.
+
+    They may be wav, flac, mp3, ogg, opus, m4a, webm, ... at any sampling rate. One file gives its text; several give a
+    line each, the file and its text with a tab between. A file that can't be read is named on stderr, the others are
+    still transcribed, and the exit code is 2.
+
+    \b
+    hausa-asr transcribe clip.mp3
+    hausa-asr transcribe --model ha-best recordings/*.wav > texts.tsv
+    """
+    if not Path(model).is_dir() and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
+        raise UserError(
+            "There is no such model folder.",
+            where=model,
+            fix="Export one with `hausa-asr best-model`, or give another with --model.",
+        )
+    import torch
+
+    from hausa_asr.audio import AudioRefused, load
+    from hausa_asr.evaluate import transcribe as texts_of
+    from hausa_asr.manifest import SAMPLE_RATE
+    from hausa_asr.model import load_model
+
+    network, processor = load_model(model)
+    if torch.cuda.is_available():
+        network.to(torch.device("cuda"))  # type: ignore[arg-type]
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(files), _AT_ONCE):
+        heard: list[Any] = []
+        rows: list[dict[str, Any]] = []
+        for file in files[start : start + _AT_ONCE]:
+            try:
+                samples = load(file, max_s=MAX_RECORDING_S).samples
+            except AudioRefused as refused:
+                print(f"{file}: {refused}", file=sys.stderr)
+                rows.append({"file": str(file), "text": None, "duration_s": None, "error": str(refused)})
+                continue
+            heard.append(samples)
+            duration_s = round(len(samples) / SAMPLE_RATE, 3)
+            rows.append({"file": str(file), "text": "", "duration_s": duration_s, "error": None})
+        good = [row for row in rows if row["error"] is None]
+        for row, text in zip(good, texts_of(network, processor, heard), strict=True):
+            row["text"] = text
+            if not json_:
+                print(text if len(files) == 1 else f"{row['file']}\t{text}", flush=True)
+        results += rows
+    if json_:
+        _print_json({"model": model, "files": results})
+    if any(row["error"] for row in results):
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+def _settings(config: Path | None, overrides: list[str]) -> SweepConfig:
+    """The settings, with paths absolute."""
+    from hausa_asr.config import load, make_absolute
+
+    return make_absolute(load(config, overrides), in_job=False)
+
+
+def _prepared(settings: SweepConfig, out: Path | None = None) -> Prepared:
+    from hausa_asr.data import CACHE, prepared_dataset
+
+    return prepared_dataset(settings.data, Path(settings.storage) / CACHE, out=out, console=_stderr())
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
+
+
+def _rates(wer: float | None, cer: float | None) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in (("WER", wer), ("CER", cer)) if value is not None)
+
+
+def _length(hours: float) -> str:
+    return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
+def _summary(prepared: Prepared) -> str:
+    """What a preparation kept and what it refused, for people."""
+    report = prepared.report
+    counts, hours = report["utterances"], report["hours"]
+    lines = [
+        f"{counts['kept']:,} of {counts['in']:,} utterances kept, {_length(hours['kept'])} of {_length(hours['in'])}"
+        + (" (prepared before, nothing was redone)" if prepared.reused else "")
+    ]
+    for split, about in report["splits"].items():
+        speakers = f", {about['speakers']} speakers" if about["speakers"] else ""
+        lines.append(f"  {split:<6} {about['utterances']:>8,} utterances  {_length(about['hours']):>10}{speakers}")
+    if report["refused"]:
+        lines.append(f"{counts['refused']:,} refused:")
+        lines += [
+            f"  {about['utterances']:>6,}  {reason}  (such as {about['example']['id']}: {about['example']['detail']})"
+            for reason, about in report["refused"].items()
+        ]
+        lines.append(f"  each with its reason in {prepared.path / 'refused.jsonl'}")
+    if report["characters_refused"]:
+        told = " ".join(f"{char} ({about['count']})" for char, about in report["characters_refused"].items())
+        lines.append(f"characters outside the alphabet: {told}")
+    lines += [f"warning: {warning}" for warning in report["warnings"]]
+    lines.append(f"dataset {prepared.path}")
+    lines.append(f"use it  --set data.prepared={prepared.path}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The folder that an export is: what belongs in it, and how it is written, whole or not at all. Called by `export`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hausa_asr.errors import UserError
+
+WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
+NEEDED = {WEIGHTS, SETTINGS, "README.md", "config.json", "vocab.json", "tokenizer_config.json",
+           "processor_config.json", "preprocessor_config.json"}  # fmt: skip
+POSSIBLE = NEEDED | {"special_tokens_map.json", "added_tokens.json"}
+"""All that an export ever holds: a folder with anything else in it is not ours to replace."""
+
+_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
+"""Faults of the disk that the user can mend; other faults of the system may be the network's, or ours."""
+
+
+def weights_are_whole(path: Path) -> bool:
+    """Whether a safetensors file is all there, by its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return bool(list(file.keys()))
+    except SafetensorError:
+        return False
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that would be overwritten, before any work is done.
+
+    Raises:
+        UserError: `out` is taken, or with `overwrite` is something else than an export.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    names = {entry.name for entry in out.iterdir()} if out.is_dir() else {""}
+    if not names:
+        return
+    strange = sorted(names - POSSIBLE)
+    if strange or not {WEIGHTS, SETTINGS} <= names:
+        found = f"it also holds {strange[0]}" if strange and strange[0] else "it is not a model that was exported here"
+        raise UserError(
+            f"The output is taken, and {found}, so it is not overwritten.",
+            where=out.absolute(),
+            fix="Give another folder with --out.",
+        )
+    if not overwrite:
+        raise UserError(
+            "There is an exported model already.",
+            where=out.absolute(),
+            fix="Add --overwrite to replace it, or give another folder with --out.",
+        )
+
+
+@contextmanager
+def written_aside(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder to write to, which becomes `out` when the block ends well and is removed when it does not."""
+    check_out(out, overwrite)
+    target = out.resolve()
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    replaced = target.parent / f".{target.name}.replaced-{os.getpid()}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        # safetensors makes weights that only their owner can read.
+        (partial / WEIGHTS).chmod((partial / "config.json").stat().st_mode)
+        for file in partial.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle)
+        if target.exists():
+            target.rename(replaced)
+        try:
+            partial.rename(target)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(target)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise UserError(
+            f"The model can't be written: {error.strerror}.",
+            where=out.absolute(),
+            fix="Give another folder with --out.",
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,273 @@
+"""The commands as they are typed, on a real folder of audio and a tiny real model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ToneSplit
+
+from hausa_asr.cli import main
+from hausa_asr.manifest import SAMPLE_RATE
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "transformers", "datasets", "mlflow", "pyarrow", "numpy")
+
+
+def run(*arguments: object) -> int:
+    """Run a command in this process; its exit code."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: wav files, a table, and two clips that are no good."""
+    folder = tmp_path_factory.mktemp("my speech")
+    rows: list[dict[str, str]] = []
+    for split, count in (("train", 8), ("dev", 4), ("test", 4)):
+        examples = ToneSplit(count, seed=len(rows))
+        for index in range(count):
+            example = examples[index]
+            name = f"{split}-{index}.wav"
+            soundfile.write(folder / name, example.samples, SAMPLE_RATE)
+            rows.append({"path": name, "text": example.text, "split": split, "speaker": f"{split}{index % 2}"})
+    soundfile.write(folder / "quiet.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    rows.append({"path": "quiet.wav", "text": "ba kome", "split": "train", "speaker": "train0"})
+    rows.append({"path": "gone.wav", "text": "ba kome", "split": "train", "speaker": "train0"})
+    with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("prepared") / "dataset"
+    assert run("prepare", "--path", speech, "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def trial(dataset: Path, layer_norm_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trials") / "mine"
+    assert run("finetune", "--out", out, *recipe(dataset, layer_norm_base)) == 0
+    return out
+
+
+def recipe(dataset: Path, base: Path, **settings: object) -> list[str]:
+    """A fine-tune of four steps."""
+    chosen = {
+        "data.prepared": dataset,
+        "model.base": base,
+        "finetune.length_s": 25,
+        "finetune.batch_s": 6,
+        "finetune.eval_every_steps": 2,
+        **{f"finetune.{name}": value for name, value in settings.items()},
+    }
+    return [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
+
+
+def test_help_is_quick_and_teaches() -> None:
+    code = f"""
+import sys
+from hausa_asr.cli import main
+for command in ([], ["prepare"], ["finetune"], ["best-model"], ["transcribe"]):
+    try:
+        main([*command, "--help"])
+    except SystemExit as end:
+        assert not end.code
+print("imported:", [name for name in {HEAVY} if name in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "imported: []" in ran.stdout
+    for command in ("prepare --path", "finetune --config", "best-model --sweep", "transcribe clip.mp3"):
+        assert f"  hausa-asr {command}" in ran.stdout
+
+
+def test_user_errors_are_messages_and_exit_code_2(
+    speech: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    cases: dict[str, list] = {
+        "no such settings file": ["prepare", "--config", tmp_path / "none.yaml"],
+        "did you mean lr_peak?": ["finetune", "--out", tmp_path / "x", "--set", "finetune.lr_peek=1"],
+        "No settings were given": ["finetune", "--out", tmp_path / "x"],
+        "no such model folder": ["transcribe", "--model", tmp_path / "none", speech / "dev-0.wav"],
+        "no MLflow database": ["best-model", "--uri", f"sqlite:///{tmp_path}/none.db", "--out", tmp_path / "x"],
+        "no column 'sentence'": ["prepare", "--path", speech, "--set", "data.text_column=sentence"],
+        "prepared already": ["prepare", "--set", f"data.prepared={dataset}", "--out", tmp_path / "x"],
+        "something else than a trial": ["finetune", "--out", speech, "--set", "finetune.seed=1"],
+        "No such command": ["prepair"],
+    }
+    for message, arguments in cases.items():
+        for json_ in ([], ["--json"]) if arguments[0] != "prepair" else ([],):
+            assert run(*arguments, *json_) == 2, message
+            told = capsys.readouterr()
+            assert message in told.err
+            assert "Traceback" not in told.err
+            assert told.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- prepare ----------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_tells_what_it_kept_and_refused(
+    speech: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("prepare", "--path", speech, "--out", dataset) == 0
+    told = capsys.readouterr().out
+    assert "16 of 18 utterances kept" in told
+    assert "nothing was redone" in told
+    assert "train         8 utterances" in told
+    assert "1  silent" in told and "1  missing" in told
+    assert str(dataset / "refused.jsonl") in told
+
+
+def test_prepare_json_and_default_place(
+    speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert run("prepare", "--path", os.path.relpath(speech), "--json") == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert Path(found["out"]).parent == tmp_path / "runs" / "_data"
+    assert found["report"]["origin"]["corpus"] == "folder"
+    assert found["report"]["origin"]["path"] == str(speech)
+    assert found["report"]["utterances"] == {"in": 18, "kept": 16, "refused": 2}
+    assert "preparing 18 utterances" in told.err
+    assert run("prepare", "--path", speech, "--json") == 0
+    told = capsys.readouterr()
+    again = json.loads(told.out)
+    assert (again["out"], again["reused"], told.err) == (found["out"], True, "")
+
+
+# -- finetune ---------------------------------------------------------------------------------------------------------
+
+
+def test_finetune_ends_with_a_model_and_goes_on_by_itself(
+    trial: Path, dataset: Path, layer_norm_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = json.loads((trial / "trial.json").read_text())
+    assert about.keys() >= {"trial", "base", "prepared", "settings"}
+    assert (trial / "model" / "model.safetensors").is_file()
+    card = (trial / "model" / "README.md").read_text(encoding="utf-8")
+    assert "a single fine-tune" in card
+    assert "Corpus: `my speech0`" in card
+
+    capsys.readouterr()
+    assert run("finetune", "--out", trial, *recipe(dataset, layer_norm_base), "--json") == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert f"going on from step {found['steps']}" in told.err
+    assert found["resumed_from"] == found["steps"] >= 3
+    assert found["model"] == str(trial / "model")
+    assert found["dev"].keys() == found["test"].keys() == {"wer", "cer", "wer_folded", "cer_folded"}
+    assert found["settings"]["batch_s"] == 6
+
+
+def test_finetune_shows_its_progress(
+    dataset: Path, layer_norm_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run("finetune", "--out", tmp_path / "t", *recipe(dataset, layer_norm_base)) == 0
+    told = capsys.readouterr()
+    steps = [line for line in told.err.splitlines() if line.startswith("step ")]
+    assert len(steps) >= 2
+    assert all(word in steps[0] for word in ("train loss", "dev loss", "WER", "audio-s/s", "left"))
+    assert f"model  {tmp_path / 't' / 'model'}" in told.out
+    assert "dev    WER" in told.out and "test   WER" in told.out
+
+
+def test_finetune_does_not_mix_two_trials(
+    trial: Path, dataset: Path, layer_norm_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trial.rglob("*")}
+    assert run("finetune", "--out", trial, *recipe(dataset, layer_norm_base, lr_peak=0.5)) == 2
+    assert "finetune.lr_peak: 0.0001 then, 0.5 now" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in trial.rglob("*")} == before
+
+
+def test_finetune_with_a_wrong_base_writes_nothing(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text('{"model_type": "bert"}')
+    assert run("finetune", "--out", tmp_path / "t", *recipe(dataset, tmp_path / "base")) == 2
+    assert "not a wav2vec 2.0 one" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
+
+
+# -- transcribe -------------------------------------------------------------------------------------------------------
+
+
+def test_transcribe_goes_on_after_a_bad_file(
+    trial: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.wav").write_text("not audio")
+    files = [speech / "dev-0.wav", tmp_path / "notes.wav", speech / "quiet.wav", speech / "dev-1.wav"]
+    capsys.readouterr()
+    assert run("transcribe", "--model", trial / "model", *files) == 2
+    told = capsys.readouterr()
+    assert [line.split("\t")[0] for line in told.out.splitlines()] == [str(files[0]), str(files[3])]
+    assert f"{files[1]}: unreadable" in told.err and f"{files[2]}: silent" in told.err
+
+    assert run("transcribe", "--model", trial / "model", "--json", *files) == 2
+    found = json.loads(capsys.readouterr().out)["files"]
+    assert [row["file"] for row in found] == [str(file) for file in files]
+    assert [row["error"] is None for row in found] == [True, False, False, True]
+    assert found[0]["duration_s"] == pytest.approx(1.0, abs=0.01)
+
+    assert run("transcribe", "--model", trial / "model", files[0]) == 0
+    assert capsys.readouterr().out == found[0]["text"] + "\n"
+
+
+# -- best-model -------------------------------------------------------------------------------------------------------
+
+
+def test_best_model_takes_its_place_from_settings_and_prints_json(
+    trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hausa_asr import checkpoint
+    from hausa_asr.tracking import Tracker
+
+    best = checkpoint.best(trial)
+    assert best is not None
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "hausa-asr")
+    parent = tracker.start_sweep("one", {}, {})
+    run_id = tracker.start_trial(parent, "one", "t000", {}, {"checkpoint_uri": best.folder.as_uri()})
+    tracker.end_trial(run_id, "finished", "", {"best_wer": 0.5, "best_cer": 0.25, "best_loss": 1.0})
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    capsys.readouterr()
+    assert run("best-model", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {
+        "out": str(tmp_path / "best-model"),
+        "sweep": "one",
+        "trial": "t000",
+        "wer": 0.5,
+        "cer": 0.25,
+        "test_wer": None,
+        "test_cer": None,
+        "source": "checkpoint",
+        "run_id": run_id,
+    }
+    assert run("best-model") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run("best-model", "--overwrite", "--sweep", "one") == 0
+    told = capsys.readouterr().out
+    assert "trial  t000 of sweep one, from its checkpoint" in told
+    assert "dev    WER 0.5000, CER 0.2500" in told
