@@ -52,6 +52,17 @@ class Mirror:
             if trial.reports or not trial.is_open:
                 self.sync(trial_id)
 
+    def interrupted(self) -> None:
+        """The sweep stops with trials open: their runs wait for a resume, rather than look as if they were running."""
+        try:
+            for trial in self._ledger.state.trials.values():
+                if trial.is_open and trial.run_id:
+                    self._tracker.end_trial(trial.run_id, "paused", "the sweep was interrupted", {})
+            if self._ledger.state.run_id:
+                self._tracker.end_sweep(self._ledger.state.run_id, "stopped", {}, {})
+        except Exception as error:
+            log.warning("MLflow: the interrupt is not recorded: %s", error)
+
     def _sync(self, trial: TrialRecord) -> None:
         parent = self._ledger.state.run_id
         if trial.id in self._closed or parent is None:

@@ -19,6 +19,7 @@ log = logging.getLogger("sweeps")
 _TEMP_PREFIX = "hausa-asr-ray-"
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """Only small messages go through Ray; the data is memory-mapped from the sweep's storage."""
+_STARTING_AT_ONCE = 16
 
 
 def address_of(settings: ClusterSettings) -> str | None:
@@ -63,6 +64,8 @@ def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, 
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
+                # A slot has five processes, most of which only wait; by default Ray warns of them on few CPUs.
+                _system_config={"worker_maximum_startup_concurrency": _STARTING_AT_ONCE},
                 _temp_dir=str(temp),
                 _node_ip_address="127.0.0.1",
             )

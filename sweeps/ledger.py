@@ -3,8 +3,8 @@
 Every event is one JSON object on one line, fsynced before anything acts on it. All else is rebuilt from it: the
 Optuna study, the rungs, the MLflow run ids. A torn last line, from a crash in mid-write, is ignored.
 
-Events: `sweep` (the settings), `opened` (a driver began or took over), `proposed`, `started`, `tracked` (its MLflow
-run), `reported`, `ranked` (at a rung), `ended`.
+Events: `sweep` (the settings), `opened` (a driver began or took over; the sweep's MLflow run), `proposed`, `started`,
+`tracked` (a trial's MLflow run), `reported`, `ranked` (at a rung), `ended`.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Board:
         self._ledger, self._trials, self._slots, self._console = ledger, trials, slots, console
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._next_tick = 0.0
+        self._said: dict[str, str] = {}
 
     def __enter__(self) -> Board:
         if self._live:
@@ -49,6 +50,9 @@ class Board:
     def update(self, trial_id: str) -> None:
         """Something happened to a trial."""
         line = describe(self._ledger.state.trials[trial_id])
+        if line == self._said.get(trial_id):  # Tune tells of a trial's last report and of its end
+            return
+        self._said[trial_id] = line
         log.info("%s", line)
         if self._live:
             self._live.update(self._picture(), refresh=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,26 +57,35 @@ def main(
     python sweeps/run.py --resume demo-20260101-120000
     """
     console = Console()
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # `ray job stop` ends it gently
+    name = ""
     try:
-        finished = run(config, set_ or [], resume, console)
+        settings, name = _settings(config, set_ or [], resume)
+        run(settings, name, resume is not None, console)
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
-    if not finished:
-        raise typer.Exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        console.print(f"\nInterrupted. Go on with:  python sweeps/run.py --resume {name}", highlight=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def run(path: Path | None, overrides: list[str], resume: str | None, console: Console) -> bool:
-    """Run a sweep to its end; False when it was interrupted and can be resumed.
+def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None:
+    """Run a sweep to its end.
+
+    Args:
+        config: its settings, all paths absolute.
+        name: its name; everything of it is in the storage's folder of that name.
+        resumed: it goes on, rather than being new.
+        console: where progress is shown.
 
     Raises:
         UserError: it cannot start. Nothing of the sweep is written then.
+        KeyboardInterrupt: it was interrupted, and can be resumed.
     """
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # `ray job stop` ends it gently
-    config, name = _settings(path, overrides, resume)
     folder = Path(config.storage) / name
-    if resume is None and folder.exists():
+    if not resumed and folder.exists():
         raise UserError(
             f"There is a sweep named {name} already.",
             where=folder,
@@ -93,7 +104,7 @@ def run(path: Path | None, overrides: list[str], resume: str | None, console: Co
     from sweeps.ledger import Ledger
     from sweeps.plan import admit
     from sweeps.progress import Board, duration
-    from sweeps.result import conclude
+    from sweeps.result import RESULT, conclude
     from sweeps.search import search
 
     space.check(config)
@@ -108,9 +119,11 @@ def run(path: Path | None, overrides: list[str], resume: str | None, console: Co
         _log_to(folder / LOG)
         ledger = Ledger(folder)
         (folder / SETTINGS).write_text(config.to_yaml(), encoding="utf-8")
+        (folder / RESULT).unlink(missing_ok=True)  # of a finished sweep that is given more trials
         if not ledger.state.name:
             ledger.append("sweep", name=name, settings=config.model_dump(mode="json"))
-        ledger.append("opened", run_id=_open_parent(tracker, ledger, config, folder, prepared))
+        ledger.append("opened")
+        _open_parent(tracker, ledger, config, folder, prepared)
         tags = {"base": config.model.base, "prepared": str(prepared.path)}
         mirror = Mirror(tracker, ledger, config, tags)
         workers = config.resources.workers_per_trial
@@ -124,12 +137,11 @@ def run(path: Path | None, overrides: list[str], resume: str | None, console: Co
             search(config, ledger, folder, prepared, plan, mirror, board)
         mirror.sync_all()
         if any(trial.is_open for trial in ledger.state.trials.values()):
-            console.print(f"\nInterrupted. Go on with:  python sweeps/run.py --resume {name}", highlight=False)
-            return False
+            mirror.interrupted()
+            raise KeyboardInterrupt
         console.print("scoring baseline and best on test", highlight=False)
         result = conclude(config, ledger, folder, prepared, plan, tracker)
     _say(result, folder, tracker.ui_hint(), duration(time.monotonic() - started), console)
-    return True
 
 
 def _settings(path: Path | None, overrides: list[str], resume: str | None) -> tuple[SweepConfig, str]:
@@ -155,23 +167,21 @@ def _settings(path: Path | None, overrides: list[str], resume: str | None) -> tu
     return make_absolute(config, in_job=in_ray_job()), resume
 
 
-def _open_parent(tracker: Any, ledger: Any, config: SweepConfig, folder: Path, prepared: Any) -> str:
+def _open_parent(tracker: Any, ledger: Any, config: SweepConfig, folder: Path, prepared: Any) -> None:
     """The sweep's MLflow run: a new one, or the one it had."""
     run_id: str | None = ledger.state.run_id
     if run_id is not None:
         tracker.reopen(run_id)
-        return run_id
+        return
     params = config.model_dump(mode="json", exclude={"space", "storage", "mlflow"}, exclude_none=True)
     run_id = tracker.start_sweep(folder.name, params, {"base": config.model.base, "folder": str(folder)})
-    aside = folder / "mlflow"
-    for part, file, content in (
-        ("settings", "sweep.yaml", config.to_yaml()),
-        ("data", "report.json", (Path(prepared.path) / "report.json").read_text(encoding="utf-8")),
-    ):
-        (aside / part).mkdir(parents=True, exist_ok=True)
-        (aside / part / file).write_text(content, encoding="utf-8")
-        tracker.log_folder(run_id, aside / part, part)
-    return run_id
+    report = Path(prepared.path) / "report.json"
+    with tempfile.TemporaryDirectory() as aside:
+        for part, file in (("settings", folder / SETTINGS), ("data", report)):
+            (Path(aside) / part).mkdir()
+            shutil.copy(file, Path(aside) / part)
+            tracker.log_folder(run_id, Path(aside) / part, part)
+    ledger.append("opened", run_id=run_id)  # at once: a crash from here on finds the same run again
 
 
 def _log_to(path: Path) -> None:
@@ -182,6 +192,7 @@ def _log_to(path: Path) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO if name == "sweeps" else logging.WARNING)
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # it misses the records that we turned off
 
 
 def _describe(prepared: Any, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -86,3 +87,4 @@ def search(
         ),
     )
     tuner.fit()
+    shutil.rmtree(tune_storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads

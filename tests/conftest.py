@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from hausa_asr.manifest import Example
@@ -79,3 +80,18 @@ def layer_norm_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def group_norm_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_base(tmp_path_factory.mktemp("group-norm"), "group")
+
+
+@pytest.fixture(scope="session")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus as a user has it: audio files and a table."""
+    folder = tmp_path_factory.mktemp("audio")
+    rows = ["path,text,split,speaker"]
+    for split, count, seed in (("train", 24, 0), ("dev", 7, 1), ("test", 6, 2)):
+        tones = ToneSplit(count, seed)
+        for index in range(count):
+            name = f"{split}-{index}.wav"
+            soundfile.write(folder / name, tones[index].samples, 16_000)
+            rows.append(f"{name},{tones[index].text},{split},{split}{index % 3}")
+    (folder / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,348 @@
+"""Whole sweeps, for real: a local Ray, Ray Train workers, SQLite MLflow and tiny checkpoints, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from mlflow.tracking import MlflowClient
+
+from sweeps.ledger import Ledger
+
+ROOT = Path(__file__).parent.parent
+RUN = [sys.executable, str(ROOT / "sweeps/run.py")]
+SETTINGS = """
+data: {{corpus: folder, path: {audio}}}
+model: {{base: {base}}}
+storage: {folder}/runs
+mlflow: {{uri: "sqlite:///{folder}/mlflow.db"}}
+finetune:
+  length_s: 240
+  batch_s: 12
+  eval_every_steps: 5
+  mask_time_length: 3
+  mask_feature_length: 4
+  activation_dropout: 0.0
+baseline: {{lr_peak: 3.0e-3, schedule: linear}}
+space:
+  lr_peak: {{low: 1.0e-3, high: 1.0e-2, log: true}}
+  mask_time_prob: {{low: 0.0, high: 0.2}}
+search: {{trials: 3, random_trials: 2}}
+cluster: {{local_cpus: 2}}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, audio: Path, layer_norm_base: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=tmp_path))
+    return path
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "HAUSA_ASR_"))}
+    return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """A sweep in a process group of its own."""
+    command = [*RUN, *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    try:
+        output, _ = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == code, output
+    return output
+
+
+def processes_of(session: int) -> list[str]:
+    """What still runs of a process group's session, and of Rays that were started in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            command = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if stat[0] != "Z" and (int(stat[3]) == session or f"hausa-asr-ray-{session}-" in command):
+            found.append(command)
+    return found
+
+
+def gone(session: int, within_s: float = 20) -> list[str]:
+    """What is left of a sweep after a moment to end."""
+    deadline = time.monotonic() + within_s
+    while (left := processes_of(session)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return left
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def ledger_of(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "ledger.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+class Runs:
+    """A sweep's runs in MLflow, read by MLflow's own client."""
+
+    def __init__(self, folder: Path) -> None:
+        self.client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        experiment = self.client.get_experiment_by_name("hausa-asr")
+        runs = self.client.search_runs([experiment.experiment_id])
+        self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        self.children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+    def steps(self, run: Any, metric: str = "loss") -> list[int]:
+        return [point.step for point in self.client.get_metric_history(run.info.run_id, metric)]
+
+
+def check_whole(folder: Path, name: str, trials: int) -> dict[str, Any]:
+    """What holds of every finished sweep: nothing lost, nothing doubled, ledger, result and MLflow agree."""
+    sweep = folder / "runs" / name
+    result: dict[str, Any] = json.loads((sweep / "result.json").read_text())
+    assert result["sweep"] == name
+    assert [t["id"] for t in result["trials"]] == [f"t{n:03d}" for n in range(trials)]
+    assert (
+        Counter(event["trial"] for event in ledger_of(sweep) if event["event"] == "proposed").most_common(1)[0][1] == 1
+    )
+    assert Counter(event["trial"] for event in ledger_of(sweep) if event["event"] == "ended").most_common(1)[0][1] == 1
+    runs = Runs(folder)
+    assert len(runs.parents) == 1
+    assert runs.parents[0].info.status == "FINISHED"
+    assert {c.info.run_id for c in runs.children} == {t["mlflow_run_id"] for t in result["trials"]}
+    states = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+    by_id = {run.info.run_id: run for run in runs.children}
+    for trial in result["trials"]:
+        run = by_id[trial["mlflow_run_id"]]
+        assert run.info.status == states[trial["state"]]
+        steps = runs.steps(run)
+        assert steps == sorted(set(steps)), "steps rise strictly: nothing was logged twice"
+        assert trial["steps"] == max(steps)
+    baseline = next(t for t in result["trials"] if t["id"] == result["baseline"]["id"])
+    assert (baseline["source"], baseline["state"]) == ("baseline", "finished")
+    scored = [t["wer"] for t in result["trials"] if t["wer"] is not None]
+    assert result["best"]["wer"] == min(scored)
+    assert 0 <= result["best"]["test_wer"] <= 2
+    assert (Path(result["export"]) / "model.safetensors").is_file()
+    return result
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_base: Path) -> tuple[Path, str]:
+    """One sweep, run once, that several tests look at."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "tiny.yaml"
+    path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=folder))
+    process = start("--config", path, "--set", "name=one")
+    output = finish(process)
+    assert gone(process.pid) == []
+    return folder, output
+
+
+def test_a_sweep_ends_whole_and_says_what_it_found(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    result = check_whole(folder, "one", 3)
+    assert f"best      {result['best']['id']}" in output
+    assert "mlflow ui --backend-store-uri" in output
+    assert "raylet" not in output, "no wall of other processes' words"
+    assert len(output.splitlines()) < 60
+    trials = folder / "runs/one/trials"
+    assert "step 5 of" in (trials / "t000/train.log").read_text()
+    assert not list(Path("/tmp").glob("hausa-asr-ray-*")) or all(
+        Path(f"/proc/{p.name.split('-')[3]}").exists() for p in Path("/tmp").glob("hausa-asr-ray-*")
+    )
+
+
+def test_every_trial_is_in_mlflow_with_all_that_a_person_compares(finished: tuple[Path, str]) -> None:
+    runs = Runs(finished[0])
+    for run in runs.children:
+        assert {"lr_peak", "mask_time_prob", "schedule", "batch_s"} <= set(run.data.params)
+        for metric in ("wer", "cer", "loss", "lr", "grad_norm", "samples_per_s", "audio_s_per_s", "eval_runtime_s"):
+            assert runs.steps(run, metric)[0] == 5, metric
+        assert Path(run.data.tags["checkpoint_uri"].removeprefix("file://")).is_dir()
+        artifacts = {entry.path for entry in runs.client.list_artifacts(run.info.run_id)}
+        assert {"settings.yaml", "samples.json"} <= artifacts
+    parent = runs.parents[0]
+    assert parent.data.tags["winner"] in {run.data.tags["trial"] for run in runs.children}
+    assert "best_model/model.safetensors" in {
+        entry.path for entry in runs.client.list_artifacts(parent.info.run_id, "best_model")
+    }
+
+
+def test_the_winner_can_be_exported_and_transcribes(finished: tuple[Path, str], audio: Path, tmp_path: Path) -> None:
+    folder, _ = finished
+    cli = [str(Path(sys.executable).with_name("hausa-asr"))]
+    uri = f"sqlite:///{folder}/mlflow.db"
+    exported = subprocess.run(
+        [*cli, "best-model", "--sweep", "one", "--uri", uri, "--out", str(tmp_path / "m"), "--json"],
+        capture_output=True, text=True, env=environment(), check=True,
+    )  # fmt: skip
+    result = json.loads((folder / "runs/one/result.json").read_text())
+    assert json.loads(exported.stdout)["wer"] == pytest.approx(result["best"]["wer"])
+    heard = subprocess.run(
+        [*cli, "transcribe", "--model", str(tmp_path / "m"), str(audio / "test-0.wav"), "--json"],
+        capture_output=True, text=True, env=environment(), check=True,
+    )  # fmt: skip
+    assert "test-0.wav" in heard.stdout
+
+
+def test_a_name_that_exists_is_refused_with_what_to_type(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    output = finish(start("--config", folder / "tiny.yaml", "--set", "name=one"), code=2)
+    assert "--resume one" in output
+
+
+def test_killed_with_kill_9_it_resumes_with_nothing_lost_or_doubled(settings: Path) -> None:
+    folder = settings.parent
+    sweep = folder / "runs/killed"
+    first = start("--config", settings, "--set", "name=killed", "--set", "search.trials=4")
+    wait_for(lambda: sum(e["event"] == "reported" for e in ledger_of(sweep)) >= 4, first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert gone(first.pid) == [], "a local Ray ends with its driver"
+    before = Ledger(sweep).state
+    assert any(trial.is_open for trial in before.trials.values())
+    finish(start("--resume", "killed", "--set", f"storage={folder}/runs"))
+    check_whole(folder, "killed", 4)
+    after = Ledger(sweep).state
+    for trial_id, trial in before.trials.items():
+        again = after.trials[trial_id]
+        assert again.settings == trial.settings
+        assert again.run_id == trial.run_id or trial.run_id is None
+        assert again.reports[: len(trial.reports)] == trial.reports
+
+
+def test_terminated_gently_it_says_how_to_go_on_and_can_be_given_more_trials(settings: Path) -> None:
+    folder = settings.parent
+    first = start("--config", settings, "--set", "name=stopped", "--set", "search.trials=2")
+    wait_for(lambda: any(e["event"] == "reported" for e in ledger_of(folder / "runs/stopped")), first)
+    first.send_signal(signal.SIGTERM)
+    assert "--resume stopped" in finish(first, code=130)
+    assert gone(first.pid) == []
+    runs = Runs(folder)
+    assert "RUNNING" not in {run.info.status for run in [*runs.children, *runs.parents]}
+    finish(start("--resume", "stopped", "--set", f"storage={folder}/runs", "--set", "search.trials=3"))
+    check_whole(folder, "stopped", 3)
+
+
+def test_two_workers_per_trial_learn_what_one_does_and_a_crash_costs_one_interval(
+    settings: Path, finished: tuple[Path, str]
+) -> None:
+    folder = settings.parent
+    sweep = folder / "runs/two"
+    process = start("--config", settings, "--set", "name=two", "--set", "resources.workers_per_trial=2",
+                    "--set", "search.trials=2", "--set", "pruning.rule=none")  # fmt: skip
+    wait_for(lambda: sum(e["event"] == "reported" for e in ledger_of(sweep)) >= 2, process)
+    worker = next(pid for pid in workers_of(process.pid))
+    os.kill(worker, signal.SIGKILL)
+    finish(process)
+    check_whole(folder, "two", 2)
+    one = Ledger(finished[0] / "runs/one").state.trials["t000"].reports
+    two = Ledger(sweep).state.trials["t000"].reports
+    assert [r["step"] for r in two] == [r["step"] for r in one]
+    for metric in ("train_loss", "loss", "masked_fraction"):
+        assert two[0]["metrics"][metric] == pytest.approx(one[0]["metrics"][metric], rel=1e-3)
+
+
+def workers_of(session: int) -> Iterator[int]:
+    """The Ray Train workers of a sweep."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(stat[3]) == session and "RayTrainWorker" in (entry / "cmdline").read_text():
+                    yield int(entry.name)
+            except OSError:
+                continue
+
+
+def test_diverging_settings_end_at_once_and_the_sweep_goes_on(settings: Path) -> None:
+    folder = settings.parent
+    finish(start("--config", settings, "--set", "name=wild", "--set", "search.trials=2",
+                 "--set", "space.lr_peak={choices: [1.0e+30]}", "--set", "finetune.max_grad_norm=0"))  # fmt: skip
+    result = check_whole(folder, "wild", 2)
+    wild = result["trials"][1]
+    assert (wild["state"], wild["reason"]) == ("failed", "diverged")
+    assert wild["steps"] <= 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["search.trial=3", "finetune.lr_peak=-1", "space.mask_time_prob={low: 0, high: 3}"],
+         ["3 settings", "trials?", "lr_peak", "mask_time_prob"]),
+        (["resources.workers_per_trial=3"], ["workers_per_trial to 2"]),
+        (["resources.gpus_per_worker=1"], ["There is no GPU", "gpus_per_worker=0"]),
+        (["mlflow.uri=http://127.0.0.1:9"], ["127.0.0.1:9"]),
+        (["model.base=/nowhere/at/all"], ["model /nowhere/at/all"]),
+        (["data.text_column=transcript"], ["transcript", "text"]),
+        (["cluster.address=127.0.0.1:9"], ["does not answer", "127.0.0.1:9"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_in_one_message_and_leaves_nothing(
+    settings: Path, changes: list[str], words: list[str]
+) -> None:
+    arguments = [argument for change in changes for argument in ("--set", change)]
+    output = finish(start("--config", settings, "--set", "name=refused", *arguments), code=2)
+    assert all(word in output for word in words), output
+    assert "Traceback" not in output
+    assert not (settings.parent / "runs/refused").exists()
+
+
+def test_another_kind_of_model_is_refused(settings: Path, tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    BertConfig().save_pretrained(tmp_path / "bert")
+    output = finish(start("--config", settings, "--set", f"model.base={tmp_path / 'bert'}"), code=2)
+    assert "'bert'" in output
+    assert "wav2vec 2.0" in output
+
+
+def test_audio_that_cannot_be_used_costs_only_itself(settings: Path, audio: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in audio.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "train-1.wav").write_bytes(b"this is no audio")
+    (broken / "train-2.wav").write_bytes(b"")
+    soundfile.write(broken / "train-3.wav", np.zeros(16_000), 16_000)
+    (broken / "train-4.wav").unlink()
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("hausa-asr")), "prepare", "--corpus", "folder", "--path", str(broken),
+         "--out", str(tmp_path / "prepared"), "--json"],
+        capture_output=True, text=True, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refused = [json.loads(line) for line in (tmp_path / "prepared/refused.jsonl").read_text().splitlines()]
+    assert {Path(r["audio"]).name: r["reason"] for r in refused} == {
+        "train-1.wav": "unreadable", "train-2.wav": "empty", "train-3.wav": "silent", "train-4.wav": "missing",
+    }  # fmt: skip
