@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,9 +54,10 @@ def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, 
 
     address = address_of(settings)
     temp = None if address else _temp_folder()
+    warden = None
     try:
-        if address:
-            _join(address)
+        if temp is None:
+            _join(str(address))
         else:
             ray.init(
                 address="local",
@@ -69,12 +71,53 @@ def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, 
                 _temp_dir=str(temp),
                 _node_ip_address="127.0.0.1",
             )
+            warden = _set_warden(temp)
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:
         ray.shutdown()
         if temp is not None:
             _keep_logs(temp, logs)
             shutil.rmtree(temp, ignore_errors=True)
+        if warden is not None:
+            warden.communicate()
+
+
+_WARDEN = """
+read -r _                            # returns when the driver is gone, however it went
+for pid in $1; do
+    grep -qs Agent "/proc/$pid/cmdline" && kill -9 "$pid"
+done
+rm -rf "$2"
+"""
+
+
+def _set_warden(temp: Path) -> subprocess.Popen[bytes]:
+    """A shell that outlives the driver and clears away what a killed one leaves of its Ray.
+
+    The kernel ends Ray's servers with the driver that started them, but not the helpers of the node's manager, which
+    look for the head for two minutes before they give up; and nothing removes the folder.
+    """
+    raylets = {entry for entry in _processes() if "raylet" in entry[2] and str(temp) in entry[2]}
+    helpers = [str(pid) for pid, parent, _ in _processes() if parent in {pid for pid, _, _ in raylets}]
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _WARDEN, "warden", " ".join(helpers), str(temp)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # an interrupt at the terminal is not for it
+    )
+
+
+def _processes() -> list[tuple[int, int, str]]:
+    """Every process of this machine: its id, its parent's, and its command line. Empty where there is no /proc."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            found.append((int(entry.name), parent, (entry / "cmdline").read_text().replace("\0", " ")))
+        except (OSError, ValueError):  # it has ended meanwhile
+            continue
+    return found
 
 
 def _join(address: str) -> None:

@@ -229,6 +229,7 @@ def test_killed_with_kill_9_it_resumes_with_nothing_lost_or_doubled(settings: Pa
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     assert gone(first.pid) == [], "a local Ray ends with its driver"
+    assert not list(Path("/tmp").glob(f"hausa-asr-ray-{first.pid}-*"))
     before = Ledger(sweep).state
     assert any(trial.is_open for trial in before.trials.values())
     finish(start("--resume", "killed", "--set", f"storage={folder}/runs"))
