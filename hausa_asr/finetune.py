@@ -7,6 +7,7 @@ disk before `report` is called, so whatever ends the trial, it can go on from th
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -128,6 +129,9 @@ def _start(
 ) -> _Run:
     """A run at its beginning, or where its newest checkpoint left it."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if device.type == "cpu":
+        # oneDNN keeps what it has planned for each shape of a convolution, by default a thousand of them: gigabytes.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     if saved:
         model, processor = load_model(saved.folder)
     else:
