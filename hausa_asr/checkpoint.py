@@ -19,8 +19,8 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.model import quiet
+from hausa_asr.recipe import STEP_PREFIX, step_folder
 
-_PREFIX = "step-"
 _PROGRESS = "progress.json"
 _TRAINING = "training.pt"
 
@@ -36,11 +36,6 @@ class Checkpoint:
     def training_state(self) -> dict[str, Any]:
         """The optimizer's state, on the CPU; only the newest checkpoint has one."""
         return torch.load(self.folder / _TRAINING, map_location="cpu", weights_only=True)
-
-
-def step_folder(trial: Path, step: int) -> Path:
-    """Where the checkpoint of a step is, or would be."""
-    return trial / f"{_PREFIX}{step:06d}"
 
 
 def save(
@@ -99,10 +94,10 @@ def _fsync(path: Path) -> None:
 def all_checkpoints(trial: Path) -> list[Checkpoint]:
     """The complete checkpoints of a trial, oldest first; empty when it has none."""
     found = []
-    for folder in sorted(trial.glob(f"{_PREFIX}*")) if trial.is_dir() else []:
+    for folder in sorted(trial.glob(f"{STEP_PREFIX}*")) if trial.is_dir() else []:
         progress = folder / _PROGRESS
         if progress.is_file():
-            step = int(folder.name.removeprefix(_PREFIX))
+            step = int(folder.name.removeprefix(STEP_PREFIX))
             found.append(Checkpoint(folder, step, json.loads(progress.read_text(encoding="utf-8"))))
     return found
 

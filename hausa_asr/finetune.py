@@ -22,7 +22,7 @@ from hausa_asr.batching import Masking, Plan, load, micro_batches
 from hausa_asr.evaluate import EvalReport, autocast, evaluate
 from hausa_asr.manifest import SAMPLE_RATE, Split
 from hausa_asr.model import ctc_logits, ctc_losses, encode_audio, frame_lengths, load_model, new_model, set_trainable
-from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress
+from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.schedules import lr_factor, trainable
 
 MAX_NONFINITE_STEPS = 10
@@ -105,7 +105,7 @@ def finetune(
     while True:
         if progress is not None:
             answer = _tell(report, progress, run.rank, run.world)
-            if run.nonfinite_in_a_row >= MAX_NONFINITE_STEPS or not math.isfinite(progress.metrics["loss"]):
+            if progress.diverged:
                 return FinetuneResult("diverged", progress)
             if progress.last:
                 return FinetuneResult("finished", progress)
@@ -270,9 +270,11 @@ def _evaluate(run: _Run) -> Progress:
         metrics=metrics,
         best=run.best,
         samples=list(zip(scores.ids, scores.references, scores.hypotheses, strict=True))[:SAMPLE_TRANSCRIPTS],
-        checkpoint=str(checkpoint.step_folder(run.folder, run.step)),
-        best_checkpoint=str(checkpoint.step_folder(run.folder, int(run.best["step"]))),
+        checkpoint=str(step_folder(run.folder, run.step)),
+        best_checkpoint=str(step_folder(run.folder, int(run.best["step"]))),
         last=run.step == run.plan.updates,
+        # Weights that no update has changed for long still score a finite loss.
+        diverged=run.nonfinite_in_a_row >= MAX_NONFINITE_STEPS or not math.isfinite(scores.loss),
     )
     if run.rank == 0:
         best_step = int(run.best["step"])
@@ -314,7 +316,7 @@ def _progress_at(saved: checkpoint.Checkpoint, folder: Path) -> Progress:
     told = dict(saved.progress)
     told["samples"] = [tuple(sample) for sample in told["samples"]]
     told["checkpoint"] = str(saved.folder)
-    told["best_checkpoint"] = str(checkpoint.step_folder(folder, int(told["best"]["step"])))
+    told["best_checkpoint"] = str(step_folder(folder, int(told["best"]["step"])))
     return Progress(**told)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     Wav2Vec2CTCTokenizer,
@@ -102,32 +104,39 @@ def new_model(
     """
     path = base_path(base)
     check_base(base)
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
-        loaded: Any = Wav2Vec2ForCTC.from_pretrained(
-            path,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # a head for another alphabet
-            vocab_size=len(VOCAB),
-            pad_token_id=VOCAB[PAD],
-            bos_token_id=None,
-            eos_token_id=None,
-            ctc_loss_reduction="mean",
-            ctc_zero_infinity=True,
-            hidden_dropout=dropout,
-            attention_dropout=dropout,
-            activation_dropout=activation_dropout,
-            feat_proj_dropout=0.0,
-            final_dropout=0.0,
-            layerdrop=layerdrop,
-            mask_time_prob=0.05,  # above 0, or the mask embedding is not made at all; masks are ours (batching.py)
-            add_adapter=False,
-        )
-        model, info = loaded
-        # The base may bring a head of its own, whose rows mean other letters.
-        model.lm_head.weight.data.normal_(std=0.02)
-        model.lm_head.bias.data.zero_()
+    try:
+        with torch.random.fork_rng(devices=[]), quiet():
+            torch.manual_seed(seed)
+            loaded: Any = Wav2Vec2ForCTC.from_pretrained(
+                path,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a head for another alphabet
+                vocab_size=len(VOCAB),
+                pad_token_id=VOCAB[PAD],
+                bos_token_id=None,
+                eos_token_id=None,
+                ctc_loss_reduction="mean",
+                ctc_zero_infinity=True,
+                hidden_dropout=dropout,
+                attention_dropout=dropout,
+                activation_dropout=activation_dropout,
+                feat_proj_dropout=0.0,
+                final_dropout=0.0,
+                layerdrop=layerdrop,
+                mask_time_prob=0.05,  # above 0, or the mask embedding is not made at all; masks are ours (batching.py)
+                add_adapter=False,
+            )
+            model, info = loaded
+            # The base may bring a head of its own, whose rows mean other letters.
+            model.lm_head.weight.data.normal_(std=0.02)
+            model.lm_head.bias.data.zero_()
+    except (OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"The base checkpoint's weights cannot be loaded: {_first_line(error)}",
+            where=f"model {base}",
+            fix="Give a checkpoint with complete weights (model.safetensors or pytorch_model.bin).",
+        ) from error
     lost = sorted(key for key in info["missing_keys"] if not key.startswith(_NEW_PARTS))
     if lost:
         raise UserError(
@@ -187,6 +196,13 @@ def check_base(base: str) -> None:
             f"The checkpoint is a {config.model_type!r} model, not a wav2vec 2.0 one.",
             where=f"model {base}",
             fix="Choose a wav2vec 2.0 checkpoint, such as facebook/wav2vec2-xls-r-300m or facebook/mms-300m.",
+        )
+    folder = Path(base_path(base))
+    if folder.is_dir() and not any(folder.glob("*.safetensors*")) and not any(folder.glob("pytorch_model*")):
+        raise UserError(
+            "The folder has a wav2vec 2.0 configuration but no weights.",
+            where=f"model {base}",
+            fix="Add its model.safetensors (or pytorch_model.bin), as the hub has it.",
         )
 
 

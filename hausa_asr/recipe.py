@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class FinetuneConfig:
     seed: int = 0
 
 
+STEP_PREFIX = "step-"
+
+
 class Answer(Enum):
     """What a report is answered with. Both PAUSE and STOP end the call; the checkpoint is on disk either way."""
 
@@ -74,12 +78,13 @@ class Progress:
         step: updates done.
         updates: updates of the whole trial.
         seen_s: seconds of audio trained on.
-        metrics: the figures of this evaluation, all finite but in a diverged trial.
+        metrics: the figures of this evaluation; NaN where no update of the interval had finite gradients.
         best: `step`, `wer`, `cer` and `loss` of the best checkpoint so far.
         samples: dev utterances as (id, reference, hypothesis).
         checkpoint: this step's checkpoint folder.
         best_checkpoint: the best one's.
-        last: the trial is at its end; the answer is not waited for.
+        last: the trial is at its end; the answer is not heeded.
+        diverged: the trial has diverged and ends here; neither is it then.
     """
 
     step: int
@@ -91,6 +96,7 @@ class Progress:
     checkpoint: str
     best_checkpoint: str
     last: bool
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,3 +110,8 @@ class FinetuneResult:
 
     end: str
     progress: Progress
+
+
+def step_folder(trial: Path, step: int) -> Path:
+    """Where a trial's checkpoint of a step is, or would be."""
+    return trial / f"{STEP_PREFIX}{step:06d}"

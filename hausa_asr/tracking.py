@@ -261,13 +261,24 @@ class Tracker:
         with self._call():
             self._write_tags(run_id, tags)
 
-    def end_trial(self, run_id: str, state: TrialState, reason: str, summary: Mapping[str, float]) -> None:
+    def end_trial(
+        self,
+        run_id: str,
+        state: TrialState,
+        reason: str,
+        summary: Mapping[str, float],
+        *,
+        step: int = 0,
+        ended_s: float | None = None,
+    ) -> None:
         """Set a trial's state with its reason; pruned shows as KILLED, paused as SCHEDULED.
 
         Args:
             summary: best_wer, best_cer, best_loss and the like; non-finite ones are left out.
+            step: the optimizer step at which the summary is logged.
+            ended_s: when it ended, in seconds since the epoch; now by default.
         """
-        self._end(run_id, state, {"state": state, "reason": reason}, summary)
+        self._end(run_id, state, {"state": state, "reason": reason}, summary, step, ended_s)
 
     def end_sweep(self, run_id: str, state: SweepState, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
         """Set a sweep's state, with its last tags and metrics."""
@@ -440,21 +451,29 @@ class Tracker:
         run_tags = [RunTag(key, value) for key, value in _cut_tags(tags).items()]
         self._client.log_batch(run_id, tags=run_tags, synchronous=True)
 
-    def _set_status(self, run_id: str, state: str) -> None:
+    def _set_status(self, run_id: str, state: str, ended_s: float | None = None) -> None:
         # Not set_terminated and update_run: the first prints to stdout, neither can take an end time back. An end
         # time of 0 is what MLflow's own protocol and UI read as "none".
         status = _STATUS[state]
-        end_ms = time.time_ns() // 1_000_000 if status in _ENDED else 0
+        end_ms = int((ended_s or time.time()) * 1000) if status in _ENDED else 0
         self._client._tracking_client.store.update_run_info(run_id, RunStatus.from_string(status), end_ms, None)
 
-    def _end(self, run_id: str, state: str, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-        finite, _ = _metrics([Row(0, time.time_ns() // 1_000_000, metrics)])
+    def _end(
+        self,
+        run_id: str,
+        state: str,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        step: int = 0,
+        ended_s: float | None = None,
+    ) -> None:
+        finite, _ = _metrics([Row(step, int((ended_s or time.time()) * 1000), metrics)])
         run_tags = [RunTag(key, value) for key, value in _cut_tags(tags).items()]
         with self._call():
             self._client.log_batch(
                 run_id, metrics=[m for m in finite if m.key != NONFINITE], tags=run_tags, synchronous=True
             )
-            self._set_status(run_id, state)
+            self._set_status(run_id, state, ended_s)
 
     def _search(self, clause: str, order: str) -> list[Run]:
         runs: list[Run] = []

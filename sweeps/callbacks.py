@@ -38,19 +38,27 @@ class Mirror:
         self._tracker, self._ledger, self._config, self._tags = tracker, ledger, config, tags
         self._logged: dict[str, int] = {}
         self._closed: set[str] = set()
+        self._behind: set[str] = set()
 
     def sync(self, trial_id: str) -> None:
         """Bring one trial's run up to date. MLflow's trouble is noted in the sweep's log and ends nothing."""
         try:
             self._sync(self._ledger.state.trials[trial_id])
+            self._behind.discard(trial_id)
         except Exception as error:
+            self._behind.add(trial_id)
             log.warning("MLflow: %s is not up to date: %s", trial_id, error)
 
-    def sync_all(self) -> None:
-        """Once more for every trial, at the end: what could not be written before is written now."""
+    def sync_all(self) -> list[str]:
+        """Once more for every trial, at the end: what could not be written before is written now.
+
+        Returns:
+            The trials whose runs still lack something.
+        """
         for trial_id, trial in self._ledger.state.trials.items():
             if trial.reports or not trial.is_open:
                 self.sync(trial_id)
+        return sorted(self._behind)
 
     def interrupted(self) -> None:
         """The sweep stops with trials open: their runs wait for a resume, rather than look as if they were running."""
@@ -83,19 +91,30 @@ class Mirror:
             self._tracker.log(trial.run_id, rows)
             self._logged[trial.id] = new[-1]["step"]
             if any(r["best"]["step"] == r["step"] for r in new):
-                uri = Path(str(trial.best_checkpoint)).as_uri()
-                self._tracker.set_tags(trial.run_id, {"checkpoint_uri": uri})
+                self._tag_checkpoint(trial)
         if trial.is_open:
             return
-        if trial.best_checkpoint:
-            self._tracker.log_samples(trial.run_id, _samples(Path(trial.best_checkpoint)))
         summary = {"spent_s": trial.spent_s}
-        if trial.reports:
+        if checkpoint := self._ledger.best_checkpoint(trial):
+            self._tag_checkpoint(trial)
+            self._tracker.log_samples(trial.run_id, _samples(checkpoint))
             summary |= _best(trial.reports[-1])
             at_best = next(r["metrics"] for r in trial.reports if r["step"] == trial.reports[-1]["best"]["step"])
             summary |= {f"best_{name}": at_best[name] for name in ("wer_folded", "cer_folded")}
-        self._tracker.end_trial(trial.run_id, trial.state, trial.reason, summary)  # type: ignore[arg-type]
+        self._tracker.end_trial(
+            trial.run_id,
+            trial.state,  # type: ignore[arg-type]
+            trial.reason,
+            summary,
+            step=max(trial.last_step, 0),
+            ended_s=trial.ended_s,
+        )
         self._closed.add(trial.id)
+
+    def _tag_checkpoint(self, trial: TrialRecord) -> None:
+        checkpoint = self._ledger.best_checkpoint(trial)
+        if trial.run_id and checkpoint:
+            self._tracker.set_tags(trial.run_id, {"checkpoint_uri": checkpoint.as_uri()})
 
 
 def _best(report: dict[str, Any]) -> dict[str, float]:

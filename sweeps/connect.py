@@ -61,7 +61,7 @@ def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, 
         else:
             ray.init(
                 address="local",
-                num_cpus=settings.local_cpus or os.cpu_count(),
+                num_cpus=settings.local_cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -125,7 +125,7 @@ def _join(address: str) -> None:
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise UserError(
             f"The Ray cluster does not answer: {str(error).strip().splitlines()[0]}",
             where=f"address {address}",
@@ -138,12 +138,12 @@ def _temp_folder() -> Path:
 
     Short and in /tmp, since Ray keeps sockets in it, whose paths may have 107 bytes.
     """
-    root = Path(tempfile.gettempdir())
+    root = Path("/tmp")
     for old in root.glob(f"{_TEMP_PREFIX}*"):
         pid = old.name.removeprefix(_TEMP_PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if pid.isdigit() and Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-"))
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-", dir=root))
 
 
 def _keep_logs(temp: Path, logs: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.errors import UserError
+from hausa_asr.recipe import step_folder
 
 FILE = "ledger.jsonl"
 OPEN_STATES = ("proposed", "running")
@@ -34,11 +35,12 @@ class TrialRecord:
         source: `baseline` or `search`.
         state: `proposed`, `running`, `finished`, `pruned` or `failed`.
         reason: why it ended so, in words.
-        reports: one per evaluation, by rising step: `step`, `updates`, `seen_s`, `metrics`, `best`,
-            `best_checkpoint`, `time` (seconds since the epoch).
+        reports: one per evaluation, by rising step: `step`, `updates`, `seen_s`, `metrics`, `best`, `last`,
+            `diverged`, `time` (seconds since the epoch).
         run_id: its MLflow run.
         spent_s: seconds that a slot was busy with it.
         started: since when a slot is; None while none is.
+        ended_s: when it ended, in seconds since the epoch.
     """
 
     id: str
@@ -50,6 +52,7 @@ class TrialRecord:
     run_id: str | None = None
     spent_s: float = 0.0
     started: float | None = None
+    ended_s: float | None = None
 
     @property
     def is_open(self) -> bool:
@@ -64,17 +67,14 @@ class TrialRecord:
         """`step`, `wer`, `cer` and `loss` of its best checkpoint, None before the first report."""
         return self.reports[-1]["best"] if self.reports else None
 
-    @property
-    def best_checkpoint(self) -> str | None:
-        return self.reports[-1]["best_checkpoint"] if self.reports else None
-
 
 @dataclass
 class State:
     """All events so far, added up.
 
     Attributes:
-        settings, name, created: of the sweep.
+        name: of the sweep.
+        prepared, fingerprint: its prepared dataset.
         trials: by id, in the order of their proposal.
         ended: the ids of the ended ones, in the order of their ends.
         rungs: the eval losses recorded at each rung, by trial.
@@ -82,9 +82,9 @@ class State:
         wall_s: seconds that a driver was at work.
     """
 
-    settings: dict[str, Any] = field(default_factory=dict)
     name: str = ""
-    created: float = 0.0
+    prepared: str = ""
+    fingerprint: str = ""
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -99,7 +99,8 @@ class State:
             self.wall_s += event["time"] - self.clock
         self.clock = event["time"]
         if kind == "sweep":
-            self.name, self.settings, self.created = event["name"], event["settings"], event["time"]
+            self.name = event["name"]
+            self.prepared, self.fingerprint = event.get("prepared", ""), event.get("fingerprint", "")
         elif kind == "opened":
             self.run_id = event.get("run_id", self.run_id)
             for trial in self.trials.values():
@@ -123,7 +124,7 @@ class State:
         elif kind == "ended":
             trial.state, trial.reason = event["state"], event["reason"]
             self._spend(trial, event["time"])
-            trial.started = None
+            trial.started, trial.ended_s = None, event["time"]
             self.ended.append(trial.id)
 
     @staticmethod
@@ -152,11 +153,12 @@ class Ledger:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.path = folder / FILE
         self.state = State()
+        self._drop_torn_line()
         for event in read_events(self.path):
             self.state.apply(event)
-        self._drop_torn_line()
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event durably, then take it into the state."""
@@ -167,6 +169,14 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         self.state.apply(record)
+
+    def trial_folder(self, trial_id: str) -> Path:
+        """Where a trial's checkpoints and log are."""
+        return self.folder / "trials" / trial_id
+
+    def best_checkpoint(self, trial: TrialRecord) -> Path | None:
+        """A trial's best checkpoint, where the sweep's folder is now; None before its first report."""
+        return step_folder(self.trial_folder(trial.id), int(trial.best["step"])) if trial.best else None
 
     def _drop_torn_line(self) -> None:
         """A line without its end would swallow the next event."""

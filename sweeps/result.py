@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import ray
 
 from hausa_asr.config import SweepConfig
 from hausa_asr.export import Card, Scores, export_checkpoint
-from hausa_asr.tracking import Tracker
+from hausa_asr.tracking import Row, Tracker
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.plan import Plan
 
@@ -48,11 +49,13 @@ def conclude(
     """
     state = ledger.state
     best, baseline = state.best(), state.baseline()
-    wanted = {trial.id: trial for trial in (best, baseline) if trial is not None and trial.best_checkpoint}
+    wanted = {
+        trial.id: str(ledger.best_checkpoint(trial)) for trial in (best, baseline) if trial is not None and trial.best
+    }
     test = _score_test(wanted, prepared, plan)
     export = None
     if best is not None:
-        export = _export(config, best, baseline, test, prepared, folder)
+        export = _export(config, ledger, best, baseline, test, prepared)
         _publish(tracker, ledger, best, baseline, test, export)
     result = {
         "sweep": state.name,
@@ -100,20 +103,21 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _score_test(trials: dict[str, TrialRecord], prepared: Any, plan: Plan) -> dict[str, dict[str, float]]:
+def _score_test(checkpoints: dict[str, str], prepared: Any, plan: Plan) -> dict[str, dict[str, float]]:
     """Test scores by trial, computed where trials were; nothing where there is no test split."""
-    if "test" not in prepared.splits or not trials:
+    if "test" not in prepared.splits or not checkpoints:
         return {}
     resources = plan.worker_resources
     task = _score.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
-    checkpoints = [str(trial.best_checkpoint) for trial in trials.values()]
     # One task for both: starting one costs more than scoring.
-    scores: Any = ray.get(task.remote(str(prepared.path), checkpoints, plan.threads))  # type: ignore[arg-type]
-    return dict(zip(trials, scores, strict=True))
+    gpu = bool(resources.get("GPU"))
+    asked = task.remote(str(prepared.path), list(checkpoints.values()), plan.threads, gpu)  # type: ignore[arg-type]
+    scores: Any = ray.get(asked)
+    return dict(zip(checkpoints, scores, strict=True))
 
 
 @ray.remote
-def _score(prepared_path: str, checkpoints: list[str], threads: int) -> list[dict[str, float]]:
+def _score(prepared_path: str, checkpoints: list[str], threads: int, gpu: bool) -> list[dict[str, float]]:
     import torch
 
     from hausa_asr.evaluate import evaluate
@@ -121,7 +125,7 @@ def _score(prepared_path: str, checkpoints: list[str], threads: int) -> list[dic
     from hausa_asr.prepare import load_prepared
 
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if gpu else "cpu")
     split = load_prepared(Path(prepared_path)).splits["test"]
     scores = []
     for checkpoint in checkpoints:
@@ -133,16 +137,17 @@ def _score(prepared_path: str, checkpoints: list[str], threads: int) -> list[dic
 
 def _export(
     config: SweepConfig,
+    ledger: Ledger,
     best: TrialRecord,
     baseline: TrialRecord | None,
     test: dict[str, dict[str, float]],
     prepared: Any,
-    folder: Path,
 ) -> Path:
-    assert best.best_checkpoint is not None
+    checkpoint = ledger.best_checkpoint(best)
+    assert checkpoint is not None
     has_baseline = baseline is not None and baseline.best is not None
     card = Card(
-        sweep=folder.name,
+        sweep=ledger.state.name,
         trial=best.id,
         base=config.model.base,
         recipe=asdict(config.recipe(best.settings)),
@@ -153,7 +158,7 @@ def _export(
         baseline_dev=_dev(baseline) if has_baseline and baseline else None,
         baseline_test=_test(baseline, test) if has_baseline and baseline else None,
     )
-    return export_checkpoint(Path(best.best_checkpoint), folder / EXPORT, card, overwrite=True)
+    return export_checkpoint(checkpoint, ledger.folder / EXPORT, card, overwrite=True)
 
 
 def _dev(trial: TrialRecord) -> Scores:
@@ -177,7 +182,8 @@ def _publish(
     try:
         for trial in (best, baseline):
             if trial is not None and trial.run_id and trial.id in test:
-                _log_summary(tracker, trial, test[trial.id])
+                scores = {f"test_{name}": value for name, value in test[trial.id].items()}
+                tracker.log(trial.run_id, [Row(max(trial.last_step, 0), int(time.time() * 1000), scores)])
         assert ledger.state.run_id is not None and best.best is not None
         tracker.log_folder(ledger.state.run_id, export, "best_model")
         metrics = {"best_wer": best.best["wer"], "best_cer": best.best["cer"], "wall_s": ledger.state.wall_s}
@@ -185,16 +191,10 @@ def _publish(
         if baseline is not None and baseline.best:
             metrics["baseline_wer"] = baseline.best["wer"]
             metrics |= {f"baseline_test_{name}": value for name, value in test.get(baseline.id, {}).items()}
-        tags = {"winner": best.id, "winner_checkpoint": Path(str(best.best_checkpoint)).as_uri()}
+        tags = {"winner": best.id, "winner_checkpoint": str(ledger.best_checkpoint(best))}
         tracker.end_sweep(ledger.state.run_id, "finished", tags, metrics)
     except Exception as error:
         log.warning("MLflow: the sweep's end is not recorded: %s", error)
-
-
-def _log_summary(tracker: Tracker, trial: TrialRecord, scores: dict[str, float]) -> None:
-    assert trial.run_id is not None
-    figures = {f"test_{name}": value for name, value in scores.items()}
-    tracker.end_trial(trial.run_id, trial.state, trial.reason, figures)  # type: ignore[arg-type]
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ Reads like a table of contents: settings, tracker, data, cluster, search, result
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(_ROOT)  # run as a script, Python puts sweeps/ there, where our files would shadow other packages
@@ -29,6 +30,8 @@ from hausa_asr.errors import EXIT_USER_ERROR, UserError
 SETTINGS = "sweep.yaml"
 LOG = "sweep.log"
 EXIT_INTERRUPTED = 130
+CHANGEABLE = ("search", "resources", "cluster", "storage")
+"""Settings of a sweep that may be others when it goes on; the trials stay comparable."""
 
 log = logging.getLogger("sweeps")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -66,7 +69,9 @@ def main(
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted. Go on with:  python sweeps/run.py --resume {name}", highlight=False)
+        begun = name and (Path(settings.storage) / name).is_dir()
+        then = f"Go on with:  python sweeps/run.py --resume {name}" if begun else "Nothing of the sweep was written."
+        console.print(f"\nInterrupted. {then}", highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
@@ -98,6 +103,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     console.print(f"[bold]sweep {name}[/]: loading", highlight=False)
     from hausa_asr.data import CACHE, prepared_dataset
     from hausa_asr.model import check_base
+    from hausa_asr.prepare import load_prepared
     from hausa_asr.tracking import Tracker
     from sweeps import space
     from sweeps.callbacks import Mirror
@@ -110,18 +116,32 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     space.check(config)
     check_base(config.model.base)
     tracker = Tracker(config.mlflow.uri, config.mlflow.experiment)
-    prepared = prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
+    if resumed:
+        # The very dataset that it began with: trials on other dev splits could not be compared.
+        began = Ledger(folder).state
+        prepared = load_prepared(began.prepared)
+        if prepared.fingerprint != began.fingerprint:
+            raise UserError(
+                "The prepared dataset is not the one that the sweep began with.",
+                where=began.prepared,
+                fix="Prepare the same audio with the same settings again, or start a new sweep.",
+            )
+    else:
+        prepared = prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
     _describe(prepared, console)
 
     with connected(config.cluster, folder / "logs") as nodes:
         plan = admit(config.resources, nodes, config.search.trials)
         folder.mkdir(parents=True, exist_ok=True)
+        lock = _only_driver(folder)
         _log_to(folder / LOG)
         ledger = Ledger(folder)
-        (folder / SETTINGS).write_text(config.to_yaml(), encoding="utf-8")
+        aside = folder / f"{SETTINGS}.partial"
+        aside.write_text(config.to_yaml(), encoding="utf-8")
+        aside.replace(folder / SETTINGS)
         (folder / RESULT).unlink(missing_ok=True)  # of a finished sweep that is given more trials
         if not ledger.state.name:
-            ledger.append("sweep", name=name, settings=config.model_dump(mode="json"))
+            ledger.append("sweep", name=name, prepared=str(prepared.path), fingerprint=prepared.fingerprint)
         ledger.append("opened")
         _open_parent(tracker, ledger, config, folder, prepared)
         tags = {"base": config.model.base, "prepared": str(prepared.path)}
@@ -135,13 +155,16 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         )
         with Board(ledger, config.search.trials, plan.slots, console) as board:
             search(config, ledger, folder, prepared, plan, mirror, board)
-        mirror.sync_all()
+        behind = mirror.sync_all()
         if any(trial.is_open for trial in ledger.state.trials.values()):
             mirror.interrupted()
             raise KeyboardInterrupt
         console.print("scoring baseline and best on test", highlight=False)
         result = conclude(config, ledger, folder, prepared, plan, tracker)
+        lock.close()
     _say(result, folder, tracker.ui_hint(), duration(time.monotonic() - started), console)
+    if behind:
+        console.print(f"MLflow lacks figures of {', '.join(behind)}; {folder / LOG} says why", soft_wrap=True)
 
 
 def _settings(path: Path | None, overrides: list[str], resume: str | None) -> tuple[SweepConfig, str]:
@@ -152,8 +175,15 @@ def _settings(path: Path | None, overrides: list[str], resume: str | None) -> tu
         config = make_absolute(load(path, overrides), in_job=in_ray_job())
         when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         return config, config.name or f"{re.sub(r'[^A-Za-z0-9._-]', '-', path.stem)}-{when}"
+    others = [o for o in overrides if o.partition("=")[0].partition(".")[0].strip() not in CHANGEABLE]
+    if path is not None or others:
+        raise UserError(
+            f"A sweep that goes on keeps its settings, but {', '.join(others) or path} would change them.",
+            where=f"--resume {resume}",
+            fix=f"Only {', '.join(CHANGEABLE)} can be set with --resume; for anything else start a new sweep.",
+        )
     # Only the storage is looked up here; the settings themselves are the sweep's own.
-    storage = Path(make_absolute(load(path, overrides), in_job=in_ray_job()).storage)
+    storage = Path(os.path.abspath(load(None, [o for o in overrides if o.startswith("storage=")]).storage))
     saved = storage / resume / SETTINGS
     if not saved.is_file():
         known = sorted((p.parent for p in storage.glob(f"*/{SETTINGS}")), key=lambda p: p.stat().st_mtime)
@@ -175,13 +205,27 @@ def _open_parent(tracker: Any, ledger: Any, config: SweepConfig, folder: Path, p
         return
     params = config.model_dump(mode="json", exclude={"space", "storage", "mlflow"}, exclude_none=True)
     run_id = tracker.start_sweep(folder.name, params, {"base": config.model.base, "folder": str(folder)})
+    ledger.append("opened", run_id=run_id)  # at once: a crash from here on finds the same run again
     report = Path(prepared.path) / "report.json"
     with tempfile.TemporaryDirectory() as aside:
         for part, file in (("settings", folder / SETTINGS), ("data", report)):
             (Path(aside) / part).mkdir()
             shutil.copy(file, Path(aside) / part)
             tracker.log_folder(run_id, Path(aside) / part, part)
-    ledger.append("opened", run_id=run_id)  # at once: a crash from here on finds the same run again
+
+
+def _only_driver(folder: Path) -> IO[str]:
+    """Keep other drivers out of a sweep's folder, until this process ends or the file is closed."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(
+            "Another driver is at work on this sweep.",
+            where=folder,
+            fix="Let it finish, or stop it (Ctrl-C, or `ray job stop`), before you resume the sweep.",
+        ) from None
+    return lock
 
 
 def _log_to(path: Path) -> None:

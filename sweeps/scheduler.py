@@ -66,8 +66,9 @@ def rank(others: Iterable[float], value: float, reduction: int) -> Ranking:
 
 
 def ready_s(recipe: FinetuneConfig) -> float:
-    """The seconds of audio after which a trial can be compared: warmed up, and its transformer free."""
-    return max(recipe.warmup_fraction, recipe.freeze_transformer_fraction) * recipe.length_s
+    """The seconds of audio after which a trial can be compared: warmed up, and its transformer wholly free."""
+    freeing = 2 if recipe.unfreeze == "top_down" else 1  # layer by layer takes as long again (schedules.trainable)
+    return max(recipe.warmup_fraction, freeing * recipe.freeze_transformer_fraction) * recipe.length_s
 
 
 class SweepScheduler(FIFOScheduler):
@@ -102,8 +103,10 @@ class SweepScheduler(FIFOScheduler):
             return TrialScheduler.STOP
         report = news["report"]
         if report["step"] > record.last_step:
-            self._ledger.append("reported", trial=name, **report)
-        if not math.isfinite(report["metrics"]["loss"]):
+            # Samples stay in the checkpoint, and its place follows from the step.
+            kept = ("step", "updates", "seen_s", "metrics", "best", "last", "diverged")
+            self._ledger.append("reported", trial=name, **{key: report[key] for key in kept})
+        if report["diverged"] or not math.isfinite(report["metrics"]["loss"]):
             self._end(name, "failed", DIVERGED)
             return TrialScheduler.STOP
         if report["last"]:

@@ -67,7 +67,7 @@ def search(
                 "recipe": asdict(config.recipe(trial.settings)),
                 "base": config.model.base,
                 "prepared": str(prepared.path),
-                "folder": str(folder / "trials" / trial.id),
+                "folder": str(ledger.trial_folder(trial.id)),
             },
         }
 

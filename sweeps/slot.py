@@ -74,8 +74,10 @@ class Desk:
         self._answers[number].put_nowait(answer)
 
     def close(self) -> None:
-        """No more jobs: the workers go home."""
+        """No more jobs: whatever is reported ends there, and the workers go home."""
         self._closed = True
+        for answers in self._answers.values():
+            answers.put_nowait(Answer.STOP.value)
         self._changed.set()
 
     # What the workers call.
@@ -87,8 +89,7 @@ class Desk:
                 return None
             self._changed.clear()
             await self._changed.wait()
-        newest = len(self._jobs) - 1
-        return newest, self._jobs[newest]
+        return number + 1, self._jobs[number + 1]
 
     async def tell(self, number: int, what: dict[str, Any]) -> None:
         """Something the slot should hear, with no answer wanted."""
@@ -105,13 +106,17 @@ class Slot(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self._spec = config["slot"]
-        self._desk: Any = Desk.remote()  # type: ignore[attr-defined]
-        self._failure: BaseException | None = None
-        self._fit = threading.Thread(target=self._run_train, daemon=True)
-        self._fit.start()
+        self._open()
         self._take(config["job"])
 
-    def _run_train(self) -> None:
+    def _open(self) -> None:
+        """Set up a desk and start a worker group at it."""
+        self._desk: Any = Desk.remote()  # type: ignore[attr-defined]
+        self._failure: BaseException | None = None
+        self._fit = threading.Thread(target=self._run_train, args=(self._desk,), daemon=True)
+        self._fit.start()
+
+    def _run_train(self, desk: Any) -> None:
         try:
             from ray.train import RunConfig, ScalingConfig
             from ray.train.torch import TorchTrainer
@@ -119,7 +124,7 @@ class Slot(tune.Trainable):
             spec = self._spec
             TorchTrainer(
                 work,
-                train_loop_config={"desk": self._desk, "spec": spec},
+                train_loop_config={"desk": desk, "spec": spec},
                 scaling_config=ScalingConfig(
                     num_workers=spec["workers"],
                     use_gpu=spec["gpus_per_worker"] > 0,
@@ -151,7 +156,9 @@ class Slot(tune.Trainable):
         self._heard = True
         if news["kind"] == "taken":
             return self.step()
-        self._answer_due = news["kind"] == "report" and not news["report"]["last"]
+        if news["kind"] == "ended":  # not waited for, so its last report has been lost
+            news = {"kind": "failed", "error": f"it ended as {news['end']} without a last report"}
+        self._answer_due = news["kind"] == "report" and not _is_end(news["report"])
         return {NEWS: json.dumps(news)}
 
     def _answer(self, answer: Answer) -> None:
@@ -167,18 +174,29 @@ class Slot(tune.Trainable):
         """Nothing to load: a trial finds its own checkpoint."""
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """End the trial at hand and take the next one, on the same warm workers."""
-        if not self._fit.is_alive():
-            return False  # Tune makes a new actor
-        self._answer(Answer.STOP)
+        """End the trial at hand and take the next one, on the same warm workers, or on new ones if those are gone.
+
+        Never False and no exception: Tune would give up the next trial rather than try it on another slot.
+        """
+        try:
+            # Said even when no report waits: one may be on its way, and its worker would wait for ever.
+            ray.get(self._desk.answer.remote(self._job_number, Answer.STOP.value))
+        except ray.exceptions.RayActorError:
+            self._desk = None
+        if self._desk is None or not self._fit.is_alive():
+            self._open()
         self._take(new_config["job"])
         return True
 
     def cleanup(self) -> None:
         """The sweep is over, or the trial crashed: let the workers go home."""
-        self._answer(Answer.STOP)
         ray.get(self._desk.close.remote())
         self._fit.join(timeout=self._spec["goodbye_s"])
+
+
+def _is_end(report: dict[str, Any]) -> bool:
+    """Whether a report ends its trial whatever is answered."""
+    return bool(report["last"] or report["diverged"])
 
 
 def work(config: dict[str, Any]) -> None:
@@ -190,6 +208,8 @@ def work(config: dict[str, Any]) -> None:
 
     desk, spec = config["desk"], config["spec"]
     torch.set_num_threads(spec["threads"])
+    # Ray does not hide GPUs from workers that asked for none.
+    device = torch.device("cuda", torch.cuda.current_device()) if spec["gpus_per_worker"] else torch.device("cpu")
     rank = train.get_context().get_world_rank()
     world = train.get_context().get_world_size()
     number, prepared = -1, {}
@@ -200,16 +220,21 @@ def work(config: dict[str, Any]) -> None:
         if rank == 0:
             ray.get(desk.tell.remote(number, {"kind": "taken"}))
         try:
-            _run(job, number, prepared[job["prepared"]], desk, rank)
+            end = _run(job, number, prepared[job["prepared"]], desk, device, rank)
         except Exception as error:
             if world > 1:
                 raise  # the other ranks may wait in a collective for ever: let Ray Train end the group
             what = f"{type(error).__name__}: {error}".splitlines()[0][:500]
             ray.get(desk.tell.remote(number, {"kind": "failed", "error": what}))
+            if device.type != "cpu":
+                raise  # an error of the device stays with its process: the next trial gets a new one
+        else:
+            if rank == 0:
+                ray.get(desk.tell.remote(number, {"kind": "ended", "end": end}))
 
 
-def _run(job: dict[str, Any], number: int, prepared: Any, desk: Any, rank: int) -> None:
-    """One trial on one rank. What it prints and logs goes to `train.log` in the trial's folder."""
+def _run(job: dict[str, Any], number: int, prepared: Any, desk: Any, device: Any, rank: int) -> str:
+    """One trial on one rank; how it ended. What it prints and logs goes to `train.log` in the trial's folder."""
     from hausa_asr.finetune import Data, finetune
 
     folder = Path(job["folder"])
@@ -224,9 +249,8 @@ def _run(job: dict[str, Any], number: int, prepared: Any, desk: Any, rank: int) 
     def report(progress: Progress) -> Answer:
         figures = " ".join(f"{name}={value:.5g}" for name, value in progress.metrics.items())
         log.info("step %d of %d: %s", progress.step, progress.updates, figures)
-        told = {"kind": "report", "report": asdict(progress)}
-        # The last report ends the trial whatever the answer: do not wait for it.
-        if progress.last:
+        told: dict[str, Any] = {"kind": "report", "report": asdict(progress)}
+        if _is_end(told["report"]):
             ray.get(desk.tell.remote(number, told))
             return Answer.STOP
         return Answer(ray.get(desk.report.remote(number, told)))
@@ -239,8 +263,10 @@ def _run(job: dict[str, Any], number: int, prepared: Any, desk: Any, rank: int) 
             report,
             base=job["base"],
             folder=folder,
+            device=device,
         )
         log.info("%s at step %d", result.end, result.progress.step)
+        return result.end
     except Exception:
         log.error("the trial failed:\n%s", traceback.format_exc())
         raise

@@ -307,8 +307,7 @@ def test_a_checkpoint_of_the_demo_is_not_passed_off_as_speech(
 ) -> None:
     prepared = tmp_path / "prepared"
     prepared.mkdir()
-    (prepared / "report.json").write_text(json.dumps({k: v for k, v in REPORT.items() if k != "origin"}))
-    (prepared / "prepared.json").write_text(json.dumps({"origin": {"corpus": "demo"}}))
+    (prepared / "report.json").write_text(json.dumps({**REPORT, "origin": {"corpus": "demo"}}))
     parent = tracker.start_sweep("one", {}, {})
     tags = {"checkpoint_uri": layer_norm.as_uri(), "prepared": str(prepared)}
     record_trial(tracker, parent, "one", "t000", scores(0.3), tags)

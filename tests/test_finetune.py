@@ -177,6 +177,7 @@ def test_a_diverging_trial_ends_at_once_and_says_so(data: Data, layer_norm_base:
     assert end == "diverged"
     assert told[-1].metrics["nonfinite_steps"] > 0
     assert told[-1].step <= 10
+    assert told[-1].diverged
 
 
 def _rank(rank: int, world: int, port: int, base: str, folder: str) -> None:

@@ -82,7 +82,7 @@ def readme_command() -> str:
     return re.sub(r"\\\n\s*", " ", block[1])
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_a_submitted_sweep_succeeds_and_can_be_resumed_from_outside(
     head: dict[str, str], audio: Path, layer_norm_base: Path, tmp_path: Path
 ) -> None:

@@ -18,15 +18,14 @@ def report(step: int, wer: float = 1.0, loss: float = 2.0) -> dict[str, Any]:
         "seen_s": step * 10.0,
         "metrics": {"wer": wer, "cer": wer / 2, "loss": loss, "audio_s_per_s": 50.0},
         "best": {"step": step, "wer": wer, "cer": wer / 2, "loss": loss},
-        "checkpoint": f"step-{step}",
-        "best_checkpoint": f"step-{step}",
         "last": step == 100,
+        "diverged": False,
     }
 
 
 def a_sweep(folder: Path) -> Ledger:
     ledger = Ledger(folder)
-    ledger.append("sweep", name="s", settings={})
+    ledger.append("sweep", name="s", prepared="/p", fingerprint="f")
     ledger.append("opened", run_id="parent")
     ledger.append("proposed", trial="t000", settings={"lr_peak": 1e-3}, source="baseline")
     ledger.append("started", trial="t000")
@@ -55,7 +54,8 @@ def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
 def test_cut_at_any_byte_it_reads_and_goes_on(tmp_path: Path) -> None:
     a_sweep(tmp_path)
     whole = (tmp_path / FILE).read_bytes()
-    for cut in range(0, len(whole), 7):
+    ends = [n for n, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in sorted({*range(0, len(whole), 13), *ends, *(n + 1 for n in ends)}):  # also just before a line's end
         folder = tmp_path / str(cut)
         folder.mkdir()
         (folder / FILE).write_bytes(whole[:cut])
@@ -87,7 +87,7 @@ def test_a_report_told_twice_counts_once(tmp_path: Path) -> None:
 def test_time_without_a_driver_is_nobodys(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     for at, event, fields in (
-        (0, "sweep", {"name": "s", "settings": {}}),
+        (0, "sweep", {"name": "s"}),
         (1, "opened", {}),
         (2, "proposed", {"trial": "t0", "settings": {}, "source": "search"}),
         (3, "started", {"trial": "t0"}),

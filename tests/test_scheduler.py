@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +39,9 @@ def test_one_in_reduction_passes() -> None:
 
 def test_a_trial_is_ready_when_warm_and_free() -> None:
     assert ready_s(FinetuneConfig(length_s=100, warmup_fraction=0.3, freeze_transformer_fraction=0.1)) == 30
-    assert ready_s(FinetuneConfig(length_s=100, warmup_fraction=0.1, freeze_transformer_fraction=0.5)) == 50
+    frozen = FinetuneConfig(length_s=100, warmup_fraction=0.1, freeze_transformer_fraction=0.3)
+    assert ready_s(frozen) == 30
+    assert ready_s(dataclasses.replace(frozen, unfreeze="top_down")) == 60
 
 
 class Sweep:
@@ -101,6 +104,13 @@ def test_a_diverged_trial_ends_at_its_first_report_even_the_baseline(tmp_path: P
         assert sweep.tell(trial, 5, loss) == STOP
         ended = sweep.ledger.state.trials[trial]
         assert (ended.state, ended.reason) == ("failed", DIVERGED)
+
+
+def test_a_trial_that_can_no_longer_update_ends_though_its_loss_is_finite(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, 2)
+    told = {**report(10, loss=2.0), "diverged": True}
+    assert sweep.result("t1", {"kind": "report", "report": told}) == STOP
+    assert sweep.ledger.state.trials["t1"].reason == DIVERGED
 
 
 def test_a_trial_that_raised_is_failed_with_its_words(tmp_path: Path) -> None:
