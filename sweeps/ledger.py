@@ -188,6 +188,14 @@ class Ledger:
                 file.truncate(content.rfind(b"\n") + 1)
 
 
+def read_state(folder: Path) -> State:
+    """What a sweep's ledger adds up to, read only; another driver may be writing it."""
+    state = State()
+    for event in read_events(folder / FILE):
+        state.apply(event)
+    return state
+
+
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a ledger file, oldest first; none when there is no file.
 

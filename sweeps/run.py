@@ -107,7 +107,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     from hausa_asr.tracking import Tracker
     from sweeps import space
     from sweeps.callbacks import Mirror
-    from sweeps.ledger import Ledger
+    from sweeps.ledger import Ledger, read_state
     from sweeps.plan import admit
     from sweeps.progress import Board, duration
     from sweeps.result import RESULT, conclude
@@ -116,9 +116,9 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     space.check(config)
     check_base(config.model.base)
     tracker = Tracker(config.mlflow.uri, config.mlflow.experiment)
-    if resumed:
+    began = read_state(folder)
+    if began.prepared:
         # The very dataset that it began with: trials on other dev splits could not be compared.
-        began = Ledger(folder).state
         prepared = load_prepared(began.prepared)
         if prepared.fingerprint != began.fingerprint:
             raise UserError(
@@ -211,7 +211,10 @@ def _open_parent(tracker: Any, ledger: Any, config: SweepConfig, folder: Path, p
         for part, file in (("settings", folder / SETTINGS), ("data", report)):
             (Path(aside) / part).mkdir()
             shutil.copy(file, Path(aside) / part)
-            tracker.log_folder(run_id, Path(aside) / part, part)
+            try:
+                tracker.log_folder(run_id, Path(aside) / part, part)
+            except Exception as error:  # the sweep does not need it
+                log.warning("MLflow: %s is not recorded: %s", part, error)
 
 
 def _only_driver(folder: Path) -> IO[str]:

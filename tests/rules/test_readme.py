@@ -1,0 +1,71 @@
+"""The README tells the truth: its files exist, all rooms are on its map, its commands and settings are real."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hausa_asr.config import SweepConfig, load
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLUSTER = (ROOT / "cluster/README.md").read_text(encoding="utf-8")
+
+
+def test_every_room_is_on_the_map() -> None:
+    the_map = README[README.index("## The map") : README.index("## Licence")]
+    for package in ("hausa_asr", "sweeps"):
+        for path in (ROOT / package).rglob("*.py"):
+            name = path.name if path.parent.name != "base" else "pretrain.py"
+            assert path.name == "__init__.py" or f"`{name}`" in the_map, f"{path} is not on the README's map"
+    for name in re.findall(r"`(\w+\.(?:py|yaml))`", the_map):
+        assert list(ROOT.glob(f"hausa_asr/**/{name}")) or list(ROOT.glob(f"sweeps/**/{name}")), f"{name} is gone"
+
+
+def test_links_and_pictures_are_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README + CLUSTER):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_settings_shown_are_valid(tmp_path: Path) -> None:
+    block = re.search(r"```yaml\n(.*?)```", README, re.S)
+    assert block
+    path = tmp_path / "my_sweep.yaml"
+    path.write_text(block[1])
+    config = load(path, environment={})
+    assert config.space["lr_peak"][0].when
+    assert isinstance(config, SweepConfig)
+    assert yaml.safe_load(block[1])["storage"] == config.storage
+
+
+@pytest.mark.parametrize("text", [README, CLUSTER], ids=["README", "cluster"])
+def test_commands_exist(text: str) -> None:
+    commands = set(re.findall(r"hausa-asr ([a-z-]+)", text))
+    assert text is CLUSTER or commands == {"prepare", "finetune", "best-model", "transcribe"}
+    options = set(re.findall(r"(?<=\s)--(?:config|set|resume)\b", text))
+    helped = subprocess.run(
+        [sys.executable, str(ROOT / "sweeps/run.py"), "--help"], capture_output=True, text=True, timeout=60
+    ).stdout
+    assert options
+    assert all(option in helped for option in options)
+
+
+def test_every_option_that_the_readme_gives_is_known() -> None:
+    for command, rest in re.findall(r"^    (?:\.venv/bin/)?hausa-asr ([a-z-]+)(.*)$", README, re.M):
+        helped = subprocess.run(
+            [str(Path(sys.executable).with_name("hausa-asr")), command, "--help"],
+            capture_output=True, text=True, timeout=60, env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
+        ).stdout  # fmt: skip
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in helped, f"hausa-asr {command} {option}"
+
+
+def test_targets_of_make_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
