@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ _TEMP_PREFIX = "hausa-asr-ray-"
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """Only small messages go through Ray; the data is memory-mapped from the sweep's storage."""
 _STARTING_AT_ONCE = 16
+_KNOCK_S = 10.0
 
 
 def address_of(settings: ClusterSettings) -> str | None:
@@ -120,12 +122,20 @@ def _processes() -> list[tuple[int, int, str]]:
     return found
 
 
+def _knock(address: str) -> None:
+    """Ask whether anything listens there: Ray itself would try for minutes. Raises `OSError` if nothing does."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
 def _join(address: str) -> None:
     import ray
 
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise UserError(
             f"The Ray cluster does not answer: {str(error).strip().splitlines()[0]}",
             where=f"address {address}",

@@ -42,7 +42,7 @@ def head() -> Iterator[dict[str, str]]:
         RAY_USAGE_STATS_ENABLED="0",
         JOBS=f"http://127.0.0.1:{dashboard}",
     )
-    command = ["ray", "start", "--head", "--block", "--num-cpus", "2", "--port", str(free_port()),
+    command = ["ray", "start", "--head", "--block", "--num-cpus", "1", "--port", str(free_port()),
                "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--temp-dir", temp,
                "--node-ip-address", "127.0.0.1", "--object-store-memory", "200000000",
                "--dashboard-agent-listen-port", str(free_port()), "--dashboard-agent-grpc-port", str(free_port()),
@@ -63,7 +63,7 @@ def head() -> Iterator[dict[str, str]]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=30)
+            process.wait(timeout=10)
         for entry in Path("/proc").iterdir():  # what left the group, by the folder that only this head has
             if entry.name.isdigit():
                 try:
@@ -128,5 +128,5 @@ def test_a_submitted_sweep_succeeds_and_can_be_resumed_from_outside(
 
     # From outside the job, on a Ray of its own, it goes on.
     finish(start("--resume", "job", "--set", f"storage={tmp_path}/runs", "--set", "search.trials=3",
-                 "--set", "cluster.local_cpus=2"))  # fmt: skip
+                 "--set", "cluster.local_cpus=1"))  # fmt: skip
     check_whole(tmp_path, "job", 3)

@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from sweeps.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
+ONE_SLOT = ("--set", "cluster.local_cpus=1")  # starts in half the time
 pytestmark = pytest.mark.timeout(600)  # longer than what its own waits add up to
 RUN = [sys.executable, str(ROOT / "sweeps/run.py")]
 SETTINGS = """
@@ -225,8 +226,8 @@ def test_a_name_that_exists_is_refused_with_what_to_type(finished: tuple[Path, s
 def test_killed_with_kill_9_it_resumes_with_nothing_lost_or_doubled(settings: Path) -> None:
     folder = settings.parent
     sweep = folder / "runs/killed"
-    first = start("--config", settings, "--set", "name=killed", "--set", "search.trials=4")
-    wait_for(lambda: sum(e["event"] == "reported" for e in ledger_of(sweep)) >= 4, first)
+    first = start("--config", settings, "--set", "name=killed")
+    wait_for(lambda: sum(e["event"] == "reported" for e in ledger_of(sweep)) >= 3, first)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     assert gone(first.pid) == [], "a local Ray ends with its driver"
@@ -234,7 +235,7 @@ def test_killed_with_kill_9_it_resumes_with_nothing_lost_or_doubled(settings: Pa
     before = Ledger(sweep).state
     assert any(trial.is_open for trial in before.trials.values())
     finish(start("--resume", "killed", "--set", f"storage={folder}/runs"))
-    check_whole(folder, "killed", 4)
+    check_whole(folder, "killed", 3)
     after = Ledger(sweep).state
     for trial_id, trial in before.trials.items():
         again = after.trials[trial_id]
@@ -245,7 +246,7 @@ def test_killed_with_kill_9_it_resumes_with_nothing_lost_or_doubled(settings: Pa
 
 def test_terminated_gently_it_says_how_to_go_on_and_can_be_given_more_trials(settings: Path) -> None:
     folder = settings.parent
-    first = start("--config", settings, "--set", "name=stopped", "--set", "search.trials=2")
+    first = start("--config", settings, "--set", "name=stopped", "--set", "search.trials=2", *ONE_SLOT)
     wait_for(lambda: any(e["event"] == "reported" for e in ledger_of(folder / "runs/stopped")), first)
     first.send_signal(signal.SIGTERM)
     assert "--resume stopped" in finish(first, code=130)
@@ -292,8 +293,8 @@ def workers_of(session: int) -> Iterator[int]:
 
 def test_diverging_settings_end_at_once_and_the_sweep_goes_on(settings: Path) -> None:
     folder = settings.parent
-    finish(start("--config", settings, "--set", "name=wild", "--set", "search.trials=2",
-                 "--set", "space.lr_peak={choices: [1.0e+30]}", "--set", "finetune.max_grad_norm=0"))  # fmt: skip
+    wild = ("--set", "space.lr_peak={choices: [1.0e+30]}", "--set", "finetune.max_grad_norm=0")
+    finish(start("--config", settings, "--set", "name=wild", "--set", "search.trials=2", *wild, *ONE_SLOT))
     result = check_whole(folder, "wild", 2)
     wild = result["trials"][1]
     assert (wild["state"], wild["reason"]) == ("failed", "diverged")
@@ -306,9 +307,7 @@ def test_diverging_settings_end_at_once_and_the_sweep_goes_on(settings: Path) ->
         (["search.trial=3", "finetune.lr_peak=-1", "space.mask_time_prob={low: 0, high: 3}"],
          ["3 settings", "trials?", "lr_peak", "mask_time_prob"]),
         (["resources.workers_per_trial=3"], ["workers_per_trial to 2"]),
-        (["resources.gpus_per_worker=1"], ["There is no GPU", "gpus_per_worker=0"]),
         (["mlflow.uri=http://127.0.0.1:9"], ["127.0.0.1:9"]),
-        (["model.base=/nowhere/at/all"], ["model /nowhere/at/all"]),
         (["data.text_column=transcript"], ["transcript", "text"]),
         (["cluster.address=127.0.0.1:9"], ["does not answer", "127.0.0.1:9"]),
     ],
