@@ -67,5 +67,5 @@ def test_every_option_that_the_readme_gives_is_known() -> None:
 
 def test_targets_of_make_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z]+)", README)):
+    for target in set(re.findall(r"(?:`|^    )make ([a-z]+)", README, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
