@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Literal
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +16,17 @@ from sweeps.ledger import Ledger, TrialRecord
 log = logging.getLogger("sweeps")
 
 _STYLES = {"running": "bold", "finished": "green", "pruned": "dim", "failed": "red"}
+_COLUMNS = {
+    "trial": 5,
+    "state": 8,
+    "step": 11,
+    "loss": 6,
+    "WER": 5,
+    "best": 5,
+    "CER": 5,
+    "audio-s/s": 9,
+    "left": 7,
+}
 _REFRESH_S = 1.0
 _SHOWN_ENDED = 12
 """How many ended trials stay on screen; the best always does."""
@@ -73,10 +85,11 @@ class Board:
         recent = ended[-_SHOWN_ENDED:]
         if best and not best.is_open and best not in recent:
             recent.insert(0, best)
-        table = Table(title=f"sweep {state.name}", title_justify="left", box=None, pad_edge=False)
-        for heading in ("trial", "state", "step", "loss", "WER", "best", "CER", "audio-s/s", "left", "settings"):
-            numeric = heading not in ("trial", "state", "settings")
-            table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "settings")
+        table = Table(title=f"sweep {state.name}", title_justify="left", box=None, pad_edge=False, expand=True)
+        for heading, width in _COLUMNS.items():  # fixed, so that long settings are cut and not the figures
+            justify: Literal["left", "right"] = "left" if heading in ("trial", "state") else "right"
+            table.add_column(heading, justify=justify, width=width, no_wrap=True)
+        table.add_column("settings", ratio=1, no_wrap=True, overflow="ellipsis")
         for trial in sorted([*recent, *shown], key=lambda t: t.id):
             style = "bold green" if best is not None and trial.id == best.id else _STYLES.get(trial.state, "")
             table.add_row(*_cells(trial), style=style)
