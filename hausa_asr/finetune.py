@@ -114,8 +114,10 @@ def finetune(
         due = False
         while not due:
             _update(run)
-            due = run.step % config.eval_every_steps == 0 or run.step == run.plan.updates
-            due = due or run.nonfinite_in_a_row >= MAX_NONFINITE_STEPS
+            left = run.plan.updates - run.step
+            # One just before the last would tell nothing new.
+            due = run.step % config.eval_every_steps == 0 and left > config.eval_every_steps / 4
+            due = due or left == 0 or run.nonfinite_in_a_row >= MAX_NONFINITE_STEPS
         progress = _evaluate(run)
 
 

@@ -6,6 +6,7 @@ before, so a call that failed is made good by the next one and a resumed sweep g
 
 from __future__ import annotations
 
+import colorsys
 import json
 import logging
 from collections.abc import Callable
@@ -77,7 +78,8 @@ class Mirror:
             return
         if trial.run_id is None:
             recipe = asdict(self._config.recipe(trial.settings))
-            tags = {**self._tags, "source": trial.source}
+            number = list(self._ledger.state.trials).index(trial.id)
+            tags = {**self._tags, "source": trial.source, "mlflow.runColor": _colour(number)}
             run_id = self._tracker.start_trial(parent, self._ledger.state.name, trial.id, recipe, tags)
             self._ledger.append("tracked", trial=trial.id, run_id=run_id)
         assert trial.run_id is not None
@@ -115,6 +117,12 @@ class Mirror:
         checkpoint = self._ledger.best_checkpoint(trial)
         if trial.run_id and checkpoint:
             self._tracker.set_tags(trial.run_id, {"checkpoint_uri": checkpoint.as_uri()})
+
+
+def _colour(number: int) -> str:
+    """A trial's colour in the UI, apart from its neighbours' by the golden angle; MLflow's own repeat after a few."""
+    channels = colorsys.hls_to_rgb(number * 0.618034 % 1, 0.42, 0.65)
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)
 
 
 def _best(report: dict[str, Any]) -> dict[str, float]:
