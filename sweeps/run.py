@@ -60,7 +60,7 @@ def main(
     python sweeps/run.py --resume demo-20260101-120000
     """
     console = Console()
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # `ray job stop` ends it gently
+    _end_gently()
     name = ""
     try:
         settings, name = _settings(config, set_ or [], resume)
@@ -131,6 +131,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     _describe(prepared, console)
 
     with connected(config.cluster, folder / "logs") as nodes:
+        _end_gently()  # again: connecting to Ray has set a handler of its own
         plan = admit(config.resources, nodes, config.search.trials)
         folder.mkdir(parents=True, exist_ok=True)
         lock = _only_driver(folder)
@@ -165,6 +166,11 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     _say(result, folder, tracker.ui_hint(), duration(time.monotonic() - started), console)
     if behind:
         console.print(f"MLflow lacks figures of {', '.join(behind)}; {folder / LOG} says why", soft_wrap=True)
+
+
+def _end_gently() -> None:
+    """Let SIGTERM, which is what `ray job stop` sends, do what Ctrl-C does: leave a sweep that can be resumed."""
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def _settings(path: Path | None, overrides: list[str], resume: str | None) -> tuple[SweepConfig, str]:

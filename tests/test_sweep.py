@@ -123,7 +123,7 @@ class Runs:
         self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
         self.children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
-    def steps(self, run: Any, metric: str = "loss") -> list[int]:
+    def steps(self, run: Any, metric: str = "seen_s") -> list[int]:
         return [point.step for point in self.client.get_metric_history(run.info.run_id, metric)]
 
 
