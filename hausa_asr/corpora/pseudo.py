@@ -2,7 +2,7 @@
 
 Every sound of Hausa, in syllables that Hausa allows, in random words and in voices that the demo corpus does not
 have: a model that has learned these knows the sounds, and neither a word nor a speaker of the demo corpus. A folder
-in, utterances out; read by the benchmark that makes the checkpoint.
+in, utterances out; read by `base/pretrain.py`, which makes the checkpoint.
 """
 
 from __future__ import annotations
