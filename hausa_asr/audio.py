@@ -7,7 +7,7 @@ Called by `prepare` for every clip, and by whatever transcribes a file.
 from __future__ import annotations
 
 import io
-import math
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hausa_asr import headers
 from hausa_asr.manifest import SAMPLE_RATE
+from hausa_asr.resample import to_16_khz
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
 Source = str | Path | bytes
 
+VERSION = 2
+"""Of what `load` makes of a file; raised with every change that gives other samples or another refusal, since that is
+what makes prepared datasets decode their clips again."""
+ONE_CHANNEL = "one silent channel"
+"""The warning of a clip with a channel that carries nothing: only the others are used."""
+
 _WINDOW, _HOP = 400, 320
 _QUIETEST = 1e-4
 """-80 dB of full scale: three steps of 16 bits, the dither of a microphone that was off."""
 _LOWEST_RATE, _HIGHEST_RATE = 4_000, 384_000
+_MOST_A_SECOND = 1_600_000
+"""Numbers, over all channels: no speech has so many, and a minute of them would take 400 MB."""
+_HEADER_BYTES, _WALKED_BYTES = 1 << 20, 1 << 24
+"""Of a larger file only the header is checked, not every frame."""
 # FFmpeg also opens playlists, subtitles and pictures, some of which make it read other files. Only sound is wanted.
 _CONTAINERS = "mov,matroska,webm,aac,mp3,ogg,flac,wav,w64,aiff,caf,amr,asf,avi,mpegts,mpeg,flv,au,ac3,eac3,ape,tta,wv"
 
@@ -34,8 +46,10 @@ class AudioRefused(Exception):
     """A clip that nothing can be learned from.
 
     Attributes:
-        reason: short and always the same for the same fault: "missing", "unreadable", "empty", "too short",
-            "too long", "silent", "nan" or "sample rate".
+        reason: short and always the same for the same fault: "missing", "a folder", "unreadable" (no audio in it),
+            "empty", "zero data size" (its header says so), "cut off" (shorter than its header says), "one sample",
+            "too short", "too long", "silent", "nan" (or infinite), "sample rate" (of no speech), "sample rate changes"
+            or "joined files" (several recordings of which only the first would be heard).
         detail: what exactly was found; may be "".
     """
 
@@ -48,6 +62,10 @@ class AudioRefused(Exception):
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
+class _LostError(Exception):
+    """A file whose header was read and whose sound could not be."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """A decoded clip.
@@ -55,10 +73,12 @@ class Clip:
     Attributes:
         samples: (S,) float32 mono at 16 kHz, in [-1, 1].
         source_rate: samples per second before resampling.
+        warnings: what is odd about it: `ONE_CHANNEL`, or nothing.
     """
 
     samples: np.ndarray
     source_rate: int
+    warnings: tuple[str, ...] = ()
 
 
 def read(source: Source) -> np.ndarray:
@@ -81,6 +101,8 @@ def load(source: Source, max_s: float | None = None) -> Clip:
         AudioRefused: it can't be read, has nothing to hear, or is too long.
     """
     _check_file(source)
+    if found := headers.fault(*_structure(source)):
+        raise AudioRefused(*found)
     try:
         channels, rate = _through_soundfile(source, max_s)
     except AudioRefused:
@@ -91,19 +113,27 @@ def load(source: Source, max_s: float | None = None) -> Clip:
         except AudioRefused:
             raise
         except Exception as second:
+            if isinstance(first, _LostError):
+                raise AudioRefused("cut off", f"or damaged: {_line(first)}") from second
             raise AudioRefused("unreadable", f"{_line(first)}; {_line(second)}") from second
     if channels.size == 0:
         raise AudioRefused("empty", "no samples")
-    if not np.isfinite(channels).all():
+    peak = _peak(channels)
+    if not np.isfinite(peak):  # the largest of numbers among which one is none is none
         raise AudioRefused("nan", "samples that are not numbers, or infinite")
-    samples = _resampled(_mono(_within_one(channels)), rate)
+    if channels.shape[1] == 1:
+        raise AudioRefused("one sample", f"at {rate} Hz")
+    mono, warnings = _mono(channels if peak <= 1 else _within_one(channels))
+    samples = to_16_khz(np.ascontiguousarray(mono, dtype=np.float32), rate)
+    if rate != SAMPLE_RATE:
+        samples = _within_one(samples)
     if max_s is not None and len(samples) > max_s * SAMPLE_RATE:
         raise AudioRefused("too long", f"more than {max_s:g} s")
     if frames(len(samples)) == 0:
         raise AudioRefused("too short", f"{len(samples)} samples at 16 kHz")
-    if np.ptp(samples) < 2 * _QUIETEST:
+    if float(samples.max()) - float(samples.min()) < 2 * _QUIETEST:
         raise AudioRefused("silent", f"peak {np.abs(samples).max():.6f}")
-    return Clip(samples, rate)
+    return Clip(samples, rate, warnings)
 
 
 def frames(n_samples: int) -> int:
@@ -128,13 +158,26 @@ def _check_file(source: Source) -> None:
     except (OSError, ValueError) as error:
         raise AudioRefused("unreadable", _line(error)) from None
     if not stat.S_ISREG(found.st_mode):
-        raise AudioRefused("unreadable", "a folder" if stat.S_ISDIR(found.st_mode) else "not a file")
+        if stat.S_ISDIR(found.st_mode):
+            raise AudioRefused("a folder", "with the name of an audio file")
+        raise AudioRefused("unreadable", "not a file")
     if found.st_size == 0:
         raise AudioRefused("empty", "0 bytes")
 
 
-# soundfile, PyAV and torch are imported when first used: `frames` and `AudioRefused` are needed where they are not
-# installed, and torch alone takes seconds to load.
+def _structure(source: Source) -> tuple[bytes, int]:
+    """As much of a file as its structure is told by, and the bytes of all of it."""
+    if isinstance(source, bytes):
+        return source, len(source)
+    try:
+        with open(source, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return file.read(size if size <= _WALKED_BYTES else _HEADER_BYTES), size
+    except OSError as error:
+        raise AudioRefused("unreadable", _line(error)) from None
+
+
+# soundfile and PyAV are imported when first used: `frames` and `AudioRefused` are needed where they are not installed.
 
 
 def _through_soundfile(source: Source, max_s: float | None) -> tuple[np.ndarray, int]:
@@ -142,9 +185,12 @@ def _through_soundfile(source: Source, max_s: float | None) -> tuple[np.ndarray,
     import soundfile
 
     with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-        rate = _checked_rate(file.samplerate)
+        rate = _checked_rate(file.samplerate, file.channels)
         limit = -1 if max_s is None else int(max_s * rate) + rate  # a second more, so that the length tells
-        samples = file.read(limit, dtype="float32", always_2d=True)
+        try:
+            samples = file.read(limit, dtype="float32", always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise _LostError(str(error)) from error
         _check_whole(len(samples), file.frames if limit < 0 else min(file.frames, limit))
     return samples.T, rate
 
@@ -158,7 +204,7 @@ def _through_pyav(source: Source, max_s: float | None) -> tuple[np.ndarray, int]
         if not container.streams.audio:
             raise AudioRefused("unreadable", "no sound in it")
         stream = container.streams.audio[0]
-        rate = _checked_rate(stream.rate)
+        rate = _checked_rate(stream.rate, stream.channels)
         resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
         limit = float("inf") if max_s is None else max_s * rate + rate
         blocks: list[np.ndarray] = []
@@ -171,6 +217,8 @@ def _through_pyav(source: Source, max_s: float | None) -> tuple[np.ndarray, int]
                 n_samples += frame.samples
 
         for frame in container.decode(stream):
+            if frame.sample_rate != rate:
+                raise AudioRefused("sample rate changes", f"from {rate} Hz to {frame.sample_rate} Hz")
             keep(resampler.resample(frame))
             if n_samples > limit:
                 break
@@ -181,7 +229,9 @@ def _through_pyav(source: Source, max_s: float | None) -> tuple[np.ndarray, int]
     return np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32), rate
 
 
-def _checked_rate(rate: int) -> int:
+def _checked_rate(rate: int, channels: int) -> int:
+    if rate * channels > _MOST_A_SECOND:
+        raise AudioRefused("sample rate", f"{rate} Hz in {channels} channels, which is no speech")
     if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
         raise AudioRefused("sample rate", f"{rate} Hz, which no speech is recorded at")
     return rate
@@ -190,43 +240,34 @@ def _checked_rate(rate: int) -> int:
 def _check_whole(found: int, stated: int) -> None:
     """Refuse a file cut off on its way here: its transcript is of more than can be heard."""
     if 0 < found < 0.95 * stated:
-        raise AudioRefused("unreadable", f"cut off: {found} of {stated} samples")
+        raise AudioRefused("cut off", f"{found} of {stated} samples")
+
+
+def _peak(samples: np.ndarray) -> float:
+    """The largest absolute value, without a copy of them all."""
+    return float(np.maximum(samples.max(), -samples.min()))
 
 
 def _within_one(samples: np.ndarray) -> np.ndarray:
     """Samples scaled into [-1, 1]: lossy codecs overshoot a little, and some float files hold 16-bit numbers."""
-    peak = float(np.abs(samples).max())
+    peak = _peak(samples)
     return samples if peak <= 1 else samples / np.float32(peak)
 
 
-def _mono(channels: np.ndarray) -> np.ndarray:
-    """(C, S) to (S,): the mean of the channels that carry the sound.
+def _mono(channels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(C, S) to (S,), the mean of the channels that carry the sound, and what to remark on.
 
     A dead channel would halve the level, and two of opposite polarity would cancel out: neither is averaged in.
     """
     if len(channels) == 1:
-        return channels[0]
+        return channels[0], ()
     power = np.square(channels, dtype=np.float64).mean(axis=1)
     alive = power > 1e-3 * power.max()
     mixed = channels[alive].mean(axis=0, dtype=np.float32) if alive.any() else channels[0]
     loudest = int(power.argmax())
     if np.square(mixed, dtype=np.float64).mean() < 0.1 * power[loudest]:
-        return channels[loudest]
-    return mixed
-
-
-def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
-    """(S,) at `rate` to (S,) float32 at 16 kHz."""
-    samples = np.ascontiguousarray(samples, dtype=np.float32)
-    if rate == SAMPLE_RATE:
-        return samples
-    import torch
-    from torchaudio.functional import resample
-
-    # The filter bank grows with rate / gcd: 44,101 Hz would take gigabytes. The nearest 10 Hz is 0.1 % off at most.
-    if math.gcd(rate, SAMPLE_RATE) < 10:
-        rate = round(rate, -1)
-    return _within_one(resample(torch.from_numpy(samples), rate, SAMPLE_RATE).numpy())
+        mixed = channels[loudest]
+    return mixed, () if alive.all() else (ONE_CHANNEL,)
 
 
 def _line(error: Exception) -> str:

@@ -143,19 +143,36 @@ DEMO_WARNING = (
 
 
 def is_demo(data: Mapping[str, Any]) -> bool:
-    """Whether a prepared dataset's report is of the demo corpus."""
-    return _origin(data).get("corpus") == "demo"
+    """Whether a prepared dataset's report is of the demo corpus, and of no other."""
+    return all(part.get("corpus") == "demo" for part in _parts(data))
 
 
-def _origin(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def _parts(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where each of the corpora comes from: one, unless several were joined."""
     origin = data.get("origin")
-    return origin if isinstance(origin, Mapping) else {}
+    origin = origin if isinstance(origin, Mapping) else {}
+    return list(origin.get("join") or [origin])
 
 
 def _corpus(data: Mapping[str, Any]) -> str:
-    origin = _origin(data)
-    # A folder of the user's is known by its own name; where it lay on their disk is nobody's business.
-    return str(PurePath(origin["path"]).name if origin.get("path") else origin.get("corpus", "unknown"))
+    return " + ".join(_name(part) for part in _parts(data))
+
+
+def _name(part: Mapping[str, Any]) -> str:
+    path = str(part.get("path") or "")
+    if part.get("name") or not path:
+        return str(part.get("name") or part.get("corpus", "unknown"))
+    if part.get("corpus") == "hub" and not PurePath(path).is_absolute():
+        return path
+    return PurePath(path).name  # where it lay on somebody's disk is nobody's business
+
+
+def _joined(parts: list[Mapping[str, Any]]) -> str:
+    rows: list[tuple[str, ...]] = [
+        (_name(part), str(part.get("corpus")), f"{part.get('share', 1.0):.0%}", ", ".join(part.get("use", ())))
+        for part in parts
+    ]
+    return _table(("corpus", "kind", "share of its train", "splits used"), rows)
 
 
 def _scores(card: Card) -> str:
@@ -190,6 +207,10 @@ def _data(data: Mapping[str, Any]) -> str:
     text = f"Corpus: `{_corpus(data)}`."
     if is_demo(data):
         text += " It is synthetic: a small grammar spoken by espeak-ng."
+    if len(parts := _parts(data)) > 1:
+        text += "\n\n" + _joined(parts)
+        if any(part.get("corpus") == "demo" for part in parts):
+            text += "\n\nThe corpus `demo` is synthetic speech from one engine."
     splits = data.get("splits", {})
     columns = {"hours": ".2f", "utterances": ",", "words": ",", "speakers": ","}
     rows = [

@@ -73,32 +73,92 @@ def _app(
 def prepare(
     config: Config = None,
     set_: Set = None,
-    corpus: Annotated[str | None, typer.Option(help="demo or folder, in place of data.corpus.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(metavar="KIND", help="demo, folder, common_voice, fleurs or hub, for data.corpus.")
+    ] = None,
     path: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder with audio files and their table (corpus folder).")
+        str | None, typer.Option(metavar="PLACE", help="Its folder, archive, URL or id on the hub, for data.path.")
+    ] = None,
+    locale: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The language in it (common_voice: ha, fleurs: ha_ng).")
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The configuration of a dataset that has several (hub).")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Its transcripts (folder, hub).")] = None,
+    speaker_column: Annotated[str | None, typer.Option(metavar="NAME", help="Who speaks (folder, hub).")] = None,
+    overlap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW", help="refuse or drop: what train shares with dev or test is an error, or left out."
+        ),
+    ] = None,
+    allow_overlap: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KINDS", help="What they may share: clip, sentence, speaker, audio. Repeatable, or with commas."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to; by default below the storage, where sweeps find it.")
     ] = None,
+    show: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Also print N transcripts as they were, spelled, and folded.")
+    ] = 0,
     json_: Json = False,
 ) -> None:
     """Turn a corpus into a prepared dataset.
 
-    Every clip is decoded to 16 kHz, its transcript spelled in one way, and both are checked. The corpus is `demo`
-    (synthetic speech, made on the spot) or `folder`: audio files of any format and one CSV, TSV or JSONL with the
-    columns path and text, and if you have them split, speaker and duration_s (other names by --set
-    data.text_column=sentence and the like). What can't be learned from is refused, each clip with its reason. Done
-    once: the same input is not prepared again.
+    Every clip is decoded to 16 kHz, its transcript spelled in one way, and both are checked. What can't be learned
+    from is refused, each clip with its reason. Done once: the same input is not prepared again. docs/my_corpus.md
+    walks through it.
+
+    A folder of audio files of any format with one CSV, TSV or JSONL. Columns: path and text, and if you have them
+    split, speaker and duration_s. It may be in an object store:
 
     \b
     hausa-asr prepare --path my_speech --out my_speech_prepared
-    hausa-asr prepare --path ha/clips --set data.manifest=ha/train.tsv --set data.text_column=sentence
+    hausa-asr prepare --path my_speech --text-column sentence --set data.manifest=lists/train.tsv
+    hausa-asr prepare --path s3://bucket/my_speech
+
+    Common Voice, as downloaded or unpacked, with its own splits:
+
+    \b
+    hausa-asr prepare --corpus common_voice --path cv-corpus-17.0-2024-03-15-ha.tar.gz
+
+    FLEURS, from the hub or a copy of it:
+
+    \b
+    hausa-asr prepare --corpus fleurs --path hf://datasets/google/fleurs
+
+    Any dataset of the Hugging Face hub, or a folder with parquet files or one from save_to_disk:
+
+    \b
+    hausa-asr prepare --corpus hub --path ORGANISATION/NAME --text-column sentence --speaker-column speaker_id
+
+    Several corpora as one, from a settings file with data.join, such as
+    data: {join: [{corpus: common_voice, path: cv.tar.gz}, {corpus: hub, path: ORGANISATION/NAME, use: [train]}]}
+
+    \b
+    hausa-asr prepare --config my_sweep.yaml
+
+    Synthetic speech, made on the spot, to try things:
+
+    \b
+    hausa-asr prepare --corpus demo
     """
     overrides = list(set_ or [])
-    if corpus or path:
-        overrides.append(f"data.corpus={corpus or 'folder'}")
-    if path:
-        overrides.append(f"data.path={json.dumps(str(path))}")
+    given = {
+        "corpus": corpus or ("folder" if path else None),
+        "path": path,
+        "locale": locale,
+        "subset": subset,
+        "text_column": text_column,
+        "speaker_column": speaker_column,
+        "overlap": overlap,
+        "allow_overlap": [kind.strip() for one in allow_overlap for kind in one.split(",")] if allow_overlap else None,
+    }
+    overrides += [f"data.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
     settings = _settings(config, overrides)
     if out and settings.data.prepared:
         raise UserError(
@@ -116,6 +176,7 @@ def prepare(
         )
     else:
         print(_summary(prepared))
+        _show_spelling(prepared, show)
 
 
 @app.command()
@@ -310,6 +371,14 @@ def _summary(prepared: Prepared) -> str:
     lines.append(f"dataset {prepared.path}")
     lines.append(f"use it  --set data.prepared={prepared.path}")
     return "\n".join(lines)
+
+
+def _show_spelling(prepared: Prepared, count: int) -> None:
+    """Transcripts at the two levels of spelling: what is trained on and selected by, and what forgives hooks."""
+    from hausa_asr.text import fold
+
+    for raw, strict in prepared.splits["train"].transcripts(count):
+        print(f"\nas found  {raw}\nstrict    {strict}\nfolded    {fold(strict)}")
 
 
 if __name__ == "__main__":

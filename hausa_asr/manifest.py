@@ -21,7 +21,7 @@ class Utterance:
 
     Attributes:
         id: unique within its corpus, stable from run to run.
-        audio: absolute path of the audio file.
+        audio: where the clip is: an absolute path, a URL, or a row of an Arrow file (`sources.py`).
         text: the transcript as written in the corpus; empty where there is none.
         split: one of `SPLITS`, or None where the corpus does not say.
         speaker: the speaker's name, or "" where unknown.
@@ -47,6 +47,7 @@ class Example(NamedTuple):
         labels: (L,) int64 label ids, without blanks.
         text: the normalised transcript; references are scored from it and never from the labels.
         speaker: the speaker's name, or "".
+        features: (T, C) uint16, the bits of bfloat16 features from the feature cache; then `samples` is empty.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Example(NamedTuple):
     labels: np.ndarray
     text: str
     speaker: str
+    features: np.ndarray | None = None
 
 
 class Split(Protocol):

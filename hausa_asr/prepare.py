@@ -1,269 +1,269 @@
 """Utterances in, a prepared dataset on disk out: decoded to 16 kHz, normalised, split, bad ones refused and reported.
 
-Called by `hausa-asr prepare` and, on first use of a corpus, by a sweep. It happens once: trials only ever read what is
-written here (`prepared.py`). One bad utterance costs itself and nothing else.
+Called by `hausa-asr prepare` and, on first use of a corpus, by a sweep. Each clip is decoded once, whatever happens:
+killed, it goes on where it stopped, and other settings, transcripts or splits only choose anew among what is decoded.
+One bad utterance costs itself and nothing else.
 """
 
 from __future__ import annotations
 
-import glob
+import ast
+import fcntl
 import hashlib
+import inspect
 import json
 import logging
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-
-from hausa_asr import __version__, audio, manifest, numbers, prepared, splits, text
+from hausa_asr import __version__, choosing, clips, decoding, leaks, numbers, refusals, report, sources, splits, text
+from hausa_asr.choosing import Choice, PrepareSettings
+from hausa_asr.clips import Clips
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import SAMPLE_RATE, SPLITS, Utterance
-from hausa_asr.prepared import FORMAT, FULL_SCALE, Prepared, PreparedSplit, Row, Writer, load_prepared
-from hausa_asr.refusals import Refused, Report
+from hausa_asr.manifest import SPLITS, Utterance
+from hausa_asr.prepared import FORMAT, Prepared, PreparedSplit, load_prepared, write_split
+from hausa_asr.refusals import Refused
+from hausa_asr.watch import PrepareProgress, Progress, Watch
 
-__all__ = ["PrepareSettings", "Prepared", "PreparedSplit", "load_prepared", "prepare"]
+__all__ = ["PrepareProgress", "PrepareSettings", "Prepared", "PreparedSplit", "load_prepared", "prepare"]
 
 _log = logging.getLogger(__name__)
-_BATCH = 32
-"""Utterances decoded at a time and written as one record batch: bounds the memory, 30 MB at 30 s each."""
-
-T = TypeVar("T")
-Progress = Callable[[int, float], None]
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """What is kept, and how a corpus without splits is cut.
-
-    Attributes:
-        min_s: shorter clips are refused, in seconds; the encoder and its masks need 0.2.
-        max_s: longer clips are refused: one of them would set the memory of a whole batch.
-        seed: of the cut into splits.
-    """
-
-    min_s: float = 0.3
-    max_s: float = 30.0
-    seed: int = 0
+_DEFAULTS = PrepareSettings()
+_MARK = ".preparing"
+"""The lock of a folder, and the sign that what is in it was made here."""
+_DECODED_S = 60.0
+"""Clips up to this length are decoded even where `max_s` is lower, so that another `max_s` needs no decoding."""
 
 
 def prepare(
     utterances: Iterable[Utterance],
     out: str | Path,
-    settings: PrepareSettings = PrepareSettings(),
+    settings: PrepareSettings = _DEFAULTS,
     *,
     progress: Progress | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Prepare a corpus, or open what is there if the same utterances were prepared with the same settings before.
 
-    The folder appears when it is complete; until then everything is written beside it.
+    The dataset is there once `prepared.json` is. What was decoded before an interruption, or for other settings, is
+    found again. A second preparation of the same folder waits for the first.
 
     Args:
         utterances: the corpus.
         out: the folder to make. A prepared dataset that is there and differs is replaced; anything else is left alone.
         settings: what to keep.
-        progress: told the utterances done and their share of all, 0 to 1, after each batch.
+        progress: told how far it is, ten times a second at most, and at the end of the decoding.
         origin: where the utterances come from, kept for the record.
 
     Raises:
-        UserError: nothing is left in train or dev, or in a test split that the corpus has; or `out` is in the way.
+        UserError: nothing is left in train or dev, or in a test split that the corpus has; train and test overlap; or
+            `out` is in the way.
     """
+    choosing.check(settings)
     out = Path(out).expanduser().absolute()
     listed = list(utterances)
     if not listed:
         raise UserError("the corpus has no utterances", where=(origin or {}).get("path"), fix="check its table")
-    fingerprint = _fingerprint(listed, settings)
+    keys = [_key(utterance) for utterance in listed]
+    fingerprint = _fingerprint(listed, keys, settings)
     if done := _same(out, fingerprint):
         _log.info("%s is prepared already, from the same utterances with the same settings", out)
         return done
     _check_out(out)
-
-    _remove_leftovers(out)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    chosen, refused = choosing.screen(listed)
+    # What the transcripts alone leave empty is told before anything is decoded.
+    wanted = {"train", *(utterance.split for utterance in listed if utterance.split in SPLITS)}
+    if empty := wanted - {listed[number].split or "train" for number in chosen}:
+        raise refusals.nothing_left(sorted(map(str, empty)), refused, listed)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        report = Report(listed)
-        counts = _write_all(listed, partial, settings, report, progress)
-        _save(partial / "report.json", _json({"origin": dict(origin or {}), **report.summary()}))
-        _save(partial / "refused.jsonl", report.refused_lines())
-        about = {
-            "format": FORMAT,
-            "fingerprint": fingerprint,
-            "version": __version__,
-            "settings": asdict(settings),
-            "origin": dict(origin or {}),
-            "splits": {
-                split: {"utterances": count, "bytes": (partial / f"{split}.arrow").stat().st_size}
-                for split, count in counts.items()
-            },
-        }
-        _save(partial / "prepared.json", _json(about))
-        return _put_in_place(partial, out, fingerprint)
+        (out / clips.FOLDER).mkdir(parents=True, exist_ok=True)
+        with _locked(out):
+            if done := _same(out, fingerprint):
+                return done  # another preparation of the same was quicker
+            try:
+                decoded = _decode(listed, chosen, keys, out, settings, progress, refused)
+                choice = choosing.choose(listed, chosen, decoded, refused, settings, out)
+                return _put_in_place(choice, decoded, out, fingerprint, settings, origin or {})
+            finally:
+                _remove_if_nothing_was_made(out)
     except OSError as error:  # reading is guarded clip by clip, so this is about writing
         fix = "free some disk, or choose a folder that can be written to"
         raise UserError(f"the prepared dataset can't be written: {error}", where=out, fix=fix) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _fingerprint(utterances: Sequence[Utterance], settings: PrepareSettings) -> str:
+# -- what is there already --------------------------------------------------------------------------------------------
+
+
+def _key(utterance: Utterance) -> bytes:
+    try:
+        stamp = sources.stamp(utterance.audio)
+    except (OSError, ValueError, TypeError, AttributeError):
+        stamp = ()
+    return clips.key(utterance.audio, stamp)
+
+
+def _fingerprint(utterances: Sequence[Utterance], keys: Sequence[bytes], settings: PrepareSettings) -> str:
     """A name for what comes out: the same utterances, files (by size and time), settings and code give the same."""
-    digest = hashlib.sha256(_json(asdict(settings)).encode())
-    for module in (audio, manifest, numbers, prepared, splits, text):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    digest.update(Path(__file__).read_bytes())
-    for utterance in utterances:
-        try:
-            found = Path(utterance.audio).stat()
-            file: tuple[int, ...] = (found.st_size, found.st_mtime_ns)
-        except (OSError, ValueError, TypeError):
-            file = ()
-        digest.update(json.dumps([asdict(utterance), file], default=str).encode())
+    digest = hashlib.sha256(_json({"format": FORMAT, **asdict(settings)}).encode())
+    for module in (choosing, leaks, numbers, report, splits, text):
+        digest.update(_code(inspect.getsource(module)))
+    for utterance, key in zip(utterances, keys, strict=True):
+        told = (utterance.id, utterance.text, utterance.split, utterance.speaker, utterance.duration_s)
+        digest.update(json.dumps([*told, utterance.corpus], default=str).encode() + key)
     return digest.hexdigest()[:16]
+
+
+def _code(source: str) -> bytes:
+    """What a module does, without its comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [  # type: ignore[attr-defined]
+                each for each in body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+            ]
+    return ast.dump(tree).encode()
 
 
 def _same(out: Path, fingerprint: str) -> Prepared | None:
     try:
         found = load_prepared(out)
-    except (UserError, KeyError, OSError):
+        again = json.loads((out / "prepared.json").read_text(encoding="utf-8")).get("try_again", 0)
+    except (UserError, KeyError, OSError, ValueError, AttributeError):
         return None
-    return replace(found, reused=True) if found.fingerprint == fingerprint else None
+    return replace(found, reused=True) if found.fingerprint == fingerprint and not again else None
 
 
 def _check_out(out: Path) -> None:
     """Refuse to replace what was not made here."""
-    if out.is_dir() and ((out / "prepared.json").is_file() or not any(out.iterdir())):
+    if out.is_dir() and ((out / "prepared.json").is_file() or (out / _MARK).is_file() or not any(out.iterdir())):
         return
     if out.exists() or out.is_symlink():
         raise UserError("there is something else", where=out, fix="choose a new folder for the prepared dataset")
 
 
-def _remove_leftovers(out: Path) -> None:
-    """Remove what a preparation that was killed left beside `out`: nothing in it was written for an hour."""
-    name = glob.escape(out.name)
-    for left in (*out.parent.glob(f"{name}.partial-*"), *out.parent.glob(f"{name}.old-*")):
-        with suppress(OSError):
-            if max(file.stat().st_mtime for file in (left, *left.iterdir())) < time.time() - 3600:
-                shutil.rmtree(left)
+def _remove_if_nothing_was_made(out: Path) -> None:
+    with suppress(OSError):
+        if {path.name for path in out.iterdir()} <= {_MARK, clips.FOLDER} and not any((out / clips.FOLDER).iterdir()):
+            (out / clips.FOLDER).rmdir()
+            (out / _MARK).unlink()
+            out.rmdir()
 
 
-def _put_in_place(partial: Path, out: Path, fingerprint: str) -> Prepared:
-    old = out.with_name(f"{out.name}.old-{os.getpid()}")
-    if out.exists():
-        out.rename(old)  # whoever has the old files mapped keeps them
-    try:
-        partial.rename(out)
-    except OSError:
-        if done := _same(out, fingerprint):  # another preparation of the same was quicker
-            return done
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+# -- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def _decode(
+    listed: Sequence[Utterance],
+    chosen: dict[int, str],
+    keys: Sequence[bytes],
+    out: Path,
+    settings: PrepareSettings,
+    progress: Progress | None,
+    refused: list[Refused],
+) -> Clips:
+    """Decode what is not decoded yet; what can't even be fetched goes from `chosen` to `refused`."""
+    folder, limit_s = out / clips.FOLDER, max(_DECODED_S, settings.max_s)
+    found = Clips(folder, keys, settings.max_s)
+    first: dict[bytes, int] = {}
+    for number in chosen:
+        if not found.has(number):
+            first.setdefault(keys[number], number)
+    if first:
+        tasks = [decoding.Task(number, key, listed[number].audio) for key, number in first.items()]
+        watch = Watch(listed, chosen, found, tasks, progress)
+        failed: dict[bytes, tuple[str, str]] = {}
+        for told in decoding.decode_all(tasks, folder, limit_s):
+            if told.refused:
+                failed[keys[told.number]] = told.refused
+            watch.tell(told.seconds)
+        watch.tell_last()
+        for number in [number for number in chosen if keys[number] in failed]:
+            refused.append(Refused(listed[number], *failed[keys[number]]))
+            del chosen[number]
+        found = Clips(folder, keys, settings.max_s)
+    return found
+
+
+# -- putting it in place ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep a folder for one preparation at a time; the kernel lets go of it when the process ends, however it does."""
+    while True:
+        with open(out / _MARK, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.warning("another preparation of %s is at work: waiting for it", out)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:  # some network file systems know no locks
+                _log.warning("%s can't be locked (%s): don't prepare it twice at a time", out, error)
+            with suppress(FileNotFoundError):  # the one that had it may have removed an empty folder
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(out / _MARK)):
+                    (out / clips.FOLDER).mkdir(exist_ok=True)
+                    yield
+                    return
+        (out / clips.FOLDER).mkdir(parents=True, exist_ok=True)
+
+
+def _put_in_place(
+    choice: Choice, decoded: Clips, out: Path, fingerprint: str, settings: PrepareSettings, origin: Mapping[str, Any]
+) -> Prepared:
+    """Write what was chosen beside what is there, name it in `prepared.json`, and only then remove what it replaces."""
+    told = {"origin": dict(origin), **choice.report}
+    tables = out / "splits" / fingerprint
+    partial = tables.with_name(f"{fingerprint}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(tables, ignore_errors=True)  # of the same name and not what was there: it is damaged
+    partial.mkdir(parents=True)
+    counts: dict[str, int] = {}
+    for split in SPLITS:
+        mine = [number for number, kept in choice.kept.items() if kept.split == split]
+        if mine:
+            write_split(partial / f"{split}.arrow", [choice.kept[number] for number in mine], mine, decoded)
+            counts[split] = len(mine)
+    _save(partial / "report.json", _json(told))
+    partial.rename(tables)
+    _save(out / "report.json", _json(told))
+    _save(out / "refused.jsonl", refusals.lines(choice.refused))
+    _draw(told, out / "report.png")
+    shards = sorted({decoded.names[decoded.shard[number]] for number in choice.kept})
+    files = [*(f"{clips.FOLDER}/{name}" for name in shards)]
+    files += [f"splits/{fingerprint}/{name}" for name in (*(f"{split}.arrow" for split in counts), "report.json")]
+    about = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "version": __version__,
+        "settings": asdict(settings),
+        "origin": dict(origin),
+        "splits": counts,
+        "try_again": sum(each.reason in decoding.PASSING for each in choice.refused),
+        "files": {name: (out / name).stat().st_size for name in files},
+    }
+    _save(out / "prepared.json", _json(about))
+    for left in (out / "splits").iterdir():
+        if left.name != fingerprint:
+            shutil.rmtree(left, ignore_errors=True)  # whoever has the old files mapped keeps them
+    for split in SPLITS:
+        (out / f"{split}.arrow").unlink(missing_ok=True)  # of format 1
+    clips.remove_unused(out / clips.FOLDER, decoded.names)
     return load_prepared(out)
 
 
-def _write_all(
-    listed: Sequence[Utterance], folder: Path, settings: PrepareSettings, report: Report, progress: Progress | None
-) -> dict[str, int]:
-    """Write every split; the number of utterances in each."""
-    chosen: list[tuple[Utterance, str]] = []
-    seen: set[tuple[str, str]] = set()
-    for utterance in listed:
-        spelled = _guarded(_screened, utterance, seen)
-        if isinstance(spelled, Refused):
-            report.refuse(spelled)
-        else:
-            chosen.append((utterance, spelled))
-    given = set(SPLITS) & {str(utterance.split) for utterance in listed}
-    while True:
-        places, cut, warnings = splits.assign(
-            [utterance for utterance, _ in chosen],
-            [text.fold(spelled) for _, spelled in chosen],
-            given=given,
-            seed=settings.seed,
-        )
-        report.start(warnings)
-        kept: list[tuple[Utterance, str]] = []
-        with Writer(folder) as files, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(chosen), _BATCH):
-                batch = chosen[start : start + _BATCH]
-                results = pool.map(lambda each: _guarded(_decoded, *each, settings), batch)
-                ready: dict[str, list[Row]] = {}
-                for place, result in zip(places[start : start + _BATCH], results, strict=True):
-                    if isinstance(result, Refused):
-                        report.refuse(result)
-                        continue
-                    ready.setdefault(place, []).append(result)
-                    kept.append((result.utterance, result.text))
-                    report.keep(place, result.utterance, result.text, len(result.samples), result.source_rate)
-                for split, rows in ready.items():
-                    files.write(split, rows)
-                if progress is not None:
-                    done = len(listed) - len(chosen) + start + len(batch)
-                    progress(done, done / len(listed))
-        empty = ({"train", "dev"} | cut | given) - files.counts.keys()
-        if not empty:
-            return {split: files.counts[split] for split in SPLITS if split in files.counts}
-        if not cut or empty - cut - {"train"} or len(kept) == len(chosen):
-            raise report.nothing_left(sorted(empty))
-        # All that our own cut had put into a split was refused: cut what is left of the corpus anew.
-        chosen = kept
+def _draw(told: Mapping[str, Any], file: Path) -> None:
+    from hausa_asr import picture  # with matplotlib, which takes most of a second
 
-
-def _screened(utterance: Utterance, seen: set[tuple[str, str]]) -> str | Refused:
-    """The normalised transcript, or why the utterance can't be used; its audio is not opened."""
-    name = (utterance.corpus, utterance.id)
-    if name in seen:
-        return Refused(utterance, "duplicate id")
-    seen.add(name)
-    if utterance.split is not None and utterance.split not in SPLITS:
-        return Refused(utterance, "unknown split", f"{utterance.split!r} is none of {', '.join(SPLITS)}")
-    spelled = text.normalise(utterance.text or "")
-    if not spelled:
-        return Refused(utterance, "no transcript", repr(utterance.text))
-    if unknown := text.unknown_characters(spelled):
-        return Refused(utterance, "unknown characters", f"{' '.join(unknown)} in {spelled!r}", unknown=unknown)
-    if not utterance.audio:
-        return Refused(utterance, "missing", "the corpus names no audio file")
-    return spelled
-
-
-def _decoded(utterance: Utterance, spelled: str, settings: PrepareSettings) -> Row | Refused:
-    """The utterance with its samples, or why it can't be used."""
     try:
-        clip = audio.load(utterance.audio, max_s=settings.max_s)
-    except audio.AudioRefused as refused:
-        return Refused(utterance, refused.reason, refused.detail)
-    duration_s = len(clip.samples) / SAMPLE_RATE
-    if duration_s < settings.min_s:
-        return Refused(utterance, "too short", f"{duration_s:.2f} s", duration_s)
-    labels = text.encode(spelled)
-    # CTC needs a blank between two equal letters, hence a frame for each of those too.
-    needed = len(labels) + sum(a == b for a, b in pairwise(labels))
-    if audio.frames(len(clip.samples)) < needed:
-        detail = f"{len(labels)} letters need {needed} frames, {duration_s:.2f} s has {audio.frames(len(clip.samples))}"
-        return Refused(utterance, "transcript too long for its audio", detail, duration_s)
-    samples = np.rint(clip.samples * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-    return Row(utterance, spelled, samples, clip.source_rate)
-
-
-def _guarded(step: Callable[..., T], utterance: Utterance, *rest: object) -> T | Refused:
-    """Take a step for one utterance; whatever it raises is a refusal of that one."""
-    try:
-        return step(utterance, *rest)
-    except Exception as error:
-        return Refused(utterance, "failed", f"{type(error).__name__}: {error}")
+        picture.draw(told, file)
+    except Exception as error:  # a picture is no reason to lose a dataset
+        _log.warning("%s could not be drawn: %s", file, error)
 
 
 def _json(found: Mapping[str, Any]) -> str:
@@ -271,5 +271,8 @@ def _json(found: Mapping[str, Any]) -> str:
 
 
 def _save(file: Path, content: str) -> None:
+    """Write a file, whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
     # A file's name may carry bytes that are no characters.
-    file.write_text(content, encoding="utf-8", errors="backslashreplace")
+    partial.write_text(content, encoding="utf-8", errors="backslashreplace")
+    partial.replace(file)

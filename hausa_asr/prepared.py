@@ -3,88 +3,71 @@
 Written by `prepare`; read by the fine-tune, the evaluation and the sweeps, in as many processes as there are workers,
 which share one copy of it through the page cache.
 
-    train.arrow, dev.arrow, test.arrow    one row an utterance, samples as 16-bit integers
-    report.json                           what was kept and what was not
-    refused.jsonl                         each refused utterance and why
-    prepared.json                         settings, origin and fingerprint; written last
+    prepared.json                   settings, origin, fingerprint, and which of the folders below counts; written last
+    splits/<fingerprint>/           train.arrow, dev.arrow, test.arrow: one row an utterance, and where its samples are
+    audio/<hash>.arrow              the samples of some hundred clips each, see `clips`
+    report.json, report.png         what was kept and what was not
+    refused.jsonl                   each refused utterance and why
 """
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, Features, List, Value
-from datasets.arrow_writer import ArrowWriter
 
+from hausa_asr import clips
+from hausa_asr.clips import FULL_SCALE, Clips, storable
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import SAMPLE_RATE, SPLITS, Example, Utterance
+from hausa_asr.manifest import SAMPLE_RATE, SPLITS, Example
+from hausa_asr.report import Kept
 from hausa_asr.text import encode
 
-FORMAT = 1
+FORMAT = 2
 """Of the folder; raised when an older reader could not read a newer one."""
-FEATURES = Features(
+SCHEMA = pa.schema(
     {
-        "id": Value("string"),
-        "samples": List(Value("int16")),
-        "n_samples": Value("int64"),
-        "text": Value("string"),
-        "text_raw": Value("string"),
-        "speaker": Value("string"),
-        "duration_s": Value("float64"),
-        "corpus": Value("string"),
+        "id": pa.string(),
+        "shard": pa.int32(),  # the file of its samples, in the list `shards` of the schema's metadata
+        "row": pa.int32(),
+        "n_samples": pa.int64(),
+        "text": pa.string(),
+        "text_raw": pa.string(),
+        "speaker": pa.string(),
+        "duration_s": pa.float64(),
+        "corpus": pa.string(),
     }
 )
-FULL_SCALE = 32_768
-"""Samples are stored as integers of this scale, which keeps 16-bit recordings at 16 kHz as they were, bit for bit."""
-
-
-class _Chunk(NamedTuple):
-    """One record batch: views into the mapped file."""
-
-    samples: np.ndarray  # (sum of S,) int16
-    offsets: np.ndarray  # (rows + 1,) into samples
-    ids: pa.Array
-    texts: pa.Array
-    speakers: pa.Array
 
 
 class PreparedSplit:
-    """N examples of one split, a `manifest.Split`; pickled as its path, so that every process maps the file itself.
+    """N examples of one split, a `manifest.Split`; pickled as its path, so that every process maps the files itself.
 
     Attributes:
-        path: the Arrow file.
+        path: the Arrow file of the split.
         n_samples: (N,) int64 lengths in samples at 16 kHz.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
-        # `datasets` maps the file and checks that it is one of its own; indexing a Dataset would copy to Python lists.
-        table = Dataset.from_file(str(self.path)).data.table
-        self.n_samples: np.ndarray = table["n_samples"].to_numpy().astype(np.int64, copy=False)
-        self._chunks: list[_Chunk] = []
-        self._starts: list[int] = []
-        start = 0
-        for batch in table.to_batches():
-            lists = batch.column("samples")
-            self._chunks.append(
-                _Chunk(
-                    samples=lists.values.to_numpy(zero_copy_only=True),
-                    offsets=lists.offsets.to_numpy(zero_copy_only=True),
-                    ids=batch.column("id"),
-                    texts=batch.column("text"),
-                    speakers=batch.column("speaker"),
-                )
-            )
-            self._starts.append(start)
-            start += len(batch)
+        table = clips.mapped(self.path)
+        self.n_samples: np.ndarray = table.column("n_samples").to_numpy()
+        self._shard: np.ndarray = table.column("shard").to_numpy()
+        self._row: np.ndarray = table.column("row").to_numpy()
+        self._ids, self._texts, self._speakers = (table.column(name) for name in ("id", "text", "speaker"))
+        self._raw = table.column("text_raw")
+        self._samples: list[np.ndarray] = []
+        self._offsets: list[np.ndarray] = []
+        # All are mapped at once, so that a preparation that replaces this dataset takes nothing from under a reader.
+        for name in json.loads(table.schema.metadata[b"shards"]):
+            lists = clips.mapped(self.path.parents[2] / clips.FOLDER / name).column("samples")
+            self._samples.append(lists.values.to_numpy(zero_copy_only=True))
+            self._offsets.append(lists.offsets.to_numpy(zero_copy_only=True))
 
     def __len__(self) -> int:
         return len(self.n_samples)
@@ -95,17 +78,27 @@ class PreparedSplit:
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(f"no example {index} among {len(self)}")
-        which = bisect_right(self._starts, index) - 1
-        chunk, row = self._chunks[which], int(index) - self._starts[which]
-        samples = chunk.samples[chunk.offsets[row] : chunk.offsets[row + 1]]
-        text = chunk.texts[row].as_py()
+        index = int(index)
+        shard, row = self._shard[index], self._row[index]
+        start, end = self._offsets[shard][row : row + 2]
+        samples = np.multiply(self._samples[shard][start:end], np.float32(1 / FULL_SCALE), dtype=np.float32)
+        return self.without_samples(index)._replace(samples=samples)
+
+    def without_samples(self, index: int) -> Example:
+        """The example at `index` as far as it is known without opening its clip; for readers of the feature cache."""
+        text = self._texts[index].as_py()
         return Example(
-            id=chunk.ids[row].as_py(),
-            samples=np.multiply(samples, np.float32(1 / FULL_SCALE), dtype=np.float32),
+            id=self._ids[index].as_py(),
+            samples=np.zeros(0, dtype=np.float32),
             labels=np.array(encode(text), dtype=np.int64),
             text=text,
-            speaker=chunk.speakers[row].as_py(),
+            speaker=self._speakers[index].as_py(),
         )
+
+    def transcripts(self, count: int) -> list[tuple[str, str]]:
+        """The first `count` transcripts, each as the corpus has it and as it is spelled for training."""
+        rows = range(min(count, len(self)))
+        return [(self._raw[row].as_py(), self._texts[row].as_py()) for row in rows]
 
     def __iter__(self) -> Iterator[Example]:
         return map(self.__getitem__, range(len(self)))
@@ -136,74 +129,32 @@ class Prepared:
     reused: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
-    """An utterance that can be trained on, to be written.
+def write_split(file: Path, kept: Sequence[Kept], numbers: Sequence[int], decoded: Clips) -> None:
+    """Write the table of a split.
 
-    Attributes:
-        utterance: as the corpus has it.
-        text: its normalised transcript.
-        samples: (S,) int16 at 16 kHz.
-        source_rate: samples per second before resampling.
+    Args:
+        file: to write.
+        kept: the utterances of the split.
+        numbers: of each, in `decoded`.
+        decoded: the clips.
     """
-
-    utterance: Utterance
-    text: str
-    samples: np.ndarray
-    source_rate: int
-
-
-class Writer:
-    """The Arrow files of a preparation, each opened when its first row comes.
-
-    Attributes:
-        counts: the utterances written to each split.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.counts: dict[str, int] = {}
-        self._folder = folder
-        self._writers: dict[str, ArrowWriter] = {}
-        self._open = ExitStack()
-
-    def __enter__(self) -> Writer:
-        for left in self._folder.glob("*.arrow"):  # of an earlier cut
-            left.unlink()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        with self._open:
-            if kind is None:
-                for writer in self._writers.values():
-                    writer.finalize()
-
-    def write(self, split: str, rows: Sequence[Row]) -> None:
-        """Add rows to a split as one record batch, copying no sample but into the file."""
-        if split not in self._writers:
-            # A stream, since `datasets` takes a path with :: or * in it for more than a path.
-            stream = self._open.enter_context(pa.OSFile(str(self._folder / f"{split}.arrow"), "wb"))
-            self._writers[split] = ArrowWriter(stream=stream, features=FEATURES)
-        lengths = [len(row.samples) for row in rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        columns = {
-            "id": pa.array([_storable(row.utterance.id) for row in rows], pa.string()),
-            "samples": pa.ListArray.from_arrays(
-                pa.array(offsets), pa.array(np.concatenate([row.samples for row in rows]))
-            ),
-            "n_samples": pa.array(lengths, pa.int64()),
-            "text": pa.array([row.text for row in rows], pa.string()),
-            "text_raw": pa.array([_storable(row.utterance.text) for row in rows], pa.string()),
-            "speaker": pa.array([_storable(row.utterance.speaker) for row in rows], pa.string()),
-            "duration_s": pa.array([length / SAMPLE_RATE for length in lengths], pa.float64()),
-            "corpus": pa.array([_storable(row.utterance.corpus) for row in rows], pa.string()),
-        }
-        self._writers[split].write_table(pa.table(columns).cast(FEATURES.arrow_schema))
-        self.counts[split] = self.counts.get(split, 0) + len(rows)
-
-
-def _storable(found: object) -> str:
-    """Text that Arrow can hold: file names may carry bytes that are no characters."""
-    return str(found or "").encode("utf-8", "backslashreplace").decode()
+    used, shard = np.unique(decoded.shard[list(numbers)], return_inverse=True)
+    n_samples = decoded.n_samples[list(numbers)]
+    columns = {
+        "id": [storable(each.utterance.id) for each in kept],
+        "shard": shard.astype(np.int32),
+        "row": decoded.row[list(numbers)],
+        "n_samples": n_samples,
+        "text": [each.text for each in kept],
+        "text_raw": [storable(each.utterance.text) for each in kept],
+        "speaker": [storable(each.utterance.speaker) for each in kept],
+        "duration_s": n_samples / SAMPLE_RATE,
+        "corpus": [storable(each.utterance.corpus) for each in kept],
+    }
+    schema = SCHEMA.with_metadata({"shards": json.dumps([decoded.names[number] for number in used])})
+    arrays = [pa.array(column, schema.field(name).type) for name, column in columns.items()]
+    with pa.OSFile(str(file), "wb") as opened, pa.ipc.new_file(opened, schema) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 def load_prepared(path: str | Path) -> Prepared:
@@ -217,21 +168,24 @@ def load_prepared(path: str | Path) -> Prepared:
         raise UserError("there is no such prepared dataset", where=folder, fix="make it with `hausa-asr prepare`")
     about = _read_json(folder / "prepared.json")
     if about.get("format") != FORMAT:
+        older = isinstance(about.get("format"), int) and about["format"] < FORMAT
         raise UserError(
-            f"the prepared dataset is of format {about.get('format')}; this version reads {FORMAT}",
+            f"the prepared dataset is of format {about.get('format')}, {'older' if older else 'other'} than "
+            f"{FORMAT}, which this version reads",
             where=folder,
-            fix="prepare it again",
+            fix="prepare it again into the same folder, from the same corpus" if older else "use the newer version",
         )
-    splits = {}
-    for name in SPLITS:
-        if name not in about["splits"]:
-            continue
-        file = folder / f"{name}.arrow"
-        # The size is compared first: mapping a file that a copy cut short would end in a crash at some later example.
-        if not file.is_file() or file.stat().st_size != about["splits"][name]["bytes"]:
+    # Sizes are compared first: mapping a file that a copy cut short would end in a crash at some later example.
+    for name, size in about["files"].items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != size:
             raise UserError("the file is missing or cut short", where=file, fix="copy it again, or prepare it again")
-        splits[name] = PreparedSplit(file)
-    return Prepared(folder, splits, _read_json(folder / "report.json"), about["fingerprint"])
+    tables = folder / "splits" / about["fingerprint"]
+    try:
+        splits = {name: PreparedSplit(tables / f"{name}.arrow") for name in SPLITS if name in about["splits"]}
+    except (OSError, KeyError, ValueError) as error:  # pa.ArrowInvalid is a ValueError
+        raise UserError(f"a file is damaged: {error}", where=folder, fix="copy it again, or prepare it again") from None
+    return Prepared(folder, splits, _read_json(tables / "report.json"), about["fingerprint"])
 
 
 def _read_json(file: Path) -> dict[str, Any]:

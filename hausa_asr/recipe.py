@@ -20,6 +20,7 @@ class FinetuneConfig:
         micro_batch_s: seconds of audio, padding included, that one rank computes at once; a memory limit only.
         eval_every_steps: updates between two evaluations on dev, each with a checkpoint and a report.
         lr_peak: the peak learning rate.
+        head_lr_mult: the CTC head learns at so many times that rate; every published recipe has 1.
         warmup_fraction: share of the updates in which the learning rate rises to its peak.
         schedule: `linear`, `cosine` or `tri_stage`.
         weight_decay: AdamW's, on matrices only.
@@ -31,10 +32,24 @@ class FinetuneConfig:
         freeze_feature_encoder: the convolutions never learn.
         freeze_transformer_fraction: share of the updates in which only the CTC head learns.
         unfreeze: after that, `all` layers at once or `top_down`, one after another.
-        dropout: of hidden states and attention weights.
+        rewarm_fraction: share of the updates in which what has just been freed rises from 0 to the learning rate of
+            the rest; its optimizer state starts from nothing, so its first steps would be the largest of all.
+        adapter_dim: 0, or the width of the adapters (as in MMS) that are put into every transformer layer; then only
+            they and the CTC head learn.
+        hidden_dropout: of hidden states.
+        attention_dropout: of attention weights.
         activation_dropout: inside the feed-forward layers.
+        feat_proj_dropout: of the projected features, the encoder's input.
+        final_dropout: of the CTC head's input.
         layerdrop: the chance that a transformer layer is skipped in an update.
-        seed: of the head, the order of batches, the masks and dropout.
+        speed_perturb: clips are played at 1 - x, 1 or 1 + x times their speed, as chance has it; 0 turns it off.
+        noise_prob: the chance that noise is added to a clip.
+        noise_snr_db: how loud it is at most: the signal-to-noise ratio is drawn from here to 20 dB above.
+        seed: of the head, the order of batches, the masks, augmentation and dropout.
+        gradient_checkpointing: compute the layers again in the backward pass instead of keeping their insides: less
+            memory, a third more time, the same result.
+        compile: `auto`, `on` or `off`: torch.compile the transformer's layers; `auto` does on a GPU.
+        feature_cache: `auto` or `off`: read what frozen convolutions make of the audio from disk, where that is valid.
     """
 
     length_s: float = 36_000.0
@@ -42,6 +57,7 @@ class FinetuneConfig:
     micro_batch_s: float = 80.0
     eval_every_steps: int = 100
     lr_peak: float = 1e-4
+    head_lr_mult: float = 1.0
     warmup_fraction: float = 0.1
     schedule: str = "tri_stage"
     weight_decay: float = 0.0
@@ -53,13 +69,26 @@ class FinetuneConfig:
     freeze_feature_encoder: bool = True
     freeze_transformer_fraction: float = 0.0
     unfreeze: str = "all"
-    dropout: float = 0.0
+    rewarm_fraction: float = 0.02
+    adapter_dim: int = 0
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
     activation_dropout: float = 0.1
+    feat_proj_dropout: float = 0.0
+    final_dropout: float = 0.0
     layerdrop: float = 0.0
+    speed_perturb: float = 0.0
+    noise_prob: float = 0.0
+    noise_snr_db: float = 10.0
     seed: int = 0
+    gradient_checkpointing: bool = False
+    compile: str = "auto"
+    feature_cache: str = "auto"
 
 
-STEP_PREFIX = "step-"
+COMPILE = ("auto", "on", "off")
+FEATURE_CACHE = ("auto", "off")
+STEP_PREFIX, CHECKPOINT = "step-", "base.json"
 
 
 class Answer(Enum):

@@ -53,7 +53,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "dataset"
-    assert run("prepare", "--path", speech, "--out", out) == 0
+    assert run("prepare", "--path", speech, "--allow-overlap", "sentence", "--out", out) == 0
     return out
 
 
@@ -125,7 +125,7 @@ def test_user_errors_are_messages_and_exit_code_2(
 def test_prepare_tells_what_it_kept_and_refused(
     speech: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("prepare", "--path", speech, "--out", dataset) == 0
+    assert run("prepare", "--path", speech, "--allow-overlap", "sentence", "--out", dataset) == 0
     told = capsys.readouterr().out
     assert "16 of 18 utterances kept" in told
     assert "nothing was redone" in told
@@ -139,7 +139,7 @@ def test_prepare_json_and_default_place(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    assert run("prepare", "--path", os.path.relpath(speech), "--json") == 0
+    assert run("prepare", "--path", os.path.relpath(speech), "--allow-overlap", "sentence", "--json") == 0
     told = capsys.readouterr()
     found = json.loads(told.out)
     assert Path(found["out"]).parent == tmp_path / "runs" / "_data"
@@ -147,7 +147,7 @@ def test_prepare_json_and_default_place(
     assert found["report"]["origin"]["path"] == str(speech)
     assert found["report"]["utterances"] == {"in": 18, "kept": 16, "refused": 2}
     assert "preparing 18 utterances" in told.err
-    assert run("prepare", "--path", speech, "--json") == 0
+    assert run("prepare", "--path", speech, "--allow-overlap", "sentence", "--json") == 0
     told = capsys.readouterr()
     again = json.loads(told.out)
     assert (again["out"], again["reused"], told.err) == (found["out"], True, "")

@@ -54,7 +54,7 @@ def test_all_problems_are_named_at_once_with_the_nearest_name(tmp_path: Path) ->
         "space:\n"
         "  mask_tme_prob: {low: 0, high: 1}\n"
         "  seed: {choices: [1, 2]}\n"
-        "  dropout: {low: 0.2, high: 0.1}\n"
+        "  hidden_dropout: {low: 0.2, high: 0.1}\n"
         "  unfreeze: {choices: [all], when: {freeze: {above: 0}}}\n"
     )
     with pytest.raises(UserError) as refused:

@@ -1,7 +1,6 @@
 """Preparation: what is kept is exact, what is bad costs only itself, and a dataset is there whole or not at all."""
 
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ import soundfile
 from hausa_asr import splits
 from hausa_asr.errors import UserError
 from hausa_asr.manifest import Utterance
-from hausa_asr.prepare import PreparedSplit, PrepareSettings, load_prepared, prepare
+from hausa_asr.prepare import PreparedSplit, PrepareProgress, PrepareSettings, load_prepared, prepare
 from hausa_asr.text import encode
 
 _SENTENCE = "ina kwana lafiya gida ruwa ƙasa ɗaki ɓera yara hanya kasuwa abinci aiki gari mota"
@@ -56,9 +55,11 @@ def refusals(path: Path) -> dict[str, str]:
 
 def test_examples_come_back_bit_for_bit(tmp_path: Path, three: list[Utterance]) -> None:
     three[0] = replace(three[0], text="Ƙasa, ‘ƴan ɗaki: 3!", speaker="Audu")
-    told: list[tuple[int, float]] = []
-    made = prepare(three, tmp_path / "out", progress=lambda *done: told.append(done), origin={"corpus": "test"})
-    assert told[-1] == (8, 1.0)
+    told: list[PrepareProgress] = []
+    made = prepare(three, tmp_path / "out", progress=told.append, origin={"corpus": "test"})
+    last = told[-1]
+    assert (last.done, last.total, last.share, last.left_h, last.eta_s) == (8, 8, 1.0, 0.0, 0.0)
+    assert last.done_h == pytest.approx(8 * 1.5 / 3600) and last.clips_per_s > 0
     assert made.path == tmp_path / "out" and not made.reused
     assert {name: len(split) for name, split in made.splits.items()} == {"train": 4, "dev": 2, "test": 2}
     train = made.splits["train"]
@@ -93,12 +94,17 @@ def test_splits_that_span_many_record_batches(tmp_path: Path) -> None:
 
 def test_the_files_are_plain_arrow_for_anyone_to_read(tmp_path: Path, three: list[Utterance]) -> None:
     made = prepare(three, tmp_path / "out")
-    with pa.OSFile(str(made.path / "train.arrow")) as file:
-        table = pa.ipc.open_stream(file).read_all()
-    columns = ["id", "samples", "n_samples", "text", "text_raw", "speaker", "duration_s", "corpus"]
-    assert table.column_names == columns and table["samples"].type == pa.list_(pa.int16())
+    table = pa.ipc.open_file(str(made.splits["train"].path)).read_all()
+    columns = ["id", "shard", "row", "n_samples", "text", "text_raw", "speaker", "duration_s", "corpus"]
+    assert table.column_names == columns
     assert table["text_raw"].to_pylist() == [utterance.text for utterance in three[:4]]
     assert table["duration_s"].to_pylist() == [1.5] * 4
+    (shard,) = (made.path / "audio").glob("*.arrow")
+    assert json.loads(table.schema.metadata[b"shards"]) == [shard.name]
+    samples = pa.ipc.open_file(str(shard)).read_all()["samples"]
+    assert samples.type == pa.list_(pa.int16())
+    for number, row in enumerate(table["row"].to_pylist()):
+        np.testing.assert_array_equal(samples[row].values.to_numpy(), sound(number))
 
 
 def test_another_process_reads_the_same_without_the_audio(tmp_path: Path, three: list[Utterance]) -> None:
@@ -150,10 +156,10 @@ def test_every_bad_utterance_is_refused_by_name_and_the_rest_prepared(tmp_path: 
         "long": "too long",
         "nan": "nan",
         "none": "empty",
-        "one": "too short",
+        "one": "one sample",
         "zero": "empty",
         "text": "unreadable",
-        "folder": "unreadable",
+        "folder": "a folder",
         "dangling": "missing",
         "nul": "unreadable",
         "no audio": "missing",
@@ -192,7 +198,7 @@ def test_every_bad_utterance_is_refused_by_name_and_the_rest_prepared(tmp_path: 
     assert report["utterances"] == {"in": 32, "kept": 11, "refused": 21}
     assert report["refused"]["transcript too long for its audio"]["utterances"] == 2
     assert "51 frames" in report["refused"]["transcript too long for its audio"]["example"]["detail"]
-    assert report["characters_refused"]["."] == {"count": 1, "example": "ya biya 3.50"}
+    assert report["characters_refused"]["."] == {"count": 1, "utterances": 1, "example": "ya biya 3.50"}
     assert any("21 of 32" in warning for warning in report["warnings"])
 
 
@@ -227,39 +233,37 @@ def test_a_split_left_empty_is_an_error_and_leaves_nothing_behind(tmp_path: Path
         prepare([each for each in three if each.split != "train"], tmp_path / "out")
     with pytest.raises(UserError, match="no utterances"):
         prepare([], tmp_path / "out")
+    with pytest.raises(UserError, match="not a prepared dataset"):
+        load_prepared(tmp_path / "out")
+
+
+def test_what_nothing_could_be_decoded_for_leaves_no_folder(tmp_path: Path, three: list[Utterance]) -> None:
+    for spoilt in ({"text": "?"}, {"audio": "/nowhere.wav"}):
+        with pytest.raises(UserError, match="nothing is left"):
+            prepare([replace(each, **spoilt) for each in three], tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["audio"]
 
 
 def test_an_interruption_leaves_nothing_or_what_was_there(tmp_path: Path, three: list[Utterance]) -> None:
-    def stop(*done: float) -> None:
+    def stop(told: PrepareProgress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         prepare(three, tmp_path / "out", progress=stop)
-    assert [path.name for path in tmp_path.iterdir()] == ["audio"]
+    with pytest.raises(UserError, match="prepared dataset"):
+        load_prepared(tmp_path / "out")
     before = prepare(three, tmp_path / "out")
+    soundfile.write(three[0].audio, sound(9), 16_000)
     with pytest.raises(KeyboardInterrupt):
-        prepare(three[:-1], tmp_path / "out", progress=stop)
+        prepare(three, tmp_path / "out", progress=stop)
     assert load_prepared(tmp_path / "out").fingerprint == before.fingerprint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audio", "out"]
-
-
-def test_leftovers_of_a_killed_preparation_are_removed_once_they_are_old(
-    tmp_path: Path, three: list[Utterance]
-) -> None:
-    for name in ("old", "new"):
-        (tmp_path / f"out.partial-{name}").mkdir()
-        (tmp_path / f"out.partial-{name}" / "train.arrow").touch()
-    for path in (tmp_path / "out.partial-old", tmp_path / "out.partial-old" / "train.arrow"):
-        os.utime(path, (time.time() - 7_200,) * 2)
-    prepare(three, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["audio", "out", "out.partial-new"]
 
 
 def test_nothing_is_redone_unless_something_changed(tmp_path: Path, three: list[Utterance]) -> None:
     first = prepare(three, tmp_path / "out")
 
-    def never(*done: float) -> None:
+    def never(told: PrepareProgress) -> None:
         raise AssertionError("decoded again")
 
     again = prepare(three, tmp_path / "out", progress=never)
@@ -270,7 +274,7 @@ def test_nothing_is_redone_unless_something_changed(tmp_path: Path, three: list[
         (three[1:], PrepareSettings()),
         (three[1:], PrepareSettings(max_s=20)),
     ):
-        made = prepare(changed, tmp_path / "out", settings)
+        made = prepare(changed, tmp_path / "out", settings, progress=never)
         assert not made.reused and made.fingerprint != first.fingerprint
     soundfile.write(three[2].audio, sound(99, 1.2), 16_000)
     assert not prepare(three, tmp_path / "out").reused
@@ -294,14 +298,16 @@ def test_a_damaged_dataset_is_told_and_prepared_again(tmp_path: Path, three: lis
         path.write_bytes(path.read_bytes()[:-100])
 
     for name, damage, told in (
-        ("train.arrow", cut, "cut short"),
-        ("dev.arrow", Path.unlink, "missing"),
-        ("report.json", cut, "damaged"),
+        ("splits/*/train.arrow", cut, "cut short"),
+        ("splits/*/dev.arrow", Path.unlink, "missing"),
+        ("splits/*/report.json", cut, "cut short"),
+        ("audio/*.arrow", cut, "cut short"),
+        ("audio/*.arrow", Path.unlink, "missing"),
         ("prepared.json", Path.unlink, "not a prepared dataset"),
     ):
-        out = tmp_path / f"out-{name}"
+        out = tmp_path / f"out-{name.count('/')}-{told}-{name.split('.')[0][-5:].replace('*/', '')}"
         prepare(three, out)
-        damage(out / name)
+        damage(next(out.glob(name)))
         with pytest.raises(UserError, match=told):
             load_prepared(out)
         if name != "prepared.json":
@@ -366,7 +372,7 @@ def test_a_missing_test_is_told_and_rows_without_split_are_train(tmp_path: Path)
 
 def test_a_cut_whose_only_clip_is_bad_is_made_anew(tmp_path: Path) -> None:
     made = corpus(tmp_path / "audio", {None: 6})
-    places, _, _ = splits.assign(made, [each.text for each in made], given=set(), seed=0)
+    places, _, _ = splits.assign(made, [each.text for each in made], given={}, seed=0)
     Path(made[places.index("dev")].audio).write_text("no audio")
     prepared = prepare(made, tmp_path / "out")
     assert prepared.report["utterances"] == {"in": 6, "kept": 5, "refused": 1}
@@ -384,7 +390,7 @@ def test_cuts_of_any_size_leave_no_side_empty() -> None:
         texts = [str(number) for number in range(count)]
         for given in (set(), {"train"}):
             labelled = [replace(each, split="train") for each in made] if given else made
-            places, cut, _ = splits.assign(labelled, texts, given=given, seed=0)
+            places, cut, _ = splits.assign(labelled, texts, given={"": given}, seed=0)
             assert set(places) == {"train"} | cut
             known = {each.speaker for each in made} - {""}
             if len(known) >= 5:
@@ -401,17 +407,20 @@ def test_the_report_warns_of_what_a_listener_would_notice(tmp_path: Path) -> Non
     made[1] = replace(made[1], duration_s=9.0)
     made[-1] = replace(made[-1], text=made[0].text, speaker="Audu")
     made[2] = replace(made[2], speaker="Audu")
-    report = prepare(made, tmp_path / "out").report
+    made[3] = replace(made[3], duration_s=0.5)
+    report = prepare(made, tmp_path / "out", PrepareSettings(allow_overlap=("sentence",))).report
     told = "\n".join(report["warnings"])
     for expected in (
         "1 clips were resampled from 8 kHz",
-        "1 clips are not as long as the corpus states",
-        "1 sentences of test are in train too",
-        "1 speakers of test are in train too",
+        "1 clips are longer than the corpus states",
+        "1 clips: no sound above 4 kHz",
+        "1 utterances of test share sentences with 1 of train",
+        "1 utterances of test share speakers with 1 of train",
         "no transcript has a hooked letter",
     ):
         assert expected in told
-    assert report["source_rates_hz"] == {"8000": 1, "16000": 43}
+    assert refusals(tmp_path / "out") == {"train-1": "shorter than stated"}
+    assert report["source_rates_hz"] == {"8000": 1, "16000": 42}
     assert report["speakers"] == 1 and report["splits"]["train"]["speakers"] == 1
 
 

@@ -1,7 +1,8 @@
 """A folder of audio files and one table of transcripts (CSV, TSV or JSONL) in, utterances out.
 
-Read by `prepare` through the command line. Nothing but the table is opened here: a row that leads nowhere is still
-yielded, and `prepare` refuses it with its reason.
+The folder is on a disk or in an object store (s3://, gs://, ...); so may be the table, and each single clip. Read by
+`prepare` through the command line. Nothing but the table is opened here: a row that leads nowhere is still yielded, and
+`prepare` refuses it with its reason.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hausa_asr import sources
 from hausa_asr.errors import UserError
 from hausa_asr.manifest import Utterance
 
@@ -42,9 +44,9 @@ def utterances(
     """The utterances of a folder, in the order of its table. The table is checked before the first is yielded.
 
     Args:
-        path: the folder, or its table.
+        path: the folder, or its table; local or a URL.
         manifest: the table, where the folder has none or several; relative to the folder or to where you are.
-        audio_column: each clip's path, relative to the table; it is the utterance's id too.
+        audio_column: each clip's path, relative to the table, or its URL; it is the utterance's id too.
         text_column: its transcript.
         split_column: train, dev (or validation, valid, val) or test; optional. Other names are kept as they are, and
             `prepare` refuses the row.
@@ -54,10 +56,11 @@ def utterances(
     Raises:
         UserError: there is no table, there are several, or it can't be read or lacks a needed column.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = str(path).rstrip("/") if sources.is_url(str(path)) else str(Path(path).expanduser().absolute())
     table = _table(folder, manifest)
+    beside = _parent(table)
     if folder == table:
-        folder = table.parent
+        folder = beside
     columns, rows = _rows(table, text_column)
     for column, setting in ((audio_column, "audio_column"), (text_column, "text_column")):
         if column not in columns:
@@ -67,6 +70,10 @@ def utterances(
                 where=table,
                 fix=f"set {setting} to the column that has the {'transcript' if column == text_column else 'path'}",
             )
+    for clip in {
+        name.split("://")[0]: name for row in rows if sources.is_url(name := row.get(audio_column, ""))
+    }.values():
+        sources.filesystem(clip)  # a driver that is missing is one error, and not one for each clip
 
     def each() -> Iterator[Utterance]:
         for row in rows:
@@ -74,12 +81,12 @@ def utterances(
             split = row.get(split_column, "").strip()
             yield Utterance(
                 id=name or row[_LINE],
-                audio=_audio(name, table.parent, folder),
+                audio=_audio(name, beside, folder),
                 text=row.get(text_column, ""),
                 split=_SPLIT_NAMES.get(split.lower(), split),
                 speaker=row.get(speaker_column, "").strip(),
                 duration_s=_seconds(row.get(duration_column, "")),
-                corpus=folder.name,
+                corpus=_name(folder),
             )
 
     return each()
@@ -89,55 +96,68 @@ _LINE = "\0line"
 """Key under which a row carries its place in the table; no column can be called so."""
 
 
-def _table(folder: Path, manifest: str | Path | None) -> Path:
+def _table(folder: str, manifest: str | Path | None) -> str:
     """The one table to read."""
     if manifest is not None:
-        for candidate in (folder / Path(manifest).expanduser(), Path(manifest).expanduser().absolute()):
-            if candidate.is_file():
+        wanted = str(manifest) if sources.is_url(str(manifest)) else str(Path(manifest).expanduser())
+        places = [sources.join(folder, wanted)]
+        if not sources.is_url(wanted):
+            places.append(str(Path(wanted).absolute()))
+        for candidate in places:
+            if sources.kind(candidate) == "file":
                 return _known(candidate)
-        raise UserError("there is no such table", where=folder / manifest, fix="set manifest to a file that exists")
-    if folder.is_file():
+        raise UserError("there is no such table", where=places[0], fix="set manifest to a file that exists")
+    found = sources.kind(folder)
+    if found == "file":
         return _known(folder)
-    if not folder.is_dir():
+    if found != "folder":
         raise UserError("there is no such folder", where=folder, fix="set path to the folder with the audio files")
-    found = sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in _TABLES and entry.is_file() and not entry.name.startswith(".")
-    )
-    if not found:
+    tables = [file for file in sources.files_in(folder) if _is_table(file) and not file.startswith(".")]
+    if not tables:
         raise UserError(
             "the folder has no table of transcripts",
             where=folder,
             fix="put a CSV, TSV or JSONL with the columns path and text in it, or set manifest",
         )
-    if len(found) > 1:
+    if len(tables) > 1:
         raise UserError(
-            f"the folder has several tables: {', '.join(entry.name for entry in found)}",
+            f"the folder has several tables: {', '.join(tables)}",
             where=folder,
             fix="set manifest to the one to use",
         )
-    return found[0]
+    return sources.join(folder, tables[0])
 
 
-def _known(table: Path) -> Path:
-    if table.suffix.lower() not in _TABLES:
+def _is_table(name: str) -> bool:
+    return name.lower().endswith(_TABLES)
+
+
+def _known(table: str) -> str:
+    if not _is_table(table):
         raise UserError("a table is a .csv, .tsv or .jsonl file", where=table, fix="set manifest to such a file")
     return table
 
 
-def _rows(table: Path, text_column: str) -> tuple[set[str], list[Row]]:
+def _parent(place: str) -> str:
+    return place.rpartition("/")[0] if sources.is_url(place) else str(Path(place).parent)
+
+
+def _name(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
+
+
+def _rows(table: str, text_column: str) -> tuple[set[str], list[Row]]:
     """The table's columns and its rows, every value a string."""
+    with sources.open_file(table) as file:
+        content = file.read()
     try:
-        start = table.open("rb").read(2)
-        text = table.read_text(encoding="utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeError as error:
         raise UserError(
             f"the table is not in UTF-8 ({error})", where=table, fix="save it as UTF-8, or hooked letters are lost"
         ) from None
-    except OSError as error:
-        raise UserError(f"the table can't be read: {error.strerror}", where=table) from None
-    if table.suffix.lower() == ".jsonl":
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if table.lower().endswith(".jsonl"):
         return _json_rows(text, table)
     try:
         return _separated_rows(text, table, text_column)
@@ -147,14 +167,14 @@ def _rows(table: Path, text_column: str) -> tuple[set[str], list[Row]]:
         ) from None
 
 
-def _json_rows(text: str, table: Path) -> tuple[set[str], list[Row]]:
+def _json_rows(text: str, table: str) -> tuple[set[str], list[Row]]:
     columns: set[str] = set()
     rows: list[Row] = []
     # Not splitlines(): a transcript may hold a line separator (U+2028) unescaped.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        row = {_LINE: f"{table.name} line {number}"}
+        row = {_LINE: f"{_name(table)} line {number}"}
         try:
             found = json.loads(line)
             if not isinstance(found, dict):
@@ -167,12 +187,12 @@ def _json_rows(text: str, table: Path) -> tuple[set[str], list[Row]]:
     return columns - {_LINE}, rows
 
 
-def _separated_rows(text: str, table: Path, text_column: str) -> tuple[set[str], list[Row]]:
+def _separated_rows(text: str, table: str, text_column: str) -> tuple[set[str], list[Row]]:
     """Rows of a CSV (comma, semicolon or tab) or of a TSV."""
     header = text.lstrip("\n").split("\n", 1)[0]
     quoted = True
     delimiter = max(",;\t", key=header.count)
-    if table.suffix.lower() == ".tsv":
+    if table.lower().endswith(".tsv"):
         # A transcript may begin with a quotation mark that means nothing; a quoted header shows that cells are quoted.
         delimiter, quoted = "\t", header.startswith('"')
 
@@ -193,7 +213,7 @@ def _separated_rows(text: str, table: Path, text_column: str) -> tuple[set[str],
     names = [name.strip() for name in filled[0][1]]
     rows = []
     for number, cells in filled[1:]:
-        row = dict(zip(names, cells, strict=False)) | {_LINE: f"{table.name} row {number}"}
+        row = dict(zip(names, cells, strict=False)) | {_LINE: f"{_name(table)} row {number}"}
         if len(cells) > len(names):
             # Only a last column can be mended: a comma in any other has shifted all that follows it.
             last = names[-1] == text_column
@@ -203,18 +223,22 @@ def _separated_rows(text: str, table: Path, text_column: str) -> tuple[set[str],
     return set(names), rows
 
 
-def _audio(name: str, beside: Path, folder: Path) -> str:
-    """Absolute path of a clip: as written, else as other systems would have written the same name."""
+def _audio(name: str, beside: str, folder: str) -> str:
+    """Where a clip is: as written, else as other systems would have written the same name."""
     if not name.strip():
         return ""
+    if sources.is_url(name.strip()):
+        return name.strip()
     unquoted = name.strip().strip('"').replace('""', '"')
+    if sources.is_url(beside):  # not looked for: that would take a request for each
+        return sources.join(beside, unquoted.replace("\\", "/").removeprefix("./"))
     spellings = [name, name.strip(), unquoted, unquoted.replace("\\", "/")]
     spellings += [unicodedata.normalize(form, unquoted) for form in ("NFC", "NFD")]
     for spelling in dict.fromkeys(spellings):
         for base in dict.fromkeys((beside, folder)):
-            if (base / spelling).exists():
-                return str(base / spelling)
-    return str(beside / name)
+            if not sources.is_url(base) and Path(base, spelling).exists():
+                return str(Path(base, spelling))
+    return str(Path(beside, name))
 
 
 def _seconds(duration: str) -> float | None:
