@@ -11,11 +11,12 @@ import torch
 import torch.distributed as dist
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from hausa_asr.batching import collate, evaluation_batches
+from hausa_asr.batching import evaluation_batches, pad_lengths
 from hausa_asr.decode import greedy
+from hausa_asr.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths, uses_layer_norm
+from hausa_asr.loading import Batch, collate
 from hausa_asr.manifest import Example, Split
 from hausa_asr.metrics import cer, wer
-from hausa_asr.model import ctc_logits, ctc_losses, encode_audio, frame_lengths, uses_layer_norm
 from hausa_asr.text import fold
 
 EVAL_BATCH_S = 120.0
@@ -66,15 +67,17 @@ def evaluate(
     n_samples = np.asarray(split.n_samples)
     mine = np.arange(len(split))[rank::world]
     rows: list[tuple] = []
-    for part in evaluation_batches(n_samples[mine], batch_s, one_by_one=not uses_layer_norm(model)):
+    layer_norm = uses_layer_norm(model)
+    edges = pad_lengths(n_samples) if layer_norm else None
+    sizes = n_samples if edges is None else edges[np.searchsorted(edges, n_samples)]
+    do_normalize = processor.feature_extractor.do_normalize
+    for part in evaluation_batches(sizes[mine], batch_s, one_by_one=not layer_norm):
         indices = [int(mine[i]) for i in part]
         examples = [split[index] for index in indices]
-        batch = collate(examples, processor.feature_extractor.do_normalize).to(device)
-        frames = frame_lengths(model, batch.n_samples)
-        with autocast(device):
-            logits = ctc_logits(model, encode_audio(model, batch.samples, frozen=True), frames)
-        losses = ctc_losses(logits, frames, batch.labels, batch.label_lengths).tolist()
-        for index, example, loss, text in zip(indices, examples, losses, greedy(logits, frames), strict=True):
+        batch = collate(examples, do_normalize, lambda n: frame_lengths(model, n), edges).to(device)
+        logits = _logits(model, batch, device)
+        losses = ctc_losses(logits, batch.frames, batch.labels, batch.label_lengths).tolist()
+        for index, example, loss, text in zip(indices, examples, losses, greedy(logits, batch.frames), strict=True):
             rows.append((index, example.id, loss, example.text, text, example.speaker))
     model.train(was_training)
     if world > 1:
@@ -98,12 +101,6 @@ def evaluate(
     )
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the device computes in it; the CPU stays in float32, where bfloat16 is slower."""
-    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
 @torch.inference_mode()
 def transcribe(
     model: Wav2Vec2ForCTC,
@@ -119,10 +116,18 @@ def transcribe(
     lengths = np.array([len(one) for one in samples])
     for indices in evaluation_batches(lengths, batch_s, one_by_one=not uses_layer_norm(model)):
         examples = [Example("", samples[index], nothing, "", "") for index in indices]
-        batch = collate(examples, processor.feature_extractor.do_normalize).to(device)
-        frames = frame_lengths(model, batch.n_samples)
-        with autocast(device):
-            logits = ctc_logits(model, encode_audio(model, batch.samples, frozen=True), frames)
-        for index, text in zip(indices, greedy(logits, frames), strict=True):
+        batch = collate(examples, processor.feature_extractor.do_normalize, lambda n: frame_lengths(model, n))
+        logits = _logits(model, batch.to(device), device)
+        for index, text in zip(indices, greedy(logits, batch.frames), strict=True):
             texts[index] = text
     return texts
+
+
+def _logits(model: Wav2Vec2ForCTC, batch: Batch, device: torch.device) -> torch.Tensor:
+    """(B, T, V) without masks, from samples or from cached features."""
+    with autocast(device):
+        features = batch.features
+        if features is None:
+            assert batch.samples is not None
+            features = encode_audio(model, batch.samples, frozen=True)
+        return ctc_logits(model, features, batch.frames)

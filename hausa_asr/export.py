@@ -20,6 +20,7 @@ from hausa_asr.card import Card, Scores, render, scores_from
 from hausa_asr.config import RECIPE_FIELDS, check_setting
 from hausa_asr.errors import UserError
 from hausa_asr.model_folder import NEEDED, POSSIBLE, SETTINGS, WEIGHTS, check_out, weights_are_whole, written_aside
+from hausa_asr.recipe import CHECKPOINT
 
 if TYPE_CHECKING:
     from hausa_asr.tracking import SweepRun, Tracker, TrialRun
@@ -74,9 +75,10 @@ def export_checkpoint(checkpoint: Path, out: Path, card: Card, *, overwrite: boo
 
 
 def _write(checkpoint: Path, folder: Path, card: Card) -> None:
-    from hausa_asr.model import load_model, quiet
+    from hausa_asr import checkpoint as checkpoints
+    from hausa_asr.model import quiet
 
-    model, processor = load_model(checkpoint)
+    model, processor = checkpoints.load(checkpoint)
     with quiet():
         model.save_pretrained(folder, max_shard_size="100GB")  # one file, whatever the size
     processor.save_pretrained(folder)
@@ -175,7 +177,7 @@ def _fetch(
         missing.append(f"the tag checkpoint_uri of run {best.run_id}, which names the trial's checkpoint")
     elif (folder := _local_path(stated)) is None:
         missing.append(f"a checkpoint on this machine (checkpoint_uri is {stated})")
-    elif not (folder / WEIGHTS).is_file():
+    elif not (folder / CHECKPOINT).is_file():
         missing.append(f"the folder {folder}, which checkpoint_uri names")
     else:
         _write(folder, partial, _card_of(tracker, best, trials, folder))

@@ -1,9 +1,7 @@
 """Base checkpoints and the model: a wav2vec 2.0 encoder, a new CTC head over our alphabet, and the processor.
 
 A base checkpoint is a hub id, a local folder, or `demo`, the tiny one in the package. `new_model` starts a trial from
-it and `load_model` opens what a trial has saved. The forward pass is spelled out in three steps (`encode_audio`,
-`ctc_logits`, `ctc_losses`) over the modules of `transformers`, so that masks can be passed in and frozen parts really
-cost nothing.
+it and `load_model` opens an exported model.
 """
 
 from __future__ import annotations
@@ -29,14 +27,20 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from hausa_asr.errors import UserError
+from hausa_asr.forward import uses_layer_norm
 from hausa_asr.manifest import SAMPLE_RATE
-from hausa_asr.schedules import Trainable
 from hausa_asr.text import PAD, UNK, VOCAB, WORD
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent / "base"
 _NEW_PARTS = ("lm_head.", "wav2vec2.masked_spec_embed")
 """What a pretrained encoder does not bring. Anything else that is missing means that it is not one."""
+_ADAPTER = ".adapter_layer."
+
+
+def is_new(name: str) -> bool:
+    """Whether a weight is one that a trial starts with new values for: the head, the mask embedding, adapters."""
+    return name.startswith(_NEW_PARTS) or _ADAPTER in name
 
 
 def base_path(base: str) -> str:
@@ -77,33 +81,33 @@ def new_processor(base: str, layer_norm: bool) -> Wav2Vec2Processor:
     return Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer)
 
 
-def uses_layer_norm(model: Wav2Vec2ForCTC) -> bool:
-    """Whether the convolutions use layer norm ("large", XLS-R, MMS), which alone is blind to padding."""
-    return model.config.feat_extract_norm == "layer"
-
-
 def new_model(
     base: str,
     *,
     seed: int,
-    dropout: float = 0.0,
+    hidden_dropout: float = 0.0,
+    attention_dropout: float = 0.0,
     activation_dropout: float = 0.0,
+    feat_proj_dropout: float = 0.0,
+    final_dropout: float = 0.0,
     layerdrop: float = 0.0,
+    adapter_dim: int = 0,
 ) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
     """The base checkpoint's encoder with a new CTC head, and its processor.
 
     Args:
         base: a hub id, a folder, or `demo`.
-        seed: of the head's first weights.
-        dropout: of the hidden states and attention weights.
-        activation_dropout: inside the feed-forward layers.
-        layerdrop: the chance that a whole layer is skipped in an update.
+        seed: of the first weights of the head and of adapters.
+        hidden_dropout, attention_dropout, activation_dropout, feat_proj_dropout, final_dropout, layerdrop: as in
+            `FinetuneConfig`.
+        adapter_dim: put new adapters of this width into every layer; 0 for none but those that the base may have.
 
     Raises:
         UserError: the checkpoint cannot be found or is not a wav2vec 2.0 one.
     """
     path = base_path(base)
     check_base(base)
+    adapters: Any = {"adapter_attn_dim": adapter_dim} if adapter_dim else {}
     try:
         with torch.random.fork_rng(devices=[]), quiet():
             torch.manual_seed(seed)
@@ -118,26 +122,31 @@ def new_model(
                 eos_token_id=None,
                 ctc_loss_reduction="mean",
                 ctc_zero_infinity=True,
-                hidden_dropout=dropout,
-                attention_dropout=dropout,
+                attn_implementation="sdpa",
+                hidden_dropout=hidden_dropout,
+                attention_dropout=attention_dropout,
                 activation_dropout=activation_dropout,
-                feat_proj_dropout=0.0,
-                final_dropout=0.0,
+                feat_proj_dropout=feat_proj_dropout,
+                final_dropout=final_dropout,
                 layerdrop=layerdrop,
-                mask_time_prob=0.05,  # above 0, or the mask embedding is not made at all; masks are ours (batching.py)
+                mask_time_prob=0.05,  # above 0, or the mask embedding is not made at all; masks are ours (masking.py)
                 add_adapter=False,
+                **adapters,
             )
             model, info = loaded
             # The base may bring a head of its own, whose rows mean other letters.
             model.lm_head.weight.data.normal_(std=0.02)
             model.lm_head.bias.data.zero_()
+            if adapter_dim:
+                _check_adapters(model, base)
+                model.init_adapter_layers()  # the base's may be for another language
     except (OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
             f"The base checkpoint's weights cannot be loaded: {_first_line(error)}",
             where=f"model {base}",
             fix="Give a checkpoint with complete weights (model.safetensors or pytorch_model.bin).",
         ) from error
-    lost = sorted(key for key in info["missing_keys"] if not key.startswith(_NEW_PARTS))
+    lost = sorted(key for key in info["missing_keys"] if not is_new(key))
     if lost:
         raise UserError(
             f"The base checkpoint lacks {len(lost)} weights of a wav2vec 2.0 encoder, {lost[0]} for one.",
@@ -147,6 +156,16 @@ def new_model(
     # No transcript has <unk>: with this bias it is never read out, here and in any other program.
     model.lm_head.bias.data[VOCAB[UNK]] = -1e4
     return model, new_processor(base, uses_layer_norm(model))
+
+
+def _check_adapters(model: Wav2Vec2ForCTC, base: str) -> None:
+    """`transformers` has adapters in pre-norm layers only."""
+    if model.wav2vec2.encoder.layers[0].__class__.__name__ != "Wav2Vec2EncoderLayerStableLayerNorm":
+        raise UserError(
+            "The base checkpoint's layers take no adapters: its transformer is a post-norm one.",
+            where=f"model {base}",
+            fix="Set finetune.adapter_dim=0, or choose an MMS or XLS-R checkpoint.",
+        )
 
 
 def load_model(folder: str | Path) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
@@ -223,107 +242,3 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def frame_lengths(model: Wav2Vec2ForCTC, n_samples: torch.Tensor) -> torch.Tensor:
-    """Frames that the encoder makes of so many samples; (B,) to (B,), int64."""
-    lengths: Any = model._get_feat_extract_output_lengths(n_samples)  # type: ignore[arg-type]
-    return lengths.to(torch.int64)
-
-
-def encode_audio(model: Wav2Vec2ForCTC, samples: torch.Tensor, *, frozen: bool) -> torch.Tensor:
-    """The convolutional feature encoder.
-
-    Args:
-        model: the model.
-        samples: (B, S) float32, normalised.
-        frozen: compute no gradients for it.
-
-    Returns:
-        (B, T, C) features.
-    """
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-        # The encoder asks for a gradient of its input in training mode, which would keep every activation.
-        model.wav2vec2.feature_extractor._requires_grad = not frozen
-        return model.wav2vec2.feature_extractor(samples).transpose(1, 2)
-
-
-def ctc_logits(
-    model: Wav2Vec2ForCTC,
-    features: torch.Tensor,
-    frames: torch.Tensor,
-    time_mask: torch.Tensor | None = None,
-    feature_mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The transformer and the CTC head.
-
-    Args:
-        model: the model.
-        features: (B, T, C) from `encode_audio`.
-        frames: (B,) frames of each utterance before padding.
-        time_mask: (B, T) bool; frames replaced by the mask embedding. None when not training.
-        feature_mask: (B, hidden) bool; features set to 0 in all frames. None when not training.
-
-    Returns:
-        (B, T, V) logits, float32.
-    """
-    encoder = model.wav2vec2
-    hidden, _ = encoder.feature_projection(features)
-    if time_mask is not None:
-        mask_embedding = encoder.masked_spec_embed.to(hidden.dtype)
-        hidden = torch.where(time_mask[:, :, None], mask_embedding, hidden)
-    if feature_mask is not None:
-        hidden = hidden.masked_fill(feature_mask[:, None, :], 0.0)
-    attention_mask = None
-    if uses_layer_norm(model):
-        attention_mask = torch.arange(hidden.shape[1], device=hidden.device) < frames.to(hidden.device)[:, None]
-        hidden = hidden * attention_mask[:, :, None]  # also keeps the encoder from writing zeros into a view
-    hidden = encoder.encoder(hidden, attention_mask=attention_mask).last_hidden_state
-    return model.lm_head(model.dropout(hidden)).float()
-
-
-def ctc_losses(
-    logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor, label_lengths: torch.Tensor
-) -> torch.Tensor:
-    """The CTC loss of each utterance over its number of labels, in float32.
-
-    Args:
-        logits: (B, T, V).
-        frames: (B,) frames before padding.
-        labels: (sum of label lengths,) label ids, one utterance after another.
-        label_lengths: (B,).
-
-    Returns:
-        (B,) nats per label; 0 for an utterance that cannot be aligned (`prepare` refuses those).
-    """
-    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)
-    with torch.backends.cudnn.flags(enabled=False):  # its CTC takes no blank but 0 and is not deterministic
-        losses = torch.nn.functional.ctc_loss(
-            log_probs,
-            labels,
-            frames.to(logits.device),
-            label_lengths,
-            blank=VOCAB[PAD],
-            reduction="none",
-            zero_infinity=True,
-        )
-    return losses / label_lengths.clamp(min=1)
-
-
-def set_trainable(model: Wav2Vec2ForCTC, parts: Trainable, *, feature_encoder: bool) -> None:
-    """Turn gradients on for what learns at this step and off for the rest.
-
-    Autograd records nothing below the lowest part that learns, so a frozen transformer costs a forward pass only.
-    `feature_encoder` frees the convolutions too, once all that lies above them learns.
-    """
-    encoder = model.wav2vec2
-    encoder.feature_extractor.requires_grad_(feature_encoder and parts.projection)
-    encoder.feature_projection.requires_grad_(parts.projection)
-    encoder.masked_spec_embed.requires_grad_(parts.projection)
-    encoder.encoder.requires_grad_(parts.projection)  # the positional convolution and the layer norm
-    for index, layer in enumerate(encoder.encoder.layers):
-        layer.requires_grad_(index >= parts.first_layer)
-    # The last layer norm of a pre-norm transformer lies above all layers.
-    if model.config.do_stable_layer_norm:
-        encoder.encoder.layer_norm.requires_grad_(parts.first_layer < len(encoder.encoder.layers))
-    model.lm_head.requires_grad_(True)

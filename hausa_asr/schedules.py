@@ -84,3 +84,27 @@ def trainable(step: int, updates: int, layers: int, freeze_fraction: float, unfr
         raise ValueError(f"no such way to unfreeze: {unfreeze!r}, known are {', '.join(UNFREEZE)}")
     freed = 1 + math.floor((step - frozen) * layers / frozen)
     return Trainable(max(0, layers - freed), projection=freed > layers)
+
+
+def freed_at(layer: int, updates: int, layers: int, freeze_fraction: float, unfreeze: str) -> int:
+    """The first update in which a part learns, by the rule of `trainable`.
+
+    Args:
+        layer: a transformer layer, or -1 for what lies below all of them.
+        updates, layers, freeze_fraction, unfreeze: as in `trainable`.
+    """
+    frozen = round(freeze_fraction * updates)
+    if unfreeze == "all" or frozen == 0:
+        return frozen
+    return frozen + math.ceil((layers - 1 - layer) * frozen / layers)
+
+
+def rewarm_factor(step: int, freed: int, updates: int, rewarm_fraction: float) -> float:
+    """The learning rate of a part that was freed on the way, as a share of the others'.
+
+    AdamW's first steps are as large as the learning rate, whatever the gradients: harmless in the warm-up, and not at
+    the peak, where a head-only phase usually ends. So it rises linearly; 1 for what learns from the beginning.
+    """
+    if freed == 0:
+        return 1.0
+    return min(1.0, (step - freed + 1) / max(1, round(rewarm_fraction * updates)))

@@ -49,6 +49,7 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
     console.print("loading")
     from hausa_asr import checkpoint
     from hausa_asr.batching import Plan
+    from hausa_asr.data import CACHE, FEATURES
     from hausa_asr.export import export_checkpoint
     from hausa_asr.finetune import Data, finetune
     from hausa_asr.model import check_base
@@ -76,7 +77,14 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
         )
     try:
         with _Follow(console, updates, saved.step if saved else 0) as follow:
-            result = finetune(recipe, Data(train, dev), follow.report, base=settings.model.base, folder=out)
+            result = finetune(
+                recipe,
+                Data(train, dev, data.fingerprint),
+                follow.report,
+                base=settings.model.base,
+                folder=out,
+                cache=Path(settings.storage) / CACHE / FEATURES,
+            )
     except KeyboardInterrupt:
         console.print("\nStopped. The same command goes on from the last checkpoint.")
         raise
@@ -161,12 +169,12 @@ def _check_end(result: FinetuneResult, out: Path) -> None:
 def _score(folder: Path, data: Prepared, split: str) -> Scores | None:
     import torch
 
+    from hausa_asr import checkpoint
     from hausa_asr.evaluate import evaluate
-    from hausa_asr.model import load_model
 
     if split not in data.splits:
         return None
-    model, processor = load_model(folder)
+    model, processor = checkpoint.load(folder)
     if torch.cuda.is_available():
         model.to(torch.device("cuda"))  # type: ignore[arg-type]
     report = evaluate(model, processor, data.splits[split])

@@ -25,6 +25,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.export import Card, Scores, best_model, export_checkpoint
 from hausa_asr.model import load_model, new_model
 from hausa_asr.model_folder import NEEDED
+from hausa_asr.optimizer import Optimizer
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.tracking import Row, Tracker
 
@@ -59,9 +60,10 @@ def save_checkpoint(trial: Path, base: Path, seed: int = 0) -> Path:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         model.lm_head.weight.normal_(std=1.0, generator=generator)
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = Optimizer(model, FinetuneConfig(), updates=10)
     metrics = {"wer": 0.9, "cer": 0.8, "wer_folded": 0.7, "cer_folded": 0.6, "loss": 2.0}
-    return checkpoints.save(trial, 40, model, processor, optimizer, {"step": 40, "metrics": metrics}, 40)
+    saving = checkpoints.Saving(trial, 40, model, processor, optimizer, str(base))
+    return saving.finish({"step": 40, "metrics": metrics}, 40)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ def test_the_folder_holds_the_model_and_nothing_of_the_training(layer_norm: Path
     assert FinetuneConfig(**json.loads((out / "settings.json").read_text())) == FinetuneConfig(**RECIPE)
     assert [path.name for path in out.parent.iterdir()] == ["model"]
 
-    before, _ = load_model(layer_norm)
+    before, _ = checkpoints.load(layer_norm)
     after, _ = load_model(out)
     assert all(torch.equal(p, q) for p, q in zip(before.parameters(), after.parameters(), strict=True))
 
@@ -219,7 +221,7 @@ def test_a_failed_export_leaves_what_was_there(layer_norm: Path, tmp_path: Path)
     out = export_checkpoint(layer_norm, tmp_path / "model", CARD)
     broken = tmp_path / "broken"
     shutil.copytree(layer_norm, broken)
-    (broken / "model.safetensors").unlink()
+    (broken / "weights.safetensors").unlink()
     with pytest.raises(UserError):
         export_checkpoint(broken, out, CARD, overwrite=True)
     load_model(out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ import torch.multiprocessing as mp
 from conftest import ToneSplit
 
 from hausa_asr import checkpoint
+from hausa_asr.errors import UserError
 from hausa_asr.finetune import Data, finetune
-from hausa_asr.model import load_model, new_model
+from hausa_asr.forward import ctc_logits, set_trainable
+from hausa_asr.model import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from hausa_asr.schedules import trainable
 
 RECIPE = FinetuneConfig(
     length_s=300,
@@ -81,7 +85,7 @@ def test_reports_have_every_figure_and_checkpoints_are_hugging_face_folders(
     kept = {one.step for one in checkpoint.all_checkpoints(tmp_path)}
     assert kept == {told[-1].step, int(told[-1].best["step"])}
     assert checkpoint.best(tmp_path).step == told[-1].best["step"]
-    model, processor = load_model(told[-1].best_checkpoint)
+    model, processor = checkpoint.load(told[-1].best_checkpoint)
     assert not model.training
     assert processor.tokenizer("ɗan ƙasa").input_ids == ToneSplit(1, 0)[0].labels.tolist()
 
@@ -91,7 +95,7 @@ def test_a_resumed_trial_equals_the_one_not_stopped(
     data: Data, layer_norm_base: Path, tmp_path: Path, stop: int
 ) -> None:
     # With everything that draws numbers or changes in the middle.
-    recipe = dataclasses.replace(RECIPE, dropout=0.1, layerdrop=0.2, freeze_transformer_fraction=0.3,
+    recipe = dataclasses.replace(RECIPE, hidden_dropout=0.1, layerdrop=0.2, freeze_transformer_fraction=0.3,
                                  unfreeze="top_down", freeze_feature_encoder=False)  # fmt: skip
     _, whole = run(recipe, data, layer_norm_base, tmp_path / "whole")
     end, first = run(recipe, data, layer_norm_base, tmp_path / "parts", {stop: Answer.PAUSE})
@@ -105,7 +109,7 @@ def test_a_crash_in_mid_write_leaves_the_checkpoint_before(data: Data, layer_nor
     run(RECIPE, data, layer_norm_base, tmp_path, {10: Answer.STOP})
     torn = tmp_path / ".step-000015.partial"
     torn.mkdir()
-    (torn / "model.safetensors").write_bytes(b"half")
+    (torn / "weights.safetensors").write_bytes(b"half")
     (tmp_path / "step-000020").mkdir()  # a folder without its progress.json is no checkpoint
     assert checkpoint.latest(tmp_path).step == 10
     end, told = run(RECIPE, data, layer_norm_base, tmp_path)
@@ -133,7 +137,7 @@ def test_frozen_parts_stay_as_they_were(data: Data, layer_norm_base: Path, tmp_p
     recipe = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.9, freeze_feature_encoder=False)
     _, told = run(recipe, data, layer_norm_base, tmp_path, {10: Answer.STOP})
     before, _ = new_model(str(layer_norm_base), seed=recipe.seed)
-    after, _ = load_model(told[-1].checkpoint)
+    after, _ = checkpoint.load(told[-1].checkpoint)
     changed = {n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if not a.equal(b)}
     assert changed == {"lm_head.weight", "lm_head.bias"}
 
@@ -141,7 +145,7 @@ def test_frozen_parts_stay_as_they_were(data: Data, layer_norm_base: Path, tmp_p
 def test_freezing_the_convolutions_leaves_only_them(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     _, told = run(RECIPE, data, layer_norm_base, tmp_path, {5: Answer.STOP})
     before, _ = new_model(str(layer_norm_base), seed=RECIPE.seed)
-    after, _ = load_model(told[-1].checkpoint)
+    after, _ = checkpoint.load(told[-1].checkpoint)
     same = {n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if a.equal(b)}
     assert same
     assert all("feature_extractor" in name for name in same)
@@ -153,17 +157,88 @@ def test_top_down_unfreezing_reaches_the_top_layer_first(data: Data, layer_norm_
     stop = round(0.2 * updates) + 1
     _, told = run(recipe, data, layer_norm_base, tmp_path / "run", {stop: Answer.STOP})
     before, _ = new_model(str(layer_norm_base), seed=recipe.seed)
-    after, _ = load_model(told[-1].checkpoint)
+    after, _ = checkpoint.load(told[-1].checkpoint)
     changed = {n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if not a.equal(b)}
     assert any("encoder.layers.2." in name for name in changed)
     assert not any("layers.0." in name or "layers.1." in name or "feature_projection" in name for name in changed)
+
+
+def test_a_frozen_transformer_costs_no_backward_pass(layer_norm_base: Path) -> None:
+    model, _ = new_model(str(layer_norm_base), seed=0)
+    model.train()
+    features, frames = torch.randn(2, 40, 16), torch.tensor([40, 40])
+    kept = {}
+    for fraction in (0.0, 0.5):
+        set_trainable(model, trainable(0, 100, 3, fraction, "all"), feature_encoder=False)
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
+            ctc_logits(model, features, frames)
+        kept[fraction] = sum(saved)
+    assert kept[0.5] < kept[0.0] / 10
+
+
+def test_gradient_checkpointing_gives_the_same_losses_with_less_kept(
+    data: Data, layer_norm_base: Path, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(RECIPE, layerdrop=0.2, hidden_dropout=0.1)
+    _, plain = run(recipe, data, layer_norm_base, tmp_path / "plain", {10: Answer.STOP})
+    with_it = dataclasses.replace(recipe, gradient_checkpointing=True)
+    _, again = run(with_it, data, layer_norm_base, tmp_path / "again", {10: Answer.STOP})
+    for one, other in zip(losses(again), losses(plain), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for a CPU")
+def test_compiled_it_learns_the_same(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    _, plain = run(RECIPE, data, layer_norm_base, tmp_path / "plain", {5: Answer.STOP})
+    compiled = dataclasses.replace(RECIPE, compile="on")
+    _, quick = run(compiled, data, layer_norm_base, tmp_path / "quick", {5: Answer.STOP})
+    for one, other in zip(losses(quick), losses(plain), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+    model, _ = checkpoint.load(quick[-1].checkpoint)
+    assert not any("_orig_mod" in name for name in model.state_dict())
+
+
+def test_with_adapters_only_they_and_the_head_learn(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, adapter_dim=8, freeze_feature_encoder=False)
+    _, told = run(recipe, data, layer_norm_base, tmp_path)
+    before, _ = new_model(str(layer_norm_base), seed=recipe.seed, adapter_dim=8)
+    after, _ = checkpoint.load(told[-1].checkpoint)
+    changed = {n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if not a.equal(b)}
+    assert changed
+    assert all("adapter_layer" in name or name.startswith("lm_head") for name in changed)
+    assert told[-1].metrics["loss"] < told[0].metrics["loss"]
+    frozen = json.loads((Path(told[-1].checkpoint) / "base.json").read_text())["frozen"]
+    assert "wav2vec2.encoder.layers.0.attention.q_proj.weight" in frozen
+
+
+def test_adapters_where_there_is_no_place_for_them_are_refused(
+    data: Data, group_norm_base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="take no adapters"):
+        run(dataclasses.replace(RECIPE, adapter_dim=8), data, group_norm_base, tmp_path)
+
+
+def test_some_bad_updates_are_skipped_and_counted_and_the_trial_goes_on(
+    data: Data, layer_norm_base: Path, tmp_path: Path
+) -> None:
+    class OneBad(ToneSplit):
+        def __getitem__(self, index: int):
+            example = super().__getitem__(index)
+            return example._replace(samples=example.samples * float("nan")) if index == 3 else example
+
+    end, told = run(RECIPE, Data(OneBad(24, 0), data.dev), layer_norm_base, tmp_path)
+    assert end == "finished"
+    epochs = told[-1].metrics["epoch"]
+    assert epochs - 1 <= sum(p.metrics["nonfinite_steps"] for p in told) <= epochs + 1
+    assert told[-1].metrics["loss"] < told[0].metrics["loss"]
 
 
 def test_group_norm_checkpoints_train_too(data: Data, group_norm_base: Path, tmp_path: Path) -> None:
     end, told = run(dataclasses.replace(RECIPE, length_s=600), data, group_norm_base, tmp_path)
     assert end == "finished"
     assert told[-1].metrics["loss"] < told[0].metrics["loss"]
-    _, processor = load_model(told[-1].checkpoint)
+    _, processor = checkpoint.load(told[-1].checkpoint)
     assert processor.feature_extractor.return_attention_mask is False
 
 

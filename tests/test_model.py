@@ -11,16 +11,20 @@ import torch
 from conftest import ToneSplit
 from transformers import BertConfig, Wav2Vec2ForCTC, Wav2Vec2Model
 
-from hausa_asr.batching import collate
 from hausa_asr.errors import UserError
 from hausa_asr.evaluate import evaluate, transcribe
-from hausa_asr.model import ctc_logits, ctc_losses, encode_audio, frame_lengths, load_model, new_model
+from hausa_asr.forward import ctc_logits, ctc_losses, encode_audio, frame_lengths
+from hausa_asr.loading import collate
+from hausa_asr.model import load_model, new_model
 from hausa_asr.text import UNK, VOCAB, encode, normalise
 
 
 def logits_of(model: Wav2Vec2ForCTC, batch) -> tuple[torch.Tensor, torch.Tensor]:
-    frames = frame_lengths(model, batch.n_samples)
-    return ctc_logits(model, encode_audio(model, batch.samples, frozen=True), frames), frames
+    return ctc_logits(model, encode_audio(model, batch.samples, frozen=True), batch.frames), batch.frames
+
+
+def collated(model: Wav2Vec2ForCTC, examples: list, do_normalize: bool):
+    return collate(examples, do_normalize, lambda n_samples: frame_lengths(model, n_samples))
 
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
@@ -64,7 +68,7 @@ def test_our_tokenizer_is_the_processors(layer_norm_base: Path) -> None:
 
 def test_unknown_is_never_read_out(layer_norm_base: Path) -> None:
     model, _ = new_model(str(layer_norm_base), seed=1)
-    batch = collate([ToneSplit(1, 0)[0]], True)
+    batch = collated(model, [ToneSplit(1, 0)[0]], True)
     assert logits_of(model.eval(), batch)[0].argmin(-1).unique().tolist() == [VOCAB[UNK]]
 
 
@@ -74,9 +78,10 @@ def test_our_forward_pass_is_transformers_own(norm: str, request: pytest.Fixture
     model, _ = new_model(str(request.getfixturevalue(f"{norm}_norm_base")), seed=1)
     model.eval()
     examples = [ToneSplit(3, 0)[i] for i in range(3)]
-    batch = collate(examples, True)
+    batch = collated(model, examples, True)
     ours, frames = logits_of(model, batch)
-    mask = (torch.arange(batch.samples.shape[1]) < batch.n_samples[:, None]).long() if norm == "layer" else None
+    n_samples = torch.tensor([len(example.samples) for example in examples])
+    mask = (torch.arange(batch.samples.shape[1]) < n_samples[:, None]).long() if norm == "layer" else None
     labels = torch.full((3, int(batch.label_lengths.max())), -100)
     for row, example in zip(labels, examples, strict=True):
         row[: len(example.labels)] = torch.from_numpy(example.labels)
@@ -93,9 +98,9 @@ def test_padding_changes_nothing_for_a_layer_norm_checkpoint(layer_norm_base: Pa
     model, _ = new_model(str(layer_norm_base), seed=1)
     model.eval()
     examples = [ToneSplit(4, 0)[i] for i in range(4)]
-    together, frames = logits_of(model, collate(examples, True))
+    together, frames = logits_of(model, collated(model, examples, True))
     for index, example in enumerate(examples):
-        alone, _ = logits_of(model, collate([example], True))
+        alone, _ = logits_of(model, collated(model, [example], True))
         torch.testing.assert_close(alone[0], together[index, : frames[index]], atol=1e-4, rtol=1e-4)
 
 
@@ -118,7 +123,7 @@ def test_saved_and_loaded_it_is_the_same_model(layer_norm_base: Path, tmp_path: 
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     loaded, again = load_model(tmp_path)
-    batch = collate([ToneSplit(1, 0)[0]], again.feature_extractor.do_normalize)
+    batch = collated(model, [ToneSplit(1, 0)[0]], again.feature_extractor.do_normalize)
     assert logits_of(model.eval(), batch)[0].equal(logits_of(loaded, batch)[0])
 
 

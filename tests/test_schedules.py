@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hausa_asr.schedules import SCHEDULES, Trainable, lr_factor, trainable
+from hausa_asr.schedules import SCHEDULES, UNFREEZE, Trainable, freed_at, lr_factor, rewarm_factor, trainable
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -57,3 +57,24 @@ def test_unknown_names_are_refused() -> None:
         lr_factor("sinus", 50, 100, 0.1)
     with pytest.raises(ValueError, match="sideways"):
         trainable(50, 100, 3, 0.1, "sideways")
+
+
+@pytest.mark.parametrize("unfreeze", UNFREEZE)
+@pytest.mark.parametrize("fraction", [0.0, 0.05, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize(("updates", "layers"), [(37, 3), (100, 12), (281, 24)])
+def test_what_is_freed_when_is_said_the_same_both_ways(
+    updates: int, layers: int, fraction: float, unfreeze: str
+) -> None:
+    for layer in range(-1, layers):
+        parts = (trainable(step, updates, layers, fraction, unfreeze) for step in range(updates))
+        learns = [part.projection if layer == -1 else layer >= part.first_layer for part in parts]
+        freed = freed_at(layer, updates, layers, fraction, unfreeze)
+        assert learns.index(True) == freed if True in learns else freed >= updates
+
+
+def test_what_was_freed_warms_up_by_itself_and_what_always_learnt_does_not() -> None:
+    assert [rewarm_factor(step, 100, 200, 0.02) for step in (100, 101, 102, 103, 104, 150)] == [
+        0.25, 0.5, 0.75, 1.0, 1.0, 1.0,
+    ]  # fmt: skip
+    assert rewarm_factor(0, 0, 200, 0.5) == 1.0
+    assert rewarm_factor(100, 100, 200, 0.0) == 1.0

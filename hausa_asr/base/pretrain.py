@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
+from hausa_asr import checkpoint
 from hausa_asr.corpora import pseudo
 from hausa_asr.finetune import Data, finetune
-from hausa_asr.model import load_model, quiet
+from hausa_asr.model import quiet
 from hausa_asr.prepare import PrepareSettings, prepare
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 
@@ -84,7 +85,7 @@ def main() -> None:
             base=str(start),
             folder=work / "trial",
         )
-        model, processor = load_model(result.progress.checkpoint)
+        model, processor = checkpoint.load(result.progress.checkpoint)
         encoder = model.wav2vec2
         encoder.config = Wav2Vec2Config(**CONFIG.to_dict())  # without what belongs to the head
         with quiet():

@@ -19,12 +19,13 @@ CLUSTER = (ROOT / "cluster/README.md").read_text(encoding="utf-8")
 
 def test_every_room_is_on_the_map() -> None:
     the_map = README[README.index("## The map") : README.index("## Licence")]
-    for package in ("hausa_asr", "sweeps"):
+    rooms = ("hausa_asr", "sweeps", "benchmarks")
+    for package in rooms:
         for path in (ROOT / package).rglob("*.py"):
             name = path.name if path.parent.name != "base" else "pretrain.py"
             assert path.name == "__init__.py" or f"`{name}`" in the_map, f"{path} is not on the README's map"
     for name in re.findall(r"`(\w+\.(?:py|yaml))`", the_map):
-        assert list(ROOT.glob(f"hausa_asr/**/{name}")) or list(ROOT.glob(f"sweeps/**/{name}")), f"{name} is gone"
+        assert any(list(ROOT.glob(f"{room}/**/{name}")) for room in rooms), f"{name} is gone"
 
 
 def test_links_and_pictures_are_there() -> None:

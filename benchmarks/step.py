@@ -1,0 +1,432 @@
+"""The training step: ours against the Hugging Face Trainer, in real (unpadded) seconds of audio per second.
+
+    python benchmarks/step.py [--model demo|base|xlsr-300m] [--json FILE]
+
+Method. All rows train the same model on the same made-up utterances (lengths as in Common Voice Hausa) with the same
+seconds of audio per update, frozen convolutions, the same masks' settings and the same precision (bfloat16 autocast on
+a GPU, float32 on a CPU). Each row has a process of its own; its first updates are not counted; its speed is the audio
+of the counted updates, without padding, over their wall-clock time, everything included that a step needs: reading,
+collating, forward, backward, clipping, optimizer. Rows are run in turn, `--rounds` times, and the median counts.
+
+The peer is the Trainer as `transformers`' CTC example uses it: random batches of a fixed number of clips, padded to
+their longest. Where `accelerate` is not installed the Trainer refuses to start, and its loop is spelled out instead
+(same sampler, collator, forward pass, AdamW, clipping); `--peer loop` does that anyway, so that both can be compared.
+
+The rows below it tell where the speed comes from. `Trainer, by length` groups clips of like length;
+`ours, its batches` is our step on the Trainer's random batches, without buckets and without the feature cache;
+`ours` is as shipped. The second table takes one thing at a time away from that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import bench
+import numpy as np
+import torch
+
+from hausa_asr.batching import PAD_UNIT, Plan
+from hausa_asr.manifest import SAMPLE_RATE
+from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.text import PAD, VOCAB
+from hausa_asr.training import Data, start, update
+
+GFLOP_PER_AUDIO_S = {"xlsr-300m": 105.4, "base": 34.6}
+"""Forward and backward with frozen convolutions, counted with torch's FlopCounterMode on 10 s clips."""
+TRICKS = {
+    "ours": {},
+    "without the feature cache": {"cache": False},
+    "without buckets": {"buckets": False},
+    "with each batch padded to its longest": {"edges": False},
+    "without torch.compile": {"compile": "off"},
+    "with torch.compile": {"compile": "on"},
+}
+
+
+def recipe(task: dict[str, Any]) -> FinetuneConfig:
+    """The recipe of every row; `length_s` is more than is ever trained."""
+    return FinetuneConfig(
+        length_s=task["batch_s"] * 10_000,
+        batch_s=task["batch_s"],
+        micro_batch_s=task["micro_batch_s"],
+        mask_time_prob=0.3,
+        mask_feature_prob=0.1,
+        mask_feature_length=16 if task["model"] == "demo" else 64,
+        activation_dropout=0.1,
+        schedule="linear",
+        lr_peak=1e-4,
+        compile=task.get("compile", "auto"),
+    )
+
+
+class ItsBatches(Plan):
+    """The Trainer's batches: so many clips at random; padded to the longest, or to one of a few lengths."""
+
+    def __init__(self, n_samples: np.ndarray, clips: int, length_s: float, seed: int, edges: bool) -> None:
+        self._clips, self._fixed = clips, edges
+        super().__init__(n_samples, clips * bench.MEAN_S, length_s, seed)
+        if not edges:
+            self.edges = _all_lengths(n_samples)
+
+    def _make_epoch(self, epoch: int) -> list[np.ndarray]:
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._n_samples))
+        return [order[i : i + self._clips] for i in range(0, len(order) - self._clips + 1, self._clips)]
+
+
+def _all_lengths(n_samples: np.ndarray) -> np.ndarray:
+    return np.unique(-(-n_samples // (PAD_UNIT * 40)) * (PAD_UNIT * 40))
+
+
+def ours(task: dict[str, Any], device: torch.device, base: str, work: Path) -> dict[str, float]:
+    """Our step, as shipped or with something taken away."""
+    config = recipe(task)
+    split = bench.MadeUpSplit(task["utterances"])
+    if not task.get("cache", True):
+        config = replace(config, feature_cache="off")
+    dev = bench.MadeUpSplit(8, seed=1)
+    run = start(config, Data(split, dev, "made-up"), base, work / "trial", device, None, work / "cache")
+    n_samples = np.asarray(split.n_samples)
+    if not task.get("buckets", True):
+        run.plan = ItsBatches(n_samples, task["clips"], config.length_s, 0, edges=task.get("edges", True))
+    elif not task.get("edges", True):
+        run.plan.edges = _all_lengths(n_samples)
+    run.loader._plan = run.plan
+    found = timed(task, device, lambda: update(run), lambda: run.plan.seen_s[run.step])
+    return {**found, "padded_lengths": len(run.plan.edges)}
+
+
+def timed(
+    task: dict[str, Any], device: torch.device, update: Callable[[], None], seen: Callable[[], float]
+) -> dict[str, float]:
+    """Seconds of audio per second over the counted updates."""
+    for _ in range(task["warm_up"]):
+        update()
+    _wait(device)
+    started, before = time.monotonic(), seen()
+    for _ in range(task["updates"]):
+        update()
+    _wait(device)
+    wall_s, audio_s = time.monotonic() - started, seen() - before
+    return {
+        "audio_s_per_s": audio_s / wall_s,
+        "audio_s": audio_s,
+        "wall_s": wall_s,
+        "peak_gib": bench.peak_gib(device),
+    }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# The peer.
+
+
+class ItsDataset(torch.utils.data.Dataset):
+    """What the example's `prepare_dataset` leaves: normalised input values and labels."""
+
+    def __init__(self, split: bench.MadeUpSplit) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._split[index]
+        audio = (example.samples - example.samples.mean()) / np.sqrt(example.samples.var() + 1e-7)
+        return {"input_values": audio, "labels": example.labels}
+
+
+class ItsCollator:
+    """`DataCollatorCTCWithPadding` of the example: pad to the longest, labels with -100. Counts the audio."""
+
+    def __init__(self, attention_mask: bool) -> None:
+        self.audio_s: list[float] = []
+        self._attention_mask = attention_mask
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        self.audio_s.append(sum(len(row["input_values"]) for row in rows) / SAMPLE_RATE)
+        size, letters = max(len(row["input_values"]) for row in rows), max(len(row["labels"]) for row in rows)
+        values, labels = torch.zeros(len(rows), size), torch.full((len(rows), letters), -100)
+        mask = torch.zeros(len(rows), size, dtype=torch.long)
+        for i, row in enumerate(rows):
+            values[i, : len(row["input_values"])] = torch.from_numpy(row["input_values"])
+            labels[i, : len(row["labels"])] = torch.from_numpy(row["labels"])
+            mask[i, : len(row["input_values"])] = 1
+        batch = {"input_values": values, "labels": labels}
+        return {**batch, "attention_mask": mask} if self._attention_mask else batch
+
+
+def its_model(task: dict[str, Any], base: str) -> Any:
+    """The example's model: `from_pretrained` with its masks and dropouts, convolutions frozen."""
+    from transformers import Wav2Vec2ForCTC
+
+    from hausa_asr.model import base_path, quiet
+
+    config = recipe(task)
+    with quiet():
+        model = Wav2Vec2ForCTC.from_pretrained(
+            base_path(base),
+            vocab_size=len(VOCAB),
+            pad_token_id=VOCAB[PAD],
+            ctc_loss_reduction="mean",
+            ctc_zero_infinity=True,
+            mask_time_prob=config.mask_time_prob,
+            mask_feature_prob=config.mask_feature_prob,
+            mask_feature_length=config.mask_feature_length,
+            activation_dropout=config.activation_dropout,
+            hidden_dropout=0.0,
+            attention_dropout=0.0,
+            feat_proj_dropout=0.0,
+            layerdrop=0.0,
+        )
+    model.freeze_feature_encoder()
+    return model
+
+
+def trainer(task: dict[str, Any], device: torch.device, base: str, work: Path) -> dict[str, float]:
+    """The Hugging Face Trainer, as the CTC example calls it."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    model = its_model(task, base)
+    collator = ItsCollator(model.config.feat_extract_norm == "layer")
+    stamps: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if state.global_step in (task["warm_up"], task["warm_up"] + task["updates"]):
+                _wait(device)
+                stamps.append(time.monotonic())
+
+    arguments = TrainingArguments(
+        output_dir=str(work / "trainer"),
+        per_device_train_batch_size=task["clips"],
+        max_steps=task["warm_up"] + task["updates"],
+        learning_rate=1e-4,
+        warmup_steps=10,
+        bf16=device.type == "cuda",
+        use_cpu=device.type == "cpu",
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_drop_last=True,
+    )
+
+    class ByLength(Trainer):
+        """`train_sampling_strategy="group_by_length"`, which finds lengths by itself in a `datasets` table only."""
+
+        def _get_train_sampler(self, *rest: Any) -> Any:
+            return by_length(task) if task.get("by_length") else super()._get_train_sampler(*rest)
+
+    dataset = ItsDataset(bench.MadeUpSplit(task["utterances"]))
+    ByLength(model, arguments, data_collator=collator, train_dataset=dataset, callbacks=[Clock()]).train()
+    audio_s = sum(collator.audio_s[task["warm_up"] : task["warm_up"] + task["updates"]])
+    wall_s = stamps[1] - stamps[0]
+    peak = bench.peak_gib(device)
+    return {"audio_s_per_s": audio_s / wall_s, "audio_s": audio_s, "wall_s": wall_s, "peak_gib": peak}
+
+
+def by_length(task: dict[str, Any]) -> Any:
+    """The Trainer's sampler that groups clips of like length."""
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    return LengthGroupedSampler(task["clips"], lengths=[int(n) for n in bench.lengths(task["utterances"])])
+
+
+def loop(task: dict[str, Any], device: torch.device, base: str, work: Path) -> dict[str, float]:
+    """The Trainer's loop without the Trainer."""
+    model = its_model(task, base).to(device).train()
+    collator = ItsCollator(model.config.feat_extract_norm == "layer")
+    dataset = ItsDataset(bench.MadeUpSplit(task["utterances"]))
+    sampler = by_length(task) if task.get("by_length") else None
+    loader = torch.utils.data.DataLoader(
+        dataset, task["clips"], shuffle=sampler is None, sampler=sampler, collate_fn=collator, drop_last=True,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 10))
+
+    def batches() -> Any:
+        while True:
+            yield from loader
+
+    source = batches()
+    done = 0
+
+    def update() -> None:
+        nonlocal done
+        batch = {name: value.to(device, non_blocking=True) for name, value in next(source).items()}
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        done += 1
+
+    return timed(task, device, update, lambda: sum(collator.audio_s[:done]))
+
+
+def matrix_rate(device: torch.device) -> float:
+    """TFLOP/s of large bfloat16 matrix products on this chip, the best of several sizes."""
+    best = 0.0
+    for size in (4096, 8192, 16_384):
+        one = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+        for _ in range(3):
+            one @ one
+        _wait(device)
+        started, repeats = time.monotonic(), 30
+        for _ in range(repeats):
+            one @ one
+        _wait(device)
+        best = max(best, 2 * size**3 * repeats / (time.monotonic() - started) / 1e12)
+    return best
+
+
+ROWS: dict[str, Callable[..., dict[str, float]]] = {"ours": ours, "trainer": trainer, "loop": loop}
+
+
+def main() -> None:
+    """Run all rows and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["demo", "base", "xlsr-300m"], help="demo on a CPU, else xlsr-300m")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU where there is one")
+    parser.add_argument("--clips", type=int, default=32, help="clips per update, 4.35 s each on average (32)")
+    parser.add_argument("--updates", type=int, help="updates that are counted, in each row and round")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each row is run; the median counts")
+    parser.add_argument("--threads", type=int, default=2, help="on a CPU")
+    parser.add_argument("--peer", choices=["auto", "trainer", "loop"], default="auto")
+    parser.add_argument("--no-tricks", action="store_true", help="leave out the second table")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.task:
+        run_task(json.loads(given.task))
+        return
+    kind = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = given.model or ("xlsr-300m" if kind == "cuda" else "demo")
+    peer = given.peer
+    if peer == "auto":
+        from transformers.utils import is_accelerate_available
+
+        peer = "trainer" if is_accelerate_available() else "loop"
+    updates = given.updates or (60 if kind == "cuda" else 12)
+    with tempfile.TemporaryDirectory() as folder:
+        base = bench.save_base(model, Path(folder))
+        task = {
+            "model": model,
+            "device": kind,
+            "base": base,
+            "threads": given.threads,
+            "clips": given.clips,
+            "batch_s": given.clips * bench.MEAN_S,
+            "micro_batch_s": given.clips * bench.MEAN_S * 1.2,
+            "updates": updates,
+            "warm_up": 20 if kind == "cuda" else 5,
+            "utterances": max(1000, given.clips * 20),
+        }
+        main_rows = {
+            "Trainer": {"row": peer},
+            "Trainer, by length": {"row": peer, "by_length": True},
+            "ours, its batches, no cache": {"row": "ours", "cache": False, "buckets": False, "edges": False},
+            "ours": {"row": "ours"},
+        }
+        tricks = {}
+        if not given.no_tricks:
+            skip = {"ours", "with torch.compile" if kind == "cuda" else "without torch.compile"}
+            if model == "base":
+                skip.add("without the feature cache")  # there is none for a group-norm checkpoint
+            tricks = {name: {"row": "ours", **what} for name, what in TRICKS.items() if name not in skip}
+        found: dict[str, list[dict[str, float]]] = {}
+        for number in range(given.rounds):
+            for name, what in {**main_rows, **tricks}.items():
+                found.setdefault(name, []).append(bench.in_own_process(__file__, {**task, **what}, given.threads))
+                print(f"round {number + 1}: {name}: {found[name][-1]['audio_s_per_s']:.0f} audio-s/s", flush=True)
+        rate = bench.in_own_process(__file__, {**task, "row": "rate"})["tflops"] if kind == "cuda" else None
+    print(report(task, peer, found, list(main_rows), list(tricks), rate, given.json))
+
+
+def run_task(task: dict[str, Any]) -> None:
+    """One row, in its own process."""
+    device = torch.device(task["device"])
+    torch.set_num_threads(task["threads"])
+    if task["row"] == "rate":
+        print(json.dumps({"tflops": matrix_rate(device)}))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(ROWS[task["row"]](task, device, task["base"], Path(folder))))
+
+
+def report(
+    task: dict[str, Any],
+    peer: str,
+    found: dict[str, list[dict[str, float]]],
+    main_rows: list[str],
+    tricks: list[str],
+    rate: float | None,
+    json_file: Path | None,
+) -> str:
+    """Both tables as text; the figures also as JSON."""
+    middle = {name: statistics.median(one["audio_s_per_s"] for one in runs) for name, runs in found.items()}
+
+    def row(name: str, against: str) -> list[str]:
+        speeds = [one["audio_s_per_s"] for one in found[name]]
+        share = ""
+        if rate and task["model"] in GFLOP_PER_AUDIO_S:
+            share = f"{middle[name] * GFLOP_PER_AUDIO_S[task['model']] / 1e3 / rate:.1%}"
+        return [
+            name,
+            f"{middle[name]:.0f}",
+            f"{min(speeds):.0f}-{max(speeds):.0f}",
+            f"{middle[name] / middle[against]:.2f}",
+            f"{max(one['peak_gib'] for one in found[name]):.2f}",
+            share,
+        ]
+
+    headings = ["", "audio-s/s", "range", "ratio", "peak GiB", "of the matrix rate"]
+    device = torch.device(task["device"])
+    lines = [
+        f"{task['model']} on {bench.machine(device)}; {task['clips']} clips, about {task['batch_s']:.0f} s per update",
+        "peer: the Trainer" if peer == "trainer" else "peer: the Trainer's loop (accelerate is not installed)",
+        *([f"matrix rate: {rate:.0f} TFLOP/s in bfloat16"] if rate else []),
+        "",
+        bench.table(headings, [row(name, "Trainer") for name in main_rows]),
+    ]
+    if tricks:
+        lines += ["", "What each trick brings (ratio to ours as shipped):", ""]
+        lines.append(bench.table(headings, [row(name, "ours") for name in ["ours", *tricks]]))
+    ratio = middle["ours"] / middle["Trainer"]
+    gpu = task["device"] == "cuda"
+    flops = GFLOP_PER_AUDIO_S.get(task["model"])
+    bench.write(
+        json_file,
+        {
+            "cpu_ratio": None if gpu else ratio,
+            "gpu_ratio": ratio if gpu else None,
+            "gpu_share_of_peak": middle["ours"] * flops / 1e3 / rate if rate and flops else None,
+            "peer": peer,
+            "model": task["model"],
+            "clips_per_update": task["clips"],
+            "matrix_tflops": rate,
+            "audio_s_per_s": middle,
+            "peak_gib": {name: max(one["peak_gib"] for one in runs) for name, runs in found.items()},
+            "runs": found,
+        },
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
