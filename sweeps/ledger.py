@@ -32,7 +32,7 @@ class TrialRecord:
     Attributes:
         id: ours, `t000` for the baseline.
         settings: what the search chose; the rest of the recipe is the sweep's.
-        source: `baseline` or `search`.
+        source: `baseline`, `starting point NAME` or `search`.
         state: `proposed`, `running`, `finished`, `pruned` or `failed`.
         reason: why it ended so, in words.
         reports: one per evaluation, by rising step: `step`, `updates`, `seen_s`, `metrics`, `best`, `last`,

@@ -113,8 +113,8 @@ class Board:
 
 def _cells(trial: TrialRecord) -> list[str]:
     settings = " ".join(f"{name}={_short(value)}" for name, value in trial.settings.items())
-    if trial.source == "baseline":
-        settings = f"baseline: {settings}"
+    if trial.source != "search":
+        settings = f"{trial.source}: {settings}"
     if not trial.reports:
         return [trial.id, trial.state, *[""] * 7, settings]
     last = trial.reports[-1]

@@ -120,16 +120,16 @@ def _score_test(checkpoints: dict[str, str], prepared: Any, plan: Plan) -> dict[
 def _score(prepared_path: str, checkpoints: list[str], threads: int, gpu: bool) -> list[dict[str, float]]:
     import torch
 
+    from hausa_asr import checkpoint
     from hausa_asr.evaluate import evaluate
-    from hausa_asr.model import load_model
     from hausa_asr.prepare import load_prepared
 
     torch.set_num_threads(threads)
     device = torch.device("cuda" if gpu else "cpu")
     split = load_prepared(Path(prepared_path)).splits["test"]
     scores = []
-    for checkpoint in checkpoints:
-        model, processor = load_model(checkpoint)
+    for folder in checkpoints:
+        model, processor = checkpoint.load(folder)
         report = evaluate(model.to(device), processor, split)  # type: ignore[arg-type]
         scores.append({name: getattr(report, name) for name in ("wer", "cer", "wer_folded", "cer_folded")})
     return scores

@@ -13,6 +13,7 @@ from typing import Any
 from ray import tune
 
 from hausa_asr.config import SweepConfig
+from hausa_asr.data import CACHE, FEATURES
 from sweeps.callbacks import Mirror, SweepCallback
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.plan import Plan
@@ -68,6 +69,7 @@ def search(
                 "base": config.model.base,
                 "prepared": str(prepared.path),
                 "folder": str(ledger.trial_folder(trial.id)),
+                "cache": str(Path(config.storage) / CACHE / FEATURES),
             },
         }
 

@@ -25,11 +25,13 @@ DIVERGED_LOSS = 1e3
 """What a diverged trial is told as; eval losses are a few nats per label."""
 
 DIVERGED = "diverged"
+STARTING_POINT = "starting point "
+"""Before the name of a starting point, in the source of its trial."""
 CRASHED = "its workers crashed again and again; the sweep's log says how"
 
 
 class SweepSearcher(Searcher):
-    """Hands out the baseline, then what TPE proposes; after a resume first what was left unfinished.
+    """Hands out the baseline, the starting points, then what TPE proposes; after a resume first the unfinished ones.
 
     Args:
         config: the sweep's settings.
@@ -91,8 +93,9 @@ class SweepSearcher(Searcher):
 
     def _new(self, trial_id: str) -> TrialRecord:
         state = self._ledger.state
-        if not state.trials:
-            settings, source = dict(self._config.baseline), "baseline"
+        given = self._given()
+        if given is not None:
+            source, settings = given
             self._ledger.append("proposed", trial=trial_id, settings=settings, source=source)
             self._add(state.trials[trial_id])
         else:
@@ -101,6 +104,16 @@ class SweepSearcher(Searcher):
             self._asked[trial_id] = asked
             self._ledger.append("proposed", trial=trial_id, settings=settings, source=source)
         return state.trials[trial_id]
+
+    def _given(self) -> tuple[str, dict[str, Any]] | None:
+        """The next recipe that the settings name, as (source, settings), or None when all have been tried."""
+        tried = {trial.source for trial in self._ledger.state.trials.values()}
+        if "baseline" not in tried:
+            return "baseline", dict(self._config.baseline)
+        for name, settings in self._config.starting_points.items():
+            if f"{STARTING_POINT}{name}" not in tried and settings != self._config.baseline:
+                return f"{STARTING_POINT}{name}", dict(settings)
+        return None
 
     def _add(self, trial: TrialRecord) -> None:
         """Put a trial of the ledger into the study, ended or still running."""

@@ -259,11 +259,12 @@ def _run(job: dict[str, Any], number: int, prepared: Any, desk: Any, device: Any
         log.info("trial %s: %s", job["trial"], json.dumps(job["recipe"]))
         result = finetune(
             FinetuneConfig(**job["recipe"]),
-            Data(prepared.splits["train"], prepared.splits["dev"]),
+            Data(prepared.splits["train"], prepared.splits["dev"], prepared.fingerprint),
             report,
             base=job["base"],
             folder=folder,
             device=device,
+            cache=Path(job["cache"]),
         )
         log.info("%s at step %d", result.end, result.progress.step)
         return result.end

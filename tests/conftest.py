@@ -21,6 +21,18 @@ from hausa_asr.text import encode
 torch.set_num_threads(1)
 
 
+RAY = ("test_sweep.py", "test_job.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts a Ray runs one after another, in one process and from the beginning; the rest beside it."""
+    for item in items:
+        if item.path.name in RAY:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=lambda item: item.path.name not in RAY)
+
+
 def save_base(folder: Path, norm: str) -> Path:
     """A saved wav2vec 2.0 with random weights: layer norm ("large", XLS-R) or group norm ("base")."""
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model

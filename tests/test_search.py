@@ -58,8 +58,8 @@ def test_a_parent_comes_before_its_child_and_a_circle_is_refused() -> None:
     names = ordered(config.space)
     assert names.index("freeze_transformer_fraction") < names.index("unfreeze")
     circle = load(None, [
-        "space.dropout={low: 0, high: 0.1, when: {layerdrop: {above: 0}}}",
-        "space.layerdrop={low: 0, high: 0.1, when: {dropout: {above: 0}}}",
+        "space.hidden_dropout={low: 0, high: 0.1, when: {layerdrop: {above: 0}}}",
+        "space.layerdrop={low: 0, high: 0.1, when: {hidden_dropout: {above: 0}}}",
     ])  # fmt: skip
     with pytest.raises(UserError, match="depend on each other"):
         check(circle)
@@ -73,9 +73,8 @@ def test_an_empty_space_runs_the_baseline_alone_or_not_at_all() -> None:
 
 def test_settings_from_elsewhere_count_as_far_as_the_space_knows_them() -> None:
     config = load(None, CONDITIONAL)
-    values, distributions = parameters(
-        config.space, {"freeze_transformer_fraction": 0.5, "lr_peak": 3e-4, "unfreeze": "sideways", "dropout": 0.3}
-    )
+    settings = {"freeze_transformer_fraction": 0.5, "lr_peak": 3e-4, "unfreeze": "sideways", "hidden_dropout": 0.3}
+    values, distributions = parameters(config.space, settings)
     assert values == {"freeze_transformer_fraction": 0.5, "lr_peak": 3e-4}
     assert set(distributions) == set(values)
     assert parameters(config.space, {"freeze_transformer_fraction": 0.0, "lr_peak": 3e-4})[0].get("lr_peak#1") is None
@@ -152,3 +151,29 @@ def test_a_resumed_sweep_hands_out_the_unfinished_first_and_can_be_given_more_tr
     assert handed[2] != {**handed[2], **ledger.state.trials["t001"].settings}
     end(again, resumed, "t002", "finished", 0.3)
     assert sum(t.state is TrialState.COMPLETE for t in resumed._study.trials) == 2
+
+
+def test_starting_points_come_after_the_baseline_once_each_and_teach_the_sampler(tmp_path: Path) -> None:
+    config = load(None, [*CONDITIONAL, "starting_points=published", "search.trials=9"], environment={})
+    ledger = Ledger(tmp_path)
+    searcher = searcher_of(config, ledger)
+    for number in range(4):
+        assert searcher.suggest(f"tune{number}") != Searcher.FINISHED
+    sources = [trial.source for trial in ledger.state.trials.values()]
+    # `seed` is the baseline itself and is not run twice.
+    assert sources == ["baseline", *(f"starting point {name}" for name in ("mofe-b", "robust-event", "fairseq-xlsr"))]
+    fairseq = ledger.state.trials["t003"]
+    assert config.recipe(fairseq.settings).batch_s == 1600
+    for trial in list(ledger.state.trials):
+        end(ledger, searcher, trial, "finished", 0.5)
+    again = searcher_of(config, Ledger(tmp_path))
+    assert again._study.trials[3].params["lr_peak"] == pytest.approx(3e-4)
+    for number in range(3):
+        again.suggest(f"other{number}")
+    sources = [trial.source for trial in again._ledger.state.trials.values()]
+    assert sources[4:] == ["starting point omnilingual", "starting point tuned-xlsr53", "search"]
+
+
+def test_a_wrong_starting_point_is_named() -> None:
+    with pytest.raises(UserError, match=r"starting_points.mine.lr_peek: no such setting; did you mean lr_peak"):
+        load(None, ["starting_points.mine={lr_peek: 1e-4}"], environment={})

@@ -25,7 +25,7 @@ ONE_SLOT = ("--set", "cluster.local_cpus=1")  # starts in half the time
 pytestmark = pytest.mark.timeout(600)  # longer than what its own waits add up to
 RUN = [sys.executable, str(ROOT / "sweeps/run.py")]
 SETTINGS = """
-data: {{corpus: folder, path: {audio}}}
+data: {{corpus: folder, path: {audio}, allow_overlap: [sentence]}}
 model: {{base: {base}}}
 storage: {folder}/runs
 mlflow: {{uri: "sqlite:///{folder}/mlflow.db"}}
@@ -342,7 +342,7 @@ def test_audio_that_cannot_be_used_costs_only_itself(settings: Path, audio: Path
     (broken / "train-4.wav").unlink()
     done = subprocess.run(
         [str(Path(sys.executable).with_name("hausa-asr")), "prepare", "--corpus", "folder", "--path", str(broken),
-         "--out", str(tmp_path / "prepared"), "--json"],
+         "--allow-overlap", "sentence", "--out", str(tmp_path / "prepared"), "--json"],
         capture_output=True, text=True, env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
