@@ -115,7 +115,10 @@ def load(source: Source, max_s: float | None = None) -> Clip:
         except Exception as second:
             if isinstance(first, _LostError):
                 raise AudioRefused("cut off", f"or damaged: {_line(first)}") from second
-            raise AudioRefused("unreadable", f"{_line(first)}; {_line(second)}") from second
+            detail = f"{_line(first)}; {_line(second)}"
+            if not isinstance(source, bytes):
+                detail = detail.replace(f"'{source}'", "it")  # whoever reads it knows the file's name
+            raise AudioRefused("unreadable", detail) from second
     if channels.size == 0:
         raise AudioRefused("empty", "no samples")
     peak = _peak(channels)
@@ -271,4 +274,4 @@ def _mono(channels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]

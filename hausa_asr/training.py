@@ -99,7 +99,11 @@ def start(
     saved: checkpoint.Checkpoint | None,
     cache: Path | None,
 ) -> Run:
-    """A run at its beginning, or where its newest checkpoint left it."""
+    """A run at its beginning, or where its newest checkpoint, `saved`, left it; the rest is as in `finetune`.
+
+    Raises:
+        UserError: the base checkpoint cannot be used, or the ranks see different checkpoints.
+    """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     _set_up(device)
     _check_agreed(saved.step if saved else 0, folder, world)

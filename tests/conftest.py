@@ -21,16 +21,14 @@ from hausa_asr.text import encode
 torch.set_num_threads(1)
 
 
-RAY = ("test_sweep.py", "test_job.py")
-
-
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts a Ray runs one after another, in one process and from the beginning; the rest beside it."""
+    """Whole sweeps run one after another in one process, from the beginning; all else beside them, jobs last."""
+    order = {"test_sweep.py": 0, "test_job.py": 2}
     for item in items:
-        if item.path.name in RAY:
-            item.add_marker(pytest.mark.xdist_group("ray"))
-    items.sort(key=lambda item: item.path.name not in RAY)
+        if item.path.name in order:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: order.get(item.path.name, 1))
 
 
 def save_base(folder: Path, norm: str) -> Path:

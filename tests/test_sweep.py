@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from sweeps.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
+WILD = "starting point wild"
 ONE_SLOT = ("--set", "cluster.local_cpus=1")  # starts in half the time
 pytestmark = pytest.mark.timeout(600)  # longer than what its own waits add up to
 RUN = [sys.executable, str(ROOT / "sweeps/run.py")]
@@ -160,11 +161,12 @@ def check_whole(folder: Path, name: str, trials: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_base: Path) -> tuple[Path, str]:
-    """One sweep, run once, that several tests look at."""
+    """One sweep, run once, that several tests look at. Its starting point is one that must diverge."""
     folder = tmp_path_factory.mktemp("finished")
     path = folder / "tiny.yaml"
     path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=folder))
-    process = start("--config", path, "--set", "name=one")
+    wild = "starting_points={wild: {lr_peak: 1.0e+30, max_grad_norm: 0}}"
+    process = start("--config", path, "--set", "name=one", "--set", wild, "--set", "search.trials=4")
     output = finish(process)
     assert gone(process.pid) == []
     return folder, output
@@ -172,7 +174,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_b
 
 def test_a_sweep_ends_whole_and_says_what_it_found(finished: tuple[Path, str]) -> None:
     folder, output = finished
-    result = check_whole(folder, "one", 3)
+    result = check_whole(folder, "one", 4)
     assert f"best      {result['best']['id']}" in output
     assert "mlflow ui --backend-store-uri" in output
     assert "raylet" not in output, "no wall of other processes' words"
@@ -188,6 +190,8 @@ def test_every_trial_is_in_mlflow_with_all_that_a_person_compares(finished: tupl
     runs = Runs(finished[0])
     for run in runs.children:
         assert {"lr_peak", "mask_time_prob", "schedule", "batch_s"} <= set(run.data.params)
+        if run.data.tags["source"] == WILD:
+            continue
         for metric in ("wer", "cer", "loss", "lr", "grad_norm", "samples_per_s", "audio_s_per_s", "eval_runtime_s"):
             assert runs.steps(run, metric)[0] == 5, metric
         assert Path(run.data.tags["checkpoint_uri"].removeprefix("file://")).is_dir()
@@ -291,14 +295,12 @@ def workers_of(session: int) -> Iterator[int]:
                 continue
 
 
-def test_diverging_settings_end_at_once_and_the_sweep_goes_on(settings: Path) -> None:
-    folder = settings.parent
-    wild = ("--set", "space.lr_peak={choices: [1.0e+30]}", "--set", "finetune.max_grad_norm=0")
-    finish(start("--config", settings, "--set", "name=wild", "--set", "search.trials=2", *wild, *ONE_SLOT))
-    result = check_whole(folder, "wild", 2)
-    wild = result["trials"][1]
-    assert (wild["state"], wild["reason"]) == ("failed", "diverged")
-    assert wild["steps"] <= 10
+def test_diverging_settings_end_at_once_and_the_sweep_goes_on(finished: tuple[Path, str]) -> None:
+    trials = json.loads((finished[0] / "runs/one/result.json").read_text())["trials"]
+    assert [trial["source"] for trial in trials] == ["baseline", WILD, "search", "search"]
+    assert (trials[1]["state"], trials[1]["reason"]) == ("failed", "diverged")
+    assert trials[1]["steps"] <= 10
+    assert {trial["state"] for trial in trials[2:]} <= {"finished", "pruned"}
 
 
 @pytest.mark.parametrize(
