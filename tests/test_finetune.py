@@ -189,7 +189,10 @@ def test_gradient_checkpointing_gives_the_same_losses_with_less_kept(
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for a CPU")
-def test_compiled_it_learns_the_same(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+def test_compiled_it_learns_the_same(
+    data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     _, plain = run(RECIPE, data, layer_norm_base, tmp_path / "plain", {5: Answer.STOP})
     compiled = dataclasses.replace(RECIPE, compile="on")
     _, quick = run(compiled, data, layer_norm_base, tmp_path / "quick", {5: Answer.STOP})
