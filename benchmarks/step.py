@@ -423,7 +423,7 @@ def report(
     device = torch.device(task["device"])
     lines = [
         f"{task['model']} on {bench.machine(device)}; {task['clips']} clips, about {task['batch_s']:.0f} s per update",
-        "peer: the Trainer" if peer == "trainer" else "peer: the Trainer's loop (accelerate is not installed)",
+        "peer: the Trainer" if peer == "trainer" else "peer: the Trainer's loop, spelled out",
         *([f"matrix rate: {rate:.0f} TFLOP/s in bfloat16"] if rate else []),
         "",
         bench.table(headings, [row(name, "Trainer") for name in main_rows]),

@@ -357,6 +357,12 @@ def _summary(prepared: Prepared) -> str:
     for split, about in report["splits"].items():
         speakers = f", {about['speakers']} speakers" if about["speakers"] else ""
         lines.append(f"  {split:<6} {about['utterances']:>8,} utterances  {_length(about['hours']):>10}{speakers}")
+    corpora = report.get("corpora", {})
+    if len(corpora) > 1:
+        lines += [
+            f"  {name:<14} {_length(about['hours']):>10}, {about['share']:.0%} of all"
+            for name, about in corpora.items()
+        ]
     if report["refused"]:
         lines.append(f"{counts['refused']:,} refused:")
         lines += [
