@@ -188,11 +188,6 @@ def load(folder: str | Path, base: str | None = None) -> tuple[Wav2Vec2ForCTC, W
     return model.eval(), processor
 
 
-def is_checkpoint(folder: str | Path) -> bool:
-    """Whether a folder is a trial's checkpoint, and not an exported model."""
-    return (Path(folder) / _BASE).is_file()
-
-
 def _digest(weights: dict[str, torch.Tensor]) -> str:
     """A name for weights by their values; the order of their names does not matter."""
     digest = hashlib.blake2b(digest_size=16)

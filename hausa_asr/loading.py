@@ -140,7 +140,7 @@ class Loader:
         self._split, self._plan = split, plan
         self._masking, self._augmentation = masking, augmentation
         self._do_normalize, self._frames_of, self._hidden = do_normalize, frames_of, hidden
-        self._edges = plan.edges if few_lengths else None
+        self._few_lengths = few_lengths
         self._micro_batch_s, self._rank, self._world = micro_batch_s, rank, world
         self._device = device
         self._pool = ThreadPoolExecutor(2, "loader") if device.type == "cuda" else None
@@ -168,7 +168,7 @@ class Loader:
         return [self._batch([self._augmentation(self._split[index], epoch) for index in part], epoch) for part in parts]
 
     def _batch(self, examples: list[Example], epoch: int) -> Batch:
-        batch = collate(examples, self._do_normalize, self._frames_of, self._edges)
+        batch = collate(examples, self._do_normalize, self._frames_of, self._plan.edges if self._few_lengths else None)
         size = self._size(batch)
         if self._masking.on:
             time, feature = self._masking.batch(batch.ids, epoch, batch.frames.tolist(), self._hidden, size)

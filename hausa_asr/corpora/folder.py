@@ -85,7 +85,7 @@ def utterances(
                 text=row.get(text_column, ""),
                 split=_SPLIT_NAMES.get(split.lower(), split),
                 speaker=row.get(speaker_column, "").strip(),
-                duration_s=_seconds(row.get(duration_column, "")),
+                duration_s=seconds(row.get(duration_column, "")),
                 corpus=_name(folder),
             )
 
@@ -241,9 +241,10 @@ def _audio(name: str, beside: str, folder: str) -> str:
     return str(Path(beside, name))
 
 
-def _seconds(duration: str) -> float | None:
+def seconds(duration: str) -> float | None:
+    """A stated duration as a number above 0, or None where it is none."""
     try:
-        seconds = float(duration)
+        found = float(duration)
     except ValueError:
         return None
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
+    return found if math.isfinite(found) and found > 0 else None

@@ -7,7 +7,6 @@ row in the Arrow file that `datasets` keeps in its cache (`sources.py`). Code fr
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hausa_asr import sources
+from hausa_asr.corpora.folder import seconds
 from hausa_asr.errors import UserError
 from hausa_asr.manifest import SPLITS, Utterance
 
@@ -93,7 +93,7 @@ def utterances(
                         text=texts[index],
                         split=split,
                         speaker=speakers[index].strip(),
-                        duration_s=_seconds(durations[index]),
+                        duration_s=seconds(durations[index]),
                         corpus=name,
                     )
                     row += 1
@@ -235,11 +235,3 @@ def _texts(table: pa.Table, column: str) -> list[str]:
     if column not in table.column_names:
         return [""] * len(table)
     return ["" if value is None else str(value) for value in table.column(column).to_pylist()]
-
-
-def _seconds(duration: str) -> float | None:
-    try:
-        seconds = float(duration)
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
