@@ -32,10 +32,10 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2Processor
 from hausa_asr.errors import UserError
 from hausa_asr.model import base_path, is_new, quiet
 from hausa_asr.optimizer import Optimizer
-from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, step_folder
+from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING, step_folder
 
 WEIGHTS = "weights.safetensors"
-_PROGRESS, _TRAINING, _BASE = "progress.json", "training.pt", CHECKPOINT
+_PROGRESS, _TRAINING, _BASE = "progress.json", TRAINING, CHECKPOINT
 
 
 @dataclass(frozen=True)

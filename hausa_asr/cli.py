@@ -230,9 +230,10 @@ def best_model(
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
-    """Export the trial with the lowest dev WER in MLflow.
+    """Export the best model that MLflow knows.
 
-    Writes a folder with weights, processor and a model card. Looks in sqlite:///mlflow.db unless --uri, the settings
+    It is the one that a sweep's finalists named, or the lowest dev WER where no finalists ran; it says which. Writes a
+    folder with weights, processor and a model card. Looks in sqlite:///mlflow.db unless --uri, the settings
     or MLFLOW_TRACKING_URI say otherwise. The winner of a finished sweep is taken from MLflow itself, any other trial
     from its checkpoint in the sweep's storage.
 
@@ -251,6 +252,10 @@ def best_model(
         return
     whence = "the sweep's artifact in MLflow" if found.source == "artifact" else "its checkpoint in the sweep's storage"
     print(f"trial  {found.trial} of sweep {found.sweep}, from {whence}")
+    if found.seeds:
+        print(f"chosen by its finalists; WER and CER are means over {found.seeds} fresh seed{'s' * (found.seeds > 1)}")
+    else:
+        print("chosen by the lowest dev WER; no finalists ran")
     print(f"dev    {_rates(found.wer, found.cer)}")
     print(f"test   {_rates(found.test_wer, found.test_cer)}" if found.test_wer is not None else "test   not scored")
     print(f"model  {found.out}")

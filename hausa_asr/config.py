@@ -59,17 +59,49 @@ class ModelSettings(Strict):
 class SearchSettings(Strict):
     """How many trials, the baseline among them, and how they are chosen."""
 
-    trials: int = Field(12, ge=1)
+    trials: int = Field(12, ge=1, description="how many settings are tried; a budget may end the search before")
     seed: int = Field(0, ge=0)
     random_trials: int = Field(5, ge=0, description="drawn at random before the sampler models anything")
+    warm_start: list[str] = Field(
+        [], description="earlier sweeps of the storage, or `mlflow:EXPERIMENT`, whose trials the sampler learns from"
+    )
 
 
 class PruningSettings(Strict):
-    """Asynchronous successive halving on the eval loss, on rungs in seconds of audio trained on."""
+    """Asynchronous successive halving with promotion, on rungs in seconds of audio trained on."""
 
     rule: Literal["asha", "none"] = "asha"
+    rank_by: Literal["auto", "loss", "wer"] = Field(
+        "auto", description="eval loss, WER, or at each rung loss until most of its trials have left the CTC plateau"
+    )
     reduction: int = Field(3, ge=2, description="one trial in so many passes a rung")
-    first_rung: float = Field(0.3, gt=0, lt=1, description="the first rung, as a share of a trial's length")
+    first_rung: float = Field(0.25, gt=0, lt=1, description="the first rung, as a share of a trial's length")
+    finish_share: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="when no new setting is left, the best that wait go on until so large a share of all has ended",
+    )
+    audit_share: float = Field(
+        0.05, ge=0, le=1, description="share of the trials that lose at a rung that run on, to see what pruning costs"
+    )
+
+
+class BudgetSettings(Strict):
+    """What a sweep may take, finalists included; whatever is reached first ends it. Nothing is set by default."""
+
+    hours: float | None = Field(None, gt=0, description="GPU-hours; CPU-hours where trials have no GPU")
+    money: float | None = Field(None, gt=0, description="in the currency of price_per_hour, which it needs")
+    wall_s: float | None = Field(None, gt=0, description="seconds that a driver is at work, resumes added up")
+    price_per_hour: float | None = Field(None, ge=0, description="of one GPU, or of one CPU where trials have no GPU")
+
+
+class FinalistSettings(Strict):
+    """The best settings and the baseline are trained again on fresh seeds, and the winner is named by those."""
+
+    k: int = Field(3, ge=0, description="how many settings beside the baseline; 0 names the lowest dev WER instead")
+    seeds: int = Field(3, ge=1, description="fresh seeds for each of them")
+    length_s: float | None = Field(None, gt=0, description="seconds of audio for each; a trial's length by default")
 
 
 class ResourceSettings(Strict):
@@ -78,6 +110,9 @@ class ResourceSettings(Strict):
     workers_per_trial: int = Field(1, ge=1)
     gpus_per_worker: float = Field(0, ge=0)
     cpus_per_worker: float = Field(1, gt=0)
+    audio_s_per_s: float | None = Field(
+        None, gt=0, description="seconds of audio that one trial trains on per second, for the plan; measured else"
+    )
 
 
 class MlflowSettings(Strict):
@@ -95,6 +130,9 @@ class ClusterSettings(Strict):
     startup_timeout_s: float = Field(
         300.0, gt=0, description="seconds until a worker has taken a trial, else its slot is started anew"
     )
+    nodes: list[dict[str, float]] = Field(
+        [], description="for --plan: nodes to plan for, such as [{CPU: 32, GPU: 8}], in place of those there are"
+    )
 
 
 class SweepConfig(Strict):
@@ -102,6 +140,9 @@ class SweepConfig(Strict):
 
     name: str | None = Field(None, pattern=_NAME)
     storage: str = Field("runs", min_length=1)
+    max_checkpoint_gb: float | None = Field(
+        None, gt=0, description="what a sweep's checkpoints may take; above it losers' optimizer states are dropped"
+    )
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     finetune: FinetuneSettings = FinetuneSettings()
@@ -112,9 +153,17 @@ class SweepConfig(Strict):
     space: dict[str, list[Dimension]] = Field({})
     search: SearchSettings = SearchSettings()
     pruning: PruningSettings = PruningSettings()
+    budget: BudgetSettings = BudgetSettings()
+    finalists: FinalistSettings = FinalistSettings()
     resources: ResourceSettings = ResourceSettings()
     mlflow: MlflowSettings = MlflowSettings()
     cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="after")
+    def _money_has_a_price(self) -> SweepConfig:
+        if self.budget.money is not None and not self.budget.price_per_hour:
+            raise ValueError("budget.money needs budget.price_per_hour")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -37,10 +37,12 @@ class Exported:
 
     Attributes:
         out: the folder that was written.
-        sweep, trial, run_id: the winner and its run in MLflow.
-        wer, cer: on dev; `cer` is None where it was not recorded.
+        sweep, trial, run_id: the trial and its run in MLflow.
+        wer, cer: on dev; `cer` is None where it was not recorded. Of a winner of finalists the means over its seeds.
         test_wer, test_cer: on test; None where the winner was not scored on it.
         source: whether it came from the sweep's artifact or from the trial's checkpoint.
+        chosen: why this one: `finalists`, or `lowest dev WER` where no finalists ran.
+        seeds: on how many fresh seeds the winner of finalists was trained; 0 without finalists.
     """
 
     out: Path
@@ -52,6 +54,8 @@ class Exported:
     test_cer: float | None
     source: Literal["artifact", "checkpoint"]
     run_id: str
+    chosen: Literal["finalists", "lowest dev WER"] = "lowest dev WER"
+    seeds: int = 0
 
 
 def export_checkpoint(checkpoint: Path, out: Path, card: Card, *, overwrite: bool = False) -> Path:
@@ -93,10 +97,11 @@ def _write(checkpoint: Path, folder: Path, card: Card) -> None:
 
 
 def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overwrite: bool = False) -> Exported:
-    """Export the trial with the lowest dev WER of a sweep, or of a whole experiment, as MLflow has it.
+    """Export the best model of a sweep, or of a whole experiment, as MLflow has it.
 
-    The winner of a finished sweep is an artifact of the sweep's run, so the tracking server is enough. Any other
-    trial is exported from its checkpoint in the sweep's storage.
+    The winner of a sweep is what its finalists named, or the lowest dev WER where none ran. Between sweeps their
+    winners' dev WER counts. The winner of a finished sweep is an artifact of the sweep's run, so the tracking server is
+    enough. Any other trial is exported from its checkpoint in the sweep's storage.
 
     Args:
         uri: MLflow's tracking URI.
@@ -114,14 +119,15 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
     try:
         tracker = tracking.Tracker.open(uri, experiment)
         trials = tracker.trials(sweep)
-        best = _best(trials)
+        parents = {run.run_id: run for run in tracker.sweeps()}
+        best = _best(trials, parents)
         if best is None:
             raise UserError(
                 f"None of the {len(trials)} trials has a WER yet.",
                 where=f"{tracker.shown_uri}, experiment {experiment}" + (f", sweep {sweep}" if sweep else ""),
                 fix="Wait for the first evaluation, or name another sweep with --sweep.",
             )
-        parent = next((run for run in tracker.sweeps() if run.run_id == best.parent), None)
+        parent = parents.get(best.parent)
         with written_aside(out, overwrite) as partial:
             source = _fetch(tracker, best, parent, trials, partial)
     except (OSError, tracking.MlflowException) as fault:
@@ -130,26 +136,50 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
             f"MLflow stopped answering: {line[:300]}", where=uri, fix="Look after the server, then try again."
         ) from fault
     assert best.wer is not None
+    seeds = _seeds(parent)
+    told = parent.metrics if parent is not None and seeds else {}
+    test = told if seeds else best.metrics
     return Exported(
         out=out.resolve(),
         sweep=best.sweep,
         trial=best.trial,
-        wer=best.wer,
-        cer=best.cer,
-        test_wer=best.metrics.get("test_wer"),
-        test_cer=best.metrics.get("test_cer"),
+        wer=told.get("best_wer", best.wer),
+        cer=told.get("best_cer", best.cer),
+        test_wer=test.get("test_wer"),
+        test_cer=test.get("test_cer"),
         source=source,
         run_id=best.run_id,
+        chosen="finalists" if seeds else "lowest dev WER",
+        seeds=seeds,
     )
 
 
-def _best(trials: list[TrialRun]) -> TrialRun | None:
-    """The lowest dev WER; CER, then loss break ties, as in the sweep itself."""
+def _seeds(parent: SweepRun | None) -> int:
+    """On how many fresh seeds a sweep's winner was trained; 0 where no finalists ran."""
+    told = parent.tags.get("winner_seeds", "0") if parent is not None else "0"
+    return int(told) if told.isdigit() else 0
+
+
+def _best(trials: list[TrialRun], parents: Mapping[str, SweepRun]) -> TrialRun | None:
+    """Of each sweep the run that its finalists named, or the lowest dev WER; of these the lowest dev WER.
+
+    Where finalists named a winner, its mean over seeds counts, and the other trials of that sweep do not: the lowest of
+    many is a lucky one. CER, then loss break ties, as in the sweep itself.
+    """
 
     def order(trial: TrialRun) -> tuple[float, ...]:
-        return tuple(math.inf if value is None else value for value in (trial.wer, trial.cer, trial.loss))
+        parent = parents.get(trial.parent)
+        mean = parent.metrics.get("best_wer") if parent is not None and _seeds(parent) else None
+        values = (mean if mean is not None else trial.wer, trial.cer, trial.loss)
+        return tuple(math.inf if value is None else value for value in values)
 
-    return min((trial for trial in trials if trial.wer is not None), key=order, default=None)
+    def named(trial: TrialRun) -> bool:
+        parent = parents.get(trial.parent)
+        if parent is None or not _seeds(parent):
+            return "finalist_of" not in trial.tags
+        return trial.trial == parent.tags.get("winner_run")
+
+    return min((trial for trial in trials if trial.wer is not None and named(trial)), key=order, default=None)
 
 
 def _fetch(
@@ -161,7 +191,7 @@ def _fetch(
         UserError: from nowhere; it names what was looked for.
     """
     missing = []
-    winner = parent.tags.get("winner") if parent else None
+    winner = parent.tags.get("winner_run", parent.tags.get("winner")) if parent else None
     if parent is None:
         missing.append(f"the sweep's run {best.parent or '(unknown)'}, which would hold the model")
     elif winner != best.trial:

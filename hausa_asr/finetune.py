@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from hausa_asr import checkpoint
+from hausa_asr.batching import Plan
 from hausa_asr.evaluate import EvalReport, evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import MAX_NONFINITE_STEPS, Data, Run, Window, has_diverged, start, update
@@ -38,6 +40,7 @@ def finetune(
     folder: Path,
     device: torch.device | None = None,
     cache: Path | None = None,
+    evaluate_at_s: Sequence[float] = (),
 ) -> FinetuneResult:
     """Fine-tune `base` on `data.train` by one recipe, from the trial's newest checkpoint if it has one.
 
@@ -53,6 +56,7 @@ def finetune(
         folder: the trial's folder, where its checkpoints are.
         device: the current CUDA device if there is one, else the CPU.
         cache: where the features of frozen convolutions are kept for all trials; None for no cache.
+        evaluate_at_s: seconds of audio after which it is evaluated too, as soon as they were trained on: the rungs.
 
     Raises:
         UserError: the base checkpoint cannot be used.
@@ -64,6 +68,7 @@ def finetune(
     saved = checkpoint.latest(folder)
     run = start(config, data, base, folder, device, saved, cache)
     progress = _progress_at(saved, folder) if saved else None
+    due = evaluations(run.plan, config.eval_every_steps, evaluate_at_s)
     try:
         while True:
             if progress is not None:
@@ -75,22 +80,34 @@ def finetune(
                 if answer is not Answer.CONTINUE:
                     return FinetuneResult("paused" if answer is Answer.PAUSE else "stopped", progress)
             run.window = Window(device)
-            while not _due(run):
+            while not _due(run, due):
                 update(run)
             progress = _evaluate(run)
     finally:
         run.loader.close()
 
 
-def _due(run: Run) -> bool:
+def evaluations(plan: Plan, every_steps: int, at_s: Sequence[float] = ()) -> frozenset[int]:
+    """The steps after which a trial is evaluated: its end, those asked for, every so many where that tells something.
+
+    Args:
+        plan: the trial's batches.
+        every_steps: updates between two evaluations. One shortly before another that is due tells nothing new, and is
+            left out.
+        at_s: seconds of audio; each means the first step after which they were trained on.
+    """
+    fixed = {int(np.searchsorted(plan.seen_s, mark - 1e-6)) for mark in at_s}
+    fixed = {step for step in fixed if 0 < step < plan.updates} | {plan.updates}
+    near = every_steps / 4
+    regular = range(every_steps, plan.updates, every_steps)
+    return frozenset(fixed | {step for step in regular if not any(0 < one - step <= near for one in fixed)})
+
+
+def _due(run: Run, steps: frozenset[int]) -> bool:
     """Whether it is time for an evaluation."""
     if run.window.updates == 0:
         return False
-    left = run.plan.updates - run.step
-    if left == 0:
-        return True
-    # One just before the last would tell nothing new.
-    if run.step % run.config.eval_every_steps == 0 and left > run.config.eval_every_steps / 4:
+    if run.step in steps:
         return True
     return run.step % MAX_NONFINITE_STEPS == 0 and has_diverged(run)
 

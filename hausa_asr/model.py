@@ -6,12 +6,15 @@ it and `load_model` opens an exported model.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,8 @@ from hausa_asr.text import PAD, UNK, VOCAB, WORD
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent / "base"
-_NEW_PARTS = ("lm_head.", "wav2vec2.masked_spec_embed")
+MASK_EMBEDDING = "wav2vec2.masked_spec_embed"
+_NEW_PARTS = ("lm_head.", MASK_EMBEDDING)
 """What a pretrained encoder does not bring. Anything else that is missing means that it is not one."""
 _ADAPTER = ".adapter_layer."
 
@@ -105,14 +109,53 @@ def new_model(
     Raises:
         UserError: the checkpoint cannot be found or is not a wav2vec 2.0 one.
     """
-    path = base_path(base)
+    kept = _kept(base, adapter_dim)
+    config = copy.deepcopy(kept.config)
+    config.update(
+        {
+            "hidden_dropout": hidden_dropout,
+            "attention_dropout": attention_dropout,
+            "activation_dropout": activation_dropout,
+            "feat_proj_dropout": feat_proj_dropout,
+            "final_dropout": final_dropout,
+            "layerdrop": layerdrop,
+        }
+    )
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        with torch.device("meta"):  # no memory and no first values, which the kept ones replace
+            model = Wav2Vec2ForCTC(config)
+        model.load_state_dict({name: weight.clone() for name, weight in kept.weights.items()}, assign=True)
+        # The base may bring a head of its own, whose rows mean other letters.
+        model.lm_head.weight.data.normal_(std=0.02)
+        model.lm_head.bias.data.zero_()
+        if kept.new_mask_embedding:
+            model.wav2vec2.masked_spec_embed.data.uniform_()
+        if adapter_dim:
+            model.init_adapter_layers()  # the base's may be for another language
+    # No transcript has <unk>: with this bias it is never read out, here and in any other program.
+    model.lm_head.bias.data[VOCAB[UNK]] = -1e4
+    return model, copy.deepcopy(kept.processor)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A base checkpoint in memory, which every trial of a process starts from without reading it again."""
+
+    config: Any
+    weights: dict[str, torch.Tensor]
+    processor: Wav2Vec2Processor
+    new_mask_embedding: bool
+
+
+@lru_cache(maxsize=1)
+def _kept(base: str, adapter_dim: int) -> _Kept:
     check_base(base)
     adapters: Any = {"adapter_attn_dim": adapter_dim} if adapter_dim else {}
     try:
-        with torch.random.fork_rng(devices=[]), quiet():
-            torch.manual_seed(seed)
+        with quiet():
             loaded: Any = Wav2Vec2ForCTC.from_pretrained(
-                path,
+                base_path(base),
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # a head for another alphabet
@@ -123,23 +166,13 @@ def new_model(
                 ctc_loss_reduction="mean",
                 ctc_zero_infinity=True,
                 attn_implementation="sdpa",
-                hidden_dropout=hidden_dropout,
-                attention_dropout=attention_dropout,
-                activation_dropout=activation_dropout,
-                feat_proj_dropout=feat_proj_dropout,
-                final_dropout=final_dropout,
-                layerdrop=layerdrop,
                 mask_time_prob=0.05,  # above 0, or the mask embedding is not made at all; masks are ours (masking.py)
                 add_adapter=False,
                 **adapters,
             )
             model, info = loaded
-            # The base may bring a head of its own, whose rows mean other letters.
-            model.lm_head.weight.data.normal_(std=0.02)
-            model.lm_head.bias.data.zero_()
             if adapter_dim:
                 _check_adapters(model, base)
-                model.init_adapter_layers()  # the base's may be for another language
     except (OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
             f"The base checkpoint's weights cannot be loaded: {_first_line(error)}",
@@ -153,9 +186,12 @@ def new_model(
             where=base,
             fix="Choose a pretrained wav2vec 2.0 checkpoint, such as facebook/wav2vec2-xls-r-300m.",
         )
-    # No transcript has <unk>: with this bias it is never read out, here and in any other program.
-    model.lm_head.bias.data[VOCAB[UNK]] = -1e4
-    return model, new_processor(base, uses_layer_norm(model))
+    return _Kept(
+        config=model.config,
+        weights=dict(model.state_dict()),
+        processor=new_processor(base, uses_layer_norm(model)),
+        new_mask_embedding=MASK_EMBEDDING in info["missing_keys"],
+    )
 
 
 def _check_adapters(model: Wav2Vec2ForCTC, base: str) -> None:

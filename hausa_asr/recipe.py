@@ -88,7 +88,9 @@ class FinetuneConfig:
 
 COMPILE = ("auto", "on", "off")
 FEATURE_CACHE = ("auto", "off")
-STEP_PREFIX, CHECKPOINT = "step-", "base.json"
+STEP_PREFIX, CHECKPOINT, TRAINING = "step-", "base.json", "training.pt"
+"""Of a trial's checkpoints: how their folders' names begin, the file that each has, and the file that those have which
+training can go on from."""
 
 
 class Answer(Enum):

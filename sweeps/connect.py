@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hausa_asr.config import ClusterSettings, in_ray_job
 from hausa_asr.errors import UserError
+from sweeps.plan import usable_cpus
 
 log = logging.getLogger("sweeps")
 
@@ -63,7 +64,7 @@ def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, 
         else:
             ray.init(
                 address="local",
-                num_cpus=settings.local_cpus,
+                num_cpus=settings.local_cpus or usable_cpus(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Literal
 
 from rich.console import Console, Group
@@ -11,13 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.ledger import Ledger, TrialRecord
+from sweeps.budget import duration
+from sweeps.ledger import Ledger, State, TrialRecord
 
 log = logging.getLogger("sweeps")
 
-_STYLES = {"running": "bold", "finished": "green", "pruned": "dim", "failed": "red"}
+_STYLES = {"running": "bold", "finished": "green", "paused": "dim", "pruned": "dim", "failed": "red"}
 _COLUMNS = {
-    "trial": 5,
+    "trial": 7,
     "state": 8,
     "step": 11,
     "loss": 6,
@@ -28,6 +30,8 @@ _COLUMNS = {
     "left": 7,
 }
 _REFRESH_S = 1.0
+_FORECAST_S = 60.0
+"""Without a terminal, how often it is said how the sweep stands and when it will end."""
 _SHOWN_ENDED = 12
 """How many ended trials stay on screen; the best always does."""
 
@@ -37,15 +41,19 @@ class Board:
 
     Args:
         ledger: the sweep's ledger.
-        trials: how many trials the sweep will have.
+        trials: how many trials the search will have.
         slots: how many run side by side.
+        forecast: how the sweep will end, in words; asked for now and then.
         console: where to; one without a terminal gets a line per report.
     """
 
-    def __init__(self, ledger: Ledger, trials: int, slots: int, console: Console) -> None:
+    def __init__(
+        self, ledger: Ledger, trials: int, slots: int, forecast: Callable[[State], str], console: Console
+    ) -> None:
         self._ledger, self._trials, self._slots, self._console = ledger, trials, slots, console
+        self._forecast = forecast
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
-        self._next_tick = 0.0
+        self._next_tick = self._next_forecast = 0.0
         self._said: dict[str, str] = {}
 
     def __enter__(self) -> Board:
@@ -70,6 +78,9 @@ class Board:
             self._live.update(self._picture(), refresh=True)
         else:
             self._console.print(Text(line), soft_wrap=True)
+            if time.monotonic() >= self._next_forecast:
+                self._next_forecast = time.monotonic() + _FORECAST_S
+                self._console.print(Text(f"  {self._footer()}"), style="dim", soft_wrap=True)
 
     def tick(self) -> None:
         """Keep the clocks going; called often."""
@@ -81,8 +92,8 @@ class Board:
         state = self._ledger.state
         best = state.best()
         shown = [t for t in state.trials.values() if t.is_open]
-        ended = [state.trials[i] for i in state.ended]
-        recent = ended[-_SHOWN_ENDED:]
+        left = [t for t in state.trials.values() if not t.is_open]
+        recent = sorted(left, key=lambda t: t.reports[-1]["time"] if t.reports else 0.0)[-_SHOWN_ENDED:]
         if best and not best.is_open and best not in recent:
             recent.insert(0, best)
         table = Table(title=f"sweep {state.name}", title_justify="left", box=None, pad_edge=False, expand=True)
@@ -97,24 +108,23 @@ class Board:
 
     def _footer(self) -> str:
         state = self._ledger.state
-        ended = [state.trials[i] for i in state.ended]
-        parts = [f"{len(ended)} of {self._trials} trials ended, {self._slots} side by side"]
-        spent = sum(t.spent_s for t in ended)
-        if ended and len(ended) < self._trials:
-            left = spent / len(ended) * (self._trials - len(ended)) / self._slots
-            parts.append(f"about {duration(left)} left")
+        tried = sum(not trial.is_open for trial in state.searched)
+        parts = [f"{tried} of {self._trials} trials tried, {self._slots} side by side"]
+        if runs := state.finalists:
+            parts.append(f"{sum(not run.is_open for run in runs)} finalist runs done")
+        parts.append(self._forecast(state))
         best, baseline = state.best(), state.baseline()
         if best and best.best:
             parts.append(f"best {best.best['wer']:.3f} ({best.id})")
         if baseline and baseline.best:
             parts.append(f"baseline {baseline.best['wer']:.3f}")
-        return " · ".join(parts)
+        return " · ".join(part for part in parts if part)
 
 
 def _cells(trial: TrialRecord) -> list[str]:
     settings = " ".join(f"{name}={_short(value)}" for name, value in trial.settings.items())
     if trial.source != "search":
-        settings = f"{trial.source}: {settings}"
+        settings = f"{trial.source}{f' of {trial.of}' if trial.of else ''}: {settings}"
     if not trial.reports:
         return [trial.id, trial.state, *[""] * 7, settings]
     last = trial.reports[-1]
@@ -164,13 +174,6 @@ def left_s(trial: TrialRecord) -> float:
         pace = (last["seen_s"] - trial.reports[-2]["seen_s"]) / gap
     length_s = last["seen_s"] * last["updates"] / last["step"]
     return max(0.0, (length_s - last["seen_s"]) / max(pace, 1e-9))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _short(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import time
@@ -14,15 +13,17 @@ from ray import tune
 
 from hausa_asr.config import SweepConfig
 from hausa_asr.data import CACHE, FEATURES
-from sweeps.callbacks import Mirror, SweepCallback
+from sweeps.agenda import Agenda
+from sweeps.callbacks import SweepCallback
+from sweeps.disk import Janitor
 from sweeps.ledger import Ledger, TrialRecord
+from sweeps.mirror import Mirror
 from sweeps.plan import Plan
 from sweeps.progress import Board
+from sweeps.rule import Rule
 from sweeps.scheduler import SweepScheduler
 from sweeps.searcher import SweepSearcher
 from sweeps.slot import Slot
-
-log = logging.getLogger("sweeps")
 
 _MAX_CRASHES = 2
 """How often a trial whose workers crash is started anew, from its last checkpoint."""
@@ -37,18 +38,31 @@ _TUNE_ENVIRONMENT = {
 
 
 def search(
-    config: SweepConfig, ledger: Ledger, folder: Path, prepared: Any, plan: Plan, mirror: Mirror, board: Board
-) -> None:
-    """Run trials until as many as wanted have ended, or until an interrupt.
+    config: SweepConfig,
+    ledger: Ledger,
+    folder: Path,
+    prepared: Any,
+    plan: Plan,
+    agenda: Agenda,
+    rule: Rule,
+    mirror: Mirror,
+    board: Board,
+    slot: type[tune.Trainable] = Slot,
+) -> bool:
+    """Run trials and finalists until the agenda is at its end, or until an interrupt.
 
-    Never `Tuner.restore`: a resumed sweep is a new Tune run whose searcher hands out the unfinished trials first.
+    Never `Tuner.restore`: a resumed sweep is a new Tune run whose agenda hands out the unfinished trials first.
+
+    Args:
+        slot: what Tune runs; the benchmarks give one that trains nothing.
+
+    Returns:
+        Whether it came to its end; False after an interrupt.
     """
-    state = ledger.state
-    unfinished = sum(trial.is_open for trial in state.trials.values())
-    wanted = unfinished + max(0, config.search.trials - len(state.trials))
-    if not wanted:
-        return
+    if agenda.is_done():
+        return True
     os.environ.update(_TUNE_ENVIRONMENT)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.slots)  # so that all slots start at once
     tune_storage = folder / "ray"
     spec = {
         "workers": config.resources.workers_per_trial,
@@ -58,9 +72,13 @@ def search(
         "train_storage": str(tune_storage),
         "startup_timeout_s": config.cluster.startup_timeout_s,
         "goodbye_s": _GOODBYE_S,
+        "prepared": str(prepared.path),
+        "base": config.model.base,
     }
 
-    def job(trial: TrialRecord) -> dict[str, Any]:
+    def job(trial: TrialRecord | None) -> dict[str, Any]:
+        if trial is None:
+            return {"slot": spec, "job": None}
         return {
             "slot": spec,
             "job": {
@@ -70,19 +88,27 @@ def search(
                 "prepared": str(prepared.path),
                 "folder": str(ledger.trial_folder(trial.id)),
                 "cache": str(Path(config.storage) / CACHE / FEATURES),
+                # Finalists are not ranked.
+                "rungs": [] if trial.of else ledger.state.marks,
             },
         }
 
-    searcher = SweepSearcher(config, ledger, job)
-    scheduler = SweepScheduler(config, ledger, searcher.trial_of.__getitem__)
-    callback = SweepCallback(ledger, mirror, board, searcher.trial_of.__getitem__)
+    searcher = SweepSearcher(ledger, agenda, job, plan.slots)
+    janitor = Janitor(ledger, rule, config)
+    janitor.begin()
+    trial_of = searcher.trial_of.__getitem__
     tuner = tune.Tuner(
-        tune.with_resources(Slot, plan.slot_resources),
-        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=wanted, reuse_actors=True),
+        tune.with_resources(slot, plan.slot_resources),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=SweepScheduler(config, ledger, rule, agenda, trial_of),
+            num_samples=-1,  # the agenda says when it is over
+            reuse_actors=True,
+        ),
         run_config=tune.RunConfig(
             name=f"tune-{time.time_ns()}",
             storage_path=str(tune_storage),
-            callbacks=[callback],
+            callbacks=[SweepCallback(ledger, mirror, board, janitor, trial_of, searcher.why)],
             failure_config=tune.FailureConfig(max_failures=_MAX_CRASHES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
@@ -90,3 +116,4 @@ def search(
     )
     tuner.fit()
     shutil.rmtree(tune_storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
+    return agenda.is_done()

@@ -27,7 +27,7 @@ from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from sweeps.scheduler import NEWS
 
 _POLL_S = 1.0
-"""How often a waiting slot looks whether its workers are still alive."""
+"""How often a waiting slot looks whether its workers are still alive, and whether it has still to wait."""
 
 
 class SlotBroken(RuntimeError):
@@ -102,10 +102,11 @@ class Desk:
 
 
 class Slot(tune.Trainable):
-    """Ray Tune's side of a slot. Its configuration is `job` (one trial) and `slot` (what all trials share)."""
+    """Ray Tune's side of a slot. Its configuration is `job` (a trial, or None to wait) and `slot` (what all share)."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._spec = config["slot"]
+        self._name = f"slot-{time.time_ns()}"
         self._open()
         self._take(config["job"])
 
@@ -130,19 +131,24 @@ class Slot(tune.Trainable):
                     use_gpu=spec["gpus_per_worker"] > 0,
                     resources_per_worker=spec["resources_per_worker"],
                 ),
-                run_config=RunConfig(name=f"slot-{time.time_ns()}", storage_path=spec["train_storage"]),
+                run_config=RunConfig(name=f"train-{time.time_ns()}", storage_path=spec["train_storage"]),
             ).fit()
         except BaseException as error:  # told to Tune by the next step
             self._failure = error
 
-    def _take(self, job: dict[str, Any]) -> None:
+    def _take(self, job: dict[str, Any] | None) -> None:
         self._started = time.monotonic()
         self._heard = False
         self._answer_due = False
-        self._job_number = ray.get(self._desk.post.remote(job))
+        self._waits = job is None
+        if job is not None:
+            self._job_number = ray.get(self._desk.post.remote(job))
 
     def step(self) -> dict[str, Any]:
-        """Let the trial go on until its next report."""
+        """Let the trial go on until its next report; without one, wait a little."""
+        if self._waits:
+            time.sleep(_POLL_S / 5)
+            return {NEWS: ""}
         self._answer(Answer.CONTINUE)
         while True:
             news = ray.get(self._desk.news.remote(self._job_number, _POLL_S))
@@ -159,7 +165,7 @@ class Slot(tune.Trainable):
         if news["kind"] == "ended":  # not waited for, so its last report has been lost
             news = {"kind": "failed", "error": f"it ended as {news['end']} without a last report"}
         self._answer_due = news["kind"] == "report" and not _is_end(news["report"])
-        return {NEWS: json.dumps(news)}
+        return {NEWS: json.dumps({**news, "slot": self._name})}
 
     def _answer(self, answer: Answer) -> None:
         if self._answer_due:
@@ -180,7 +186,8 @@ class Slot(tune.Trainable):
         """
         try:
             # Said even when no report waits: one may be on its way, and its worker would wait for ever.
-            ray.get(self._desk.answer.remote(self._job_number, Answer.STOP.value))
+            if not self._waits:
+                ray.get(self._desk.answer.remote(self._job_number, Answer.STOP.value))
         except ray.exceptions.RayActorError:
             self._desk = None
         if self._desk is None or not self._fit.is_alive():
@@ -265,6 +272,7 @@ def _run(job: dict[str, Any], number: int, prepared: Any, desk: Any, device: Any
             folder=folder,
             device=device,
             cache=Path(job["cache"]),
+            evaluate_at_s=job["rungs"],
         )
         log.info("%s at step %d", result.end, result.progress.step)
         return result.end

@@ -61,12 +61,12 @@ def losses(told: list[Progress]) -> list[tuple[int, float, float]]:
 
 
 def test_learns_to_read_tones(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, length_s=2500, eval_every_steps=40, mask_time_prob=0.0, mask_feature_prob=0.0,
+    recipe = dataclasses.replace(RECIPE, length_s=4000, eval_every_steps=80, mask_time_prob=0.0, mask_feature_prob=0.0,
                                  lr_peak=5e-3, freeze_feature_encoder=False)  # fmt: skip
     end, told = run(recipe, data, layer_norm_base, tmp_path)
     assert end == "finished"
     assert told[0].metrics["wer"] > 0.9
-    assert told[-1].best["wer"] < 0.8
+    assert told[-1].best["wer"] < 0.5
     assert told[-1].last
 
 

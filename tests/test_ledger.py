@@ -9,6 +9,7 @@ import pytest
 
 from hausa_asr.errors import UserError
 from sweeps.ledger import FILE, Ledger
+from sweeps.rule import Score
 
 
 def report(step: int, wer: float = 1.0, loss: float = 2.0) -> dict[str, Any]:
@@ -23,6 +24,9 @@ def report(step: int, wer: float = 1.0, loss: float = 2.0) -> dict[str, Any]:
     }
 
 
+SCORED = {"loss": 2.0, "wer": 1.0, "cer": 0.5, "turned": False}
+
+
 def a_sweep(folder: Path) -> Ledger:
     ledger = Ledger(folder)
     ledger.append("sweep", name="s", prepared="/p", fingerprint="f")
@@ -31,7 +35,7 @@ def a_sweep(folder: Path) -> Ledger:
     ledger.append("started", trial="t000")
     ledger.append("tracked", trial="t000", run_id="run0")
     ledger.append("reported", trial="t000", **report(10))
-    ledger.append("ranked", trial="t000", rung=0, value=2.0)
+    ledger.append("ranked", trial="t000", rung=0, seen_s=100.0, passed=True, scored=SCORED)
     ledger.append("proposed", trial="t001", settings={"lr_peak": 2e-3}, source="search")
     ledger.append("started", trial="t001")
     ledger.append("reported", trial="t000", **report(100, wer=0.5, loss=0.9))
@@ -44,8 +48,8 @@ def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
     read = Ledger(tmp_path).state
     assert read == written
     assert read.run_id == "parent"
-    assert read.rungs == {0: {"t000": 2.0}}
-    assert read.ended == ["t000"]
+    assert read.rungs == {0: {"t000": Score(**SCORED)}}
+    assert list(read.ended) == ["t000"]
     assert read.trials["t000"].run_id == "run0"
     assert read.best() is read.trials["t000"] is read.baseline()
     assert read.trials["t001"].is_open
@@ -107,3 +111,53 @@ def test_best_is_by_wer_then_cer_and_never_a_diverged_one(tmp_path: Path) -> Non
         ledger.append("proposed", trial=name, settings={}, source="search")
         ledger.append("reported", trial=name, **report(10, wer, loss))
     assert ledger.state.best().id == "d"
+
+
+def test_a_loser_that_is_promoted_goes_on_and_its_decisions_stay(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED, audited=False)
+    ledger.append("paused", trial="t001", cause="rung", reason="it lost")
+    waiting = Ledger(tmp_path).state.trials["t001"]
+    assert (waiting.state, waiting.waits_at, waiting.lost_s, waiting.can_go_on) == ("paused", 0, 100.0, True)
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=True, promoted=True, scored=SCORED)
+    ledger.append("started", trial="t001")
+    ledger.append("reported", trial="t001", **report(100))
+    ledger.append("ended", trial="t001", state="finished", reason="")
+    again = Ledger(tmp_path).state.trials["t001"]
+    assert (again.state, again.waits_at, again.lost_s) == ("finished", None, 100.0)
+    assert [one["passed"] for one in again.decisions] == [False, True]
+
+
+def test_what_was_pruned_at_the_end_is_open_again_once_a_slot_has_it(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("ended", trial="t001", state="pruned", reason="it lost", cause="rung")
+    assert "t001" in ledger.state.ended
+    ledger.append("started", trial="t001")
+    state = Ledger(tmp_path).state
+    assert list(state.ended) == ["t000"]
+    assert state.trials["t001"].is_open
+
+
+def test_finalists_are_no_trials_of_the_search(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("proposed", trial="t000-s1", settings={"seed": 1}, source="finalist", of="t000")
+    ledger.append("reported", trial="t000-s1", **report(100, wer=0.01))
+    state = Ledger(tmp_path).state
+    assert [trial.id for trial in state.searched] == ["t000", "t001"]
+    assert [trial.id for trial in state.finalists] == ["t000-s1"]
+    assert state.best().id == "t000"
+
+
+def test_a_ledger_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
+    a_sweep(tmp_path)
+    for line in (
+        '{"event": "ranked", "time": 1.0, "trial": "t000", "rung": 0}',
+        '{"event": "danced", "time": 1.0, "trial": "t000"}',
+    ):
+        folder = tmp_path / str(len(line))
+        folder.mkdir()
+        (folder / FILE).write_text((tmp_path / FILE).read_text() + line + "\n")
+        with pytest.raises(UserError, match="version"):
+            Ledger(folder)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from typing import Any
 
 import pytest
 
-from hausa_asr.config import ResourceSettings
+from hausa_asr.config import ClusterSettings, ResourceSettings
 from hausa_asr.errors import UserError
-from sweeps.plan import HEAD, admit
+from sweeps.plan import HEAD, admit, local_nodes, stock_would_hang
 
 LAPTOP = [{"CPU": 2.0}]
 FARM = [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0}]
@@ -56,3 +58,56 @@ def test_what_cannot_run_is_refused_with_what_would(resources: ResourceSettings,
     with pytest.raises(UserError) as refused:
         admit(resources, nodes, trials=4)
     assert fix in str(refused.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "trials", "hangs"),
+    [
+        (wanted(workers=2), LAPTOP, 8, True),
+        (wanted(), LAPTOP, 10, True),
+        (wanted(cpus=2), LAPTOP, 1, True),
+        (wanted(), LAPTOP, 1, False),
+        (wanted(gpus=1, cpus=4), FARM, 100, True),
+        (wanted(gpus=1, cpus=4), FARM, 40, False),
+    ],
+)
+def test_where_stock_tune_would_hang(resources: ResourceSettings, nodes: Any, trials: int, hangs: bool) -> None:
+    assert stock_would_hang(resources, nodes, trials) is hangs
+
+
+def test_it_is_said_only_where_no_placement_of_the_drivers_helps() -> None:
+    said = 0
+    for first, second, cpus, workers, trials in itertools.product((1, 2, 4), (0, 3), (1, 2), (1, 2, 3), (1, 2, 4, 9)):
+        nodes = [{"CPU": float(n)} for n in (first, second) if n]
+        drivers = min(trials, first + second)
+        left = [(first - n, second - (drivers - n)) for n in range(drivers + 1)]
+        saved = any(min(pair) >= 0 and sum(free // cpus for free in pair) >= workers for pair in left)
+        if stock_would_hang(wanted(workers, cpus=cpus), nodes, trials):
+            said += 1
+            assert not saved, (first, second, cpus, workers, trials)
+    assert said > 20
+
+
+def test_ours_runs_where_stock_tune_would_hang() -> None:
+    assert stock_would_hang(wanted(workers=2), LAPTOP, 8)
+    assert admit(wanted(workers=2), LAPTOP, trials=8).slots == 1
+
+
+def test_a_plan_without_ray_is_for_the_nodes_of_the_settings_else_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert local_nodes(ClusterSettings(nodes=FARM)) == FARM
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert local_nodes(ClusterSettings(local_cpus=3)) == [{"CPU": 3.0, "GPU": 0.0}]
+    here = local_nodes(ClusterSettings())[0]
+    assert 1 <= here["CPU"] <= len(os.sched_getaffinity(0))
+    with pytest.raises(UserError, match="no CPU"):
+        local_nodes(ClusterSettings(nodes=[{"CPU": 2}, {"cpu": 2}]))
+
+
+def test_it_is_what_ray_counts() -> None:
+    """A plan that is not the cluster that starts would be wrong about everything."""
+    from ray._private.utils import get_num_cpus
+
+    if len(os.sched_getaffinity(0)) == os.cpu_count():  # Ray does not heed an affinity
+        assert local_nodes(ClusterSettings())[0]["CPU"] == get_num_cpus()

@@ -1,4 +1,4 @@
-"""The pruning rule, as arithmetic, and what it does with a trial's reports."""
+"""What a report leads to: written down, judged, answered; decisions are in the ledger with all they were made of."""
 
 from __future__ import annotations
 
@@ -12,29 +12,18 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from test_ledger import report
 
-from hausa_asr.config import load
+from hausa_asr.config import SweepConfig, load
 from hausa_asr.recipe import FinetuneConfig
+from sweeps.agenda import Agenda
+from sweeps.explain import explain
 from sweeps.ledger import Ledger
-from sweeps.scheduler import SweepScheduler, rank, ready_s, rungs
-from sweeps.searcher import DIVERGED
+from sweeps.scheduler import SweepScheduler, marks, ready_s, rule_of
+from sweeps.study import DIVERGED, Study
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
-
-
-def test_rungs_rise_by_the_reduction_and_stay_below_the_length() -> None:
-    assert rungs(9000, 0.25, 2) == [2250, 4500]
-    assert rungs(9000, 0.1, 3) == pytest.approx([900, 2700, 8100])
-
-
-def test_one_in_reduction_passes() -> None:
-    others = [5.0, 4.0, 3.0, 2.0, 1.0]
-    assert rank(others, 1.5, 3).passed
-    assert not rank(others, 2.5, 3).passed
-    assert rank(others, 2.5, 2).passed
-    assert rank([], 9.0, 3) == rank([], 9.0, 2)
-    assert rank([], 9.0, 3).passed
-    ranking = rank(others, 2.0, 2)
-    assert (ranking.cohort, ranking.cutoff) == (6, 2.0)
+# Rungs at 300 and 600 s of audio; a report at step n is at 10 n seconds.
+SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2", "pruning.audit_share=0",
+            "finetune.warmup_fraction=0.1", "space.lr_peak={low: 1e-5, high: 1e-3, log: true}"]  # fmt: skip
 
 
 def test_a_trial_is_ready_when_warm_and_free() -> None:
@@ -47,45 +36,69 @@ def test_a_trial_is_ready_when_warm_and_free() -> None:
 class Sweep:
     """A scheduler with trials of given settings; reports are fed to it as Tune does."""
 
-    def __init__(self, folder: Path, count: int, settings: dict[str, Any] | None = None) -> None:
-        # Rungs at 300 and 600 s of audio.
-        config = load(None, ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2",
-                             "finetune.warmup_fraction=0.1"])  # fmt: skip
+    def __init__(self, folder: Path, count: int, settings: dict[str, Any] | None = None, *changes: str) -> None:
+        self.config = load(None, [*SETTINGS, *changes])
         self.ledger = Ledger(folder)
+        self.ledger.append("sweep", name="s", rungs=marks(self.config))
         for n in range(count):
             source = "baseline" if n == 0 else "search"
             self.ledger.append("proposed", trial=f"t{n}", settings=(settings or {}) if n else {}, source=source)
-        self.scheduler = SweepScheduler(config, self.ledger, lambda tune_id: tune_id)
+            self.ledger.append("started", trial=f"t{n}")
+        self.scheduler = scheduler_of(self.config, self.ledger)
 
-    def tell(self, trial: str, step: int, loss: float, last: bool = False) -> str:
-        told = {**report(step, loss=loss), "last": last}
+    def tell(self, trial: str, step: int, loss: float, last: bool = False, **more: Any) -> str:
+        told = {**report(step, loss=loss), "last": last, **more}
         return self.result(trial, {"kind": "report", "report": told})
 
     def result(self, trial: str, news: dict[str, Any]) -> str:
         return self.scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial), {"news": json.dumps(news)})
 
+    def state_of(self, trial: str) -> tuple[str, str]:
+        record = self.ledger.state.trials[trial]
+        return record.state, record.cause
 
-def test_the_worse_half_is_pruned_at_a_rung_and_never_between(tmp_path: Path) -> None:
+
+def scheduler_of(config: SweepConfig, ledger: Ledger) -> SweepScheduler:
+    rule = rule_of(config, ledger.state)
+    return SweepScheduler(config, ledger, rule, Agenda(config, ledger, rule, Study(config)), lambda tune_id: tune_id)
+
+
+def test_losers_are_paused_at_a_rung_and_never_between(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 4)
+    assert sweep.tell("t0", 30, 2.5) == CONTINUE
     assert sweep.tell("t1", 29, 9.0) == CONTINUE  # 290 s: no rung yet
     assert sweep.tell("t1", 30, 1.0) == CONTINUE
-    assert sweep.tell("t1", 50, 9.0) == CONTINUE  # between the rungs
+    assert sweep.tell("t1", 50, 2.0) == CONTINUE  # between the rungs
     assert sweep.tell("t2", 35, 2.0) == STOP
     assert sweep.tell("t3", 30, 0.5) == CONTINUE
-    ended = sweep.ledger.state.trials["t2"]
-    assert (ended.state, sweep.ledger.state.trials["t1"].state) == ("pruned", "proposed")
-    assert "2.0000" in ended.reason
-    assert "1.0000" in ended.reason
+    assert sweep.state_of("t2") == ("paused", "rung")
+    assert sweep.state_of("t1") == ("running", "")
+    assert "number 2 of 3" in sweep.ledger.state.trials["t2"].reason
+
+
+def test_a_decision_is_kept_with_all_that_it_was_made_of_and_can_be_explained(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, 3)
+    sweep.tell("t0", 30, 3.0)
+    sweep.tell("t1", 30, 1.0)
+    sweep.tell("t2", 35, 2.0)
+    [told] = Ledger(tmp_path).state.trials["t2"].decisions
+    wanted = {"rung": 0, "rung_s": 300.0, "seen_s": 350.0, "metric": "loss", "value": 2.0, "cutoff": 1.0, "place": 2,
+              "cohort": 3, "passing": 1, "passed": False, "audited": False}  # fmt: skip
+    assert {name: told[name] for name in wanted} == wanted
+    words = explain(tmp_path, "t2")
+    assert "ranked by eval loss with 3 trials: number 2 with 2.0000 at 350 s" in words
+    assert "up to 1.0000: paused" in words
+    assert "never pruned" in explain(tmp_path, "t0")
 
 
 def test_the_baseline_is_ranked_but_runs_to_its_end(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 3)
-    assert sweep.tell("t1", 30, 1.0) == CONTINUE
+    assert sweep.tell("t1", 30, 1.0) == STOP  # there is nobody yet to be compared with
     assert sweep.tell("t0", 30, 5.0) == CONTINUE
     assert sweep.tell("t0", 70, 5.0) == CONTINUE
     assert sweep.tell("t0", 100, 4.0, last=True) == STOP
-    assert sweep.ledger.state.trials["t0"].state == "finished"
-    assert sweep.ledger.state.rungs[0] == {"t1": 1.0, "t0": 5.0}
+    assert sweep.state_of("t0") == ("finished", "")
+    assert {name: one.loss for name, one in sweep.ledger.state.rungs[0].items()} == {"t1": 1.0, "t0": 5.0}
 
 
 def test_a_trial_that_is_still_frozen_passes_a_rung_unranked(tmp_path: Path) -> None:
@@ -97,19 +110,19 @@ def test_a_trial_that_is_still_frozen_passes_a_rung_unranked(tmp_path: Path) -> 
     assert sweep.tell("t1", 60, 8.0) == STOP
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), 80.0])
 def test_a_diverged_trial_ends_at_its_first_report_even_the_baseline(tmp_path: Path, loss: float) -> None:
     sweep = Sweep(tmp_path, 2)
     for trial in ("t0", "t1"):
         assert sweep.tell(trial, 5, loss) == STOP
         ended = sweep.ledger.state.trials[trial]
         assert (ended.state, ended.reason) == ("failed", DIVERGED)
+        assert ended.detail
 
 
 def test_a_trial_that_can_no_longer_update_ends_though_its_loss_is_finite(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 2)
-    told = {**report(10, loss=2.0), "diverged": True}
-    assert sweep.result("t1", {"kind": "report", "report": told}) == STOP
+    assert sweep.tell("t1", 10, 2.0, diverged=True) == STOP
     assert sweep.ledger.state.trials["t1"].reason == DIVERGED
 
 
@@ -120,20 +133,39 @@ def test_a_trial_that_raised_is_failed_with_its_words(tmp_path: Path) -> None:
 
 
 def test_after_a_resume_the_rungs_are_as_they_were(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, 4)
-    sweep.tell("t1", 30, 1.0)
-    sweep.tell("t2", 30, 0.9)
-    resumed = SweepScheduler(sweep.scheduler._config, Ledger(tmp_path), lambda tune_id: tune_id)
-    sweep.scheduler, sweep.ledger = resumed, resumed._ledger
+    sweep = Sweep(tmp_path, 5)
+    for trial, loss in (("t0", 3.0), ("t1", 1.0), ("t2", 0.9)):
+        sweep.tell(trial, 30, loss)
+    sweep.ledger = Ledger(tmp_path)
+    sweep.scheduler = scheduler_of(sweep.config, sweep.ledger)
     assert sweep.tell("t1", 30, 1.0) == CONTINUE  # told again, ranked once
+    assert len(sweep.ledger.state.trials["t1"].decisions) == 1
     assert sweep.tell("t3", 30, 1.5) == STOP
-    assert sweep.ledger.state.rungs[0] == {"t1": 1.0, "t2": 0.9, "t3": 1.5}
+    assert {name: one.loss for name, one in sweep.ledger.state.rungs[0].items()} == {
+        "t0": 3.0, "t1": 1.0, "t2": 0.9, "t3": 1.5,
+    }  # fmt: skip
 
 
 def test_no_pruning_when_told_so(tmp_path: Path) -> None:
-    config = load(None, ["finetune.length_s=1000", "pruning.rule=none"])
-    ledger = Ledger(tmp_path)
-    ledger.append("proposed", trial="t1", settings={}, source="search")
-    scheduler = SweepScheduler(config, ledger, lambda tune_id: tune_id)
-    news = {"kind": "report", "report": report(90, loss=99.0)}
-    assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), {"news": json.dumps(news)}) == CONTINUE
+    sweep = Sweep(tmp_path, 2, None, "pruning.rule=none")
+    assert sweep.tell("t1", 90, 20.0) == CONTINUE
+
+
+def test_a_drawn_loser_is_marked_for_the_audit_and_is_not_ranked_when_it_runs_on(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, 3, None, "pruning.audit_share=1")
+    sweep.tell("t0", 30, 1.0)
+    assert sweep.tell("t1", 30, 2.0) == STOP
+    assert sweep.ledger.state.trials["t1"].audited
+    assert sweep.ledger.state.trials["t1"].lost_s == 300
+    sweep.ledger.append("started", trial="t1", audit=True)
+    assert sweep.tell("t1", 60, 4.0) == CONTINUE
+    assert 1 not in sweep.ledger.state.rungs
+    assert sweep.tell("t1", 100, 0.1, last=True) == STOP
+    assert sweep.state_of("t1") == ("finished", "")
+
+
+def test_the_budget_pauses_what_runs_at_its_next_report(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, 2, None, "budget.wall_s=0.001", "finalists.k=0")
+    assert sweep.tell("t1", 5, 2.0) == STOP
+    assert sweep.state_of("t1") == ("paused", "budget")
+    assert "budget" in sweep.ledger.state.trials["t1"].reason

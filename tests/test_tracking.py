@@ -20,7 +20,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from hausa_asr import tracking
+from hausa_asr import tracking, tracking_reading
 from hausa_asr.errors import UserError
 from hausa_asr.tracking import Row, Sample, Tracker
 
@@ -40,12 +40,16 @@ def free_port() -> int:
 
 
 class Server:
-    """One `mlflow server` in a process group of its own."""
+    """One `mlflow server` in a process group of its own; it can be started again on the same port and database."""
 
     def __init__(self, folder: Path) -> None:
-        port = free_port()
-        self.uri = f"http://127.0.0.1:{port}"
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
         self.log = folder / "server.log"
+        self.start()
+
+    def start(self) -> None:
+        folder, port = self.folder, self.port
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
         command += ["--serve-artifacts", "--artifacts-destination", str(folder / "store")]
@@ -142,6 +146,27 @@ def test_metrics_come_back_with_their_steps_and_times(tracker: Tracker) -> None:
         (20, 1_700_000_000_001, 2.5),
         (40, 1_700_000_000_002, 5.0 / 3),
     ]
+
+
+def test_a_curve_comes_back_with_each_step_once_and_rising(tracker: Tracker) -> None:
+    _, child = started(tracker)
+    tracker.log(child, [Row(40, 4, {"loss": 2.0, "wer": 1.0}), Row(20, 2, {"loss": 3.0})], {"note": "both"})
+    tracker.log(child, [Row(40, 5, {"loss": 1.5})])
+    assert tracker.history(child, ["loss", "wer", "cer"]) == {
+        "loss": [(20, 3.0), (40, 1.5)],
+        "wer": [(40, 1.0)],
+        "cer": [],
+    }
+    [trial] = tracker.trials()
+    assert (trial.status, trial.tags["note"], trial.metrics["loss"]) == ("RUNNING", "both", 1.5)
+
+
+def test_a_sweep_whose_first_call_lost_its_answer_is_not_begun_twice(tracker: Tracker) -> None:
+    first = tracker.start_sweep("twice", {"a": 1}, {}, key="twice 1")
+    tracker.end_sweep(first, "stopped", {}, {})
+    assert tracker.start_sweep("twice", {"a": 1}, {}, key="twice 1") == first
+    assert tracker.start_sweep("twice", {"a": 1}, {}, key="twice 2") != first
+    assert [run.status for run in tracker.sweeps()] == ["RUNNING", "RUNNING"]
 
 
 def test_more_metrics_than_one_batch_holds(tracker: Tracker) -> None:
@@ -285,7 +310,7 @@ def test_sweeps_and_their_trials_are_found_again(tracker: Tracker) -> None:
 
 
 def test_a_search_reads_every_page(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "PAGE", 7)
+    monkeypatch.setattr(tracking_reading, "PAGE", 7)
     tracker = Tracker(database, "pages")
     parent = tracker.start_sweep("pages", {}, {})
     client = MlflowClient(tracker.uri)

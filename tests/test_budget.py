@@ -1,0 +1,127 @@
+"""What was spent is counted once and through resumes, and the budget ends the search before it is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hausa_asr.config import SweepConfig
+from sweeps.budget import Spent, exhausted, finalist_runs, reserve, spent
+from sweeps.ledger import State
+
+
+def settings(**changes: Any) -> SweepConfig:
+    return SweepConfig.model_validate(
+        {
+            "finetune": {"length_s": 1000},
+            "search": {"trials": 10},
+            "finalists": {"k": 2, "seeds": 2},
+            "resources": {"workers_per_trial": 2, "gpus_per_worker": 1, "cpus_per_worker": 4},
+            **changes,
+        }
+    )
+
+
+def tell(state: State, at: float, event: str, /, **fields: Any) -> None:
+    state.apply({"event": event, "time": at, **fields})
+
+
+def report(state: State, at: float, trial: str, seen_s: float) -> None:
+    scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0}
+    tell(
+        state, at, "reported", trial=trial, step=int(seen_s), updates=1000, seen_s=seen_s, metrics=scores,
+        best={"step": int(seen_s), **scores}, last=False, diverged=False,
+    )  # fmt: skip
+
+
+def a_trial(state: State, name: str, begin: float, end: float, seen_s: float, **fields: Any) -> None:
+    tell(state, begin, "proposed", trial=name, settings={}, source="search", **fields)
+    tell(state, begin, "started", trial=name)
+    report(state, end, name, seen_s)
+    tell(state, end, "ended", trial=name, state="finished" if seen_s == 1000 else "pruned", reason="")
+
+
+def begun() -> State:
+    state = State()
+    tell(state, 0, "sweep", name="s")
+    tell(state, 0, "opened")
+    return state
+
+
+def test_gpu_hours_are_of_every_gpu_of_a_trial_and_cpu_hours_where_there_is_none() -> None:
+    state = begun()
+    a_trial(state, "t000", 0, 1800, 1000)
+    a_trial(state, "t001", 1800, 3600, 500)
+    priced = {"price_per_hour": 3}
+    assert spent(state, settings(budget=priced)) == Spent(hours=2.0, money=6.0, wall_s=3600, trials=2)
+    on_cpus = {"workers_per_trial": 2, "cpus_per_worker": 4}
+    assert spent(state, settings(resources=on_cpus)).hours == 8.0
+
+
+def test_a_running_trial_counts_up_to_now_and_a_driver_that_is_gone_does_not() -> None:
+    state = begun()
+    tell(state, 0, "proposed", trial="t000", settings={}, source="baseline")
+    tell(state, 0, "started", trial="t000")
+    report(state, 1800, "t000", 300)
+    assert spent(state, settings()).hours == 1.0
+    assert spent(state, settings(), now=3600).hours == 2.0
+    assert spent(state, settings(), now=3600).wall_s == 3600
+    tell(state, 90_000, "opened")  # a day later: what was lost at the crash is not known, and the night is nobody's
+    assert spent(state, settings(), now=90_000) == Spent(1.0, 0.0, 1800, 1)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({"hours": 1.9}, "budget of 1.90 GPU-hours is spent"),
+        ({"money": 5, "price_per_hour": 3}, "budget of 5.00 in money is spent"),
+        ({"wall_s": 3600}, "budget of 1:00:00 of wall clock is spent"),
+        ({"hours": 2.1, "money": 7, "price_per_hour": 3, "wall_s": 4000}, ""),
+        ({}, ""),
+    ],
+)
+def test_whichever_limit_is_reached_first_ends_it(budget: dict[str, float], words: str) -> None:
+    state = begun()
+    a_trial(state, "t000", 0, 3600, 1000)
+    why = exhausted(state, settings(budget=budget), now=3600)
+    assert why == "" if not words else words in why
+
+
+def test_finalists_have_their_part_kept_for_them() -> None:
+    state = begun()
+    a_trial(state, "t000", 0, 360, 1000)  # the baseline: 0.2 GPU-hours for a full length
+    a_trial(state, "t001", 360, 370, 10)  # what a pruned one took says less
+    config = settings(budget={"hours": 1.4})
+    kept = reserve(state, config)
+    assert finalist_runs(config) == 6
+    assert kept.hours == pytest.approx(6 * 0.2)
+    assert kept.wall_s == pytest.approx(6 * 360)  # there was one trial at a time
+    assert reserve(state, config, slots=4).wall_s == pytest.approx(2 * 360)
+    assert "finalists need 1.20 GPU-hours" in exhausted(state, config, 370, reserve_hours=kept.hours)
+    assert not exhausted(state, config, 370)
+    # Their own time is not kept back from them.
+    a_trial(state, "t000-s1", 370, 730, 1000, of="t000")
+    assert reserve(state, config).hours == pytest.approx(5 * 0.2)
+    half = settings(finalists={"k": 2, "seeds": 2, "length_s": 500})
+    assert reserve(state, half).hours == pytest.approx(5 * 0.1)
+
+
+def test_nothing_is_kept_where_nothing_runs_again() -> None:
+    state = begun()
+    assert reserve(state, settings()).hours == 0  # nothing is known yet
+    a_trial(state, "t000", 0, 360, 1000)
+    assert reserve(state, settings(finalists={"k": 0, "seeds": 2})).hours == 0
+    assert finalist_runs(settings(search={"trials": 1})) == 0
+    assert finalist_runs(settings(search={"trials": 2})) == 4
+
+
+def test_one_after_another_by_the_answers_overshoots_by_one_interval_at_most() -> None:
+    state, config = begun(), settings(budget={"hours": 1.0}, finalists={"k": 0, "seeds": 1})
+    now, interval_s = 0.0, 100.0
+    for number in range(1000):
+        if exhausted(state, config, now):
+            break
+        a_trial(state, f"t{number:03d}", now, now + interval_s, 100)
+        now += interval_s
+    assert 1.0 <= spent(state, config).hours <= 1.0 + 2 * interval_s / 3600

@@ -1,0 +1,149 @@
+"""The forecast of a sweep whose end is known: trials of one pace on a virtual clock, told to a real ledger's state."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hausa_asr.config import SweepConfig
+from sweeps.estimate import predict
+from sweeps.forecast import forecast
+from sweeps.ledger import State
+from sweeps.plan import admit
+
+SLOTS, PACE, LENGTH_S, EVERY_S = 2, 10.0, 1000.0, 100.0
+
+
+def settings(**changes: Any) -> SweepConfig:
+    return SweepConfig.model_validate(
+        {
+            "finetune": {"length_s": LENGTH_S, "batch_s": 1, "eval_every_steps": EVERY_S},
+            "search": {"trials": 12},
+            "pruning": {"rule": "none"},
+            "finalists": {"k": 1, "seeds": 1},
+            **changes,
+        }
+    )
+
+
+def run(config: SweepConfig, lengths_s: list[float]) -> list[tuple[float, State]]:
+    """A sweep's reports as (time, state then), the end last. Trials are as long as they are told to be."""
+    state = State()
+    told: list[tuple[float, State]] = []
+
+    def tell(at: float, event: str, **fields: Any) -> None:
+        state.apply({"event": event, "time": at, **fields})
+
+    tell(0.0, "sweep", name="s", rungs=[])
+    tell(0.0, "opened")
+    runs = [(f"t{n:03d}", "baseline" if n == 0 else "search", "", s) for n, s in enumerate(lengths_s)]
+    finals = [(f"t00{n}-s1", "finalist", f"t00{n}", LENGTH_S) for n in range(2)]
+    now = 0.0
+    for batch in (runs, finals):
+        free = [(now, slot) for slot in range(SLOTS)]
+        events: list[tuple[float, int, str, float, float]] = []
+        waiting = list(batch)
+        while waiting or events:
+            if waiting and free:
+                at, slot = heapq.heappop(free)
+                name, source, of, length_s = waiting.pop(0)
+                tell(at, "proposed", trial=name, settings={}, source=source, of=of)
+                tell(at, "started", trial=name)
+                heapq.heappush(events, (at + EVERY_S / PACE, slot, name, EVERY_S, length_s))
+                continue
+            now, slot, name, seen_s, length_s = heapq.heappop(events)
+            scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0}
+            tell(
+                now, "reported", trial=name, step=int(seen_s), updates=int(LENGTH_S), seen_s=seen_s, metrics=scores,
+                best={"step": int(seen_s), **scores}, last=seen_s == LENGTH_S, diverged=False,
+            )  # fmt: skip
+            if seen_s < length_s:
+                heapq.heappush(events, (now + EVERY_S / PACE, slot, name, seen_s + EVERY_S, length_s))
+            else:
+                tell(now, "ended", trial=name, state="finished" if seen_s == LENGTH_S else "pruned", reason="")
+                heapq.heappush(free, (now, slot))
+            told.append((now, copy(state)))
+    tell(now, "decided", winner="t000")
+    return [*told, (now, copy(state))]
+
+
+def copy(state: State) -> State:
+    trials = {name: dataclasses.replace(one, reports=list(one.reports)) for name, one in state.trials.items()}
+    return dataclasses.replace(state, trials=trials, ended=dict(state.ended))
+
+
+def test_where_nothing_is_pruned_it_is_right_from_the_first_report() -> None:
+    config = settings()
+    told = run(config, [LENGTH_S] * 12)
+    end = told[-1][0]
+    assert end == (6 + 1) * LENGTH_S / PACE
+    for now, state in told:
+        left = forecast(state, config, SLOTS, now)
+        assert left.left_s == pytest.approx(end - now, abs=1e-6)
+        # Between reports it counts down.
+        later = forecast(state, config, SLOTS, now + 3)
+        assert later.left_s is not None and left.left_s is not None
+        assert left.left_s - 4 <= later.left_s <= left.left_s
+    assert told[-1][1].verdict is not None
+    first = forecast(told[0][1], config, SLOTS, told[0][0])
+    assert first.hours == pytest.approx(14 * 100 / 3600, rel=0.02)
+
+
+def test_what_pruning_leaves_is_learnt_as_trials_end() -> None:
+    config = settings(search={"trials": 40}, pruning={"reduction": 3, "first_rung": 0.3, "audit_share": 0})
+    # Longer than the rule alone would make them, as where warm-up lets trials pass: every other one goes to its end.
+    told = run(config, [LENGTH_S if n % 2 == 0 else 300.0 for n in range(40)])
+    end = told[-1][0]
+    late = [(now, state) for now, state in told if 0.5 * end < now < 0.9 * end]
+    assert late
+    for now, state in late:
+        left = forecast(state, config, SLOTS, now).left_s
+        assert left == pytest.approx(end - now, rel=0.2)
+
+
+def test_before_any_figure_it_is_what_was_predicted(tmp_path: Path) -> None:
+    config = settings(model={"base": "demo"})
+    state = State()
+    state.apply({"event": "sweep", "time": 0.0, "name": "s"})
+    plan = admit(config.resources, [{"CPU": 2}], 12)
+    prediction = predict(config, plan, tmp_path)
+    assert prediction.expected is not None
+    assert forecast(state, config, SLOTS, 5.0, prediction).left_s == pytest.approx(prediction.expected.wall_s - 5)
+    assert str(forecast(state, config, SLOTS, 5.0)) == "time left not known yet"
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        {"hours": 600 / 3600},  # 400 s of trials and 200 s of two finalists
+        {"money": 1200 / 3600, "price_per_hour": 2},
+        {"wall_s": 300},
+    ],
+)
+def test_the_budget_ends_the_search_and_leaves_the_finalists_theirs(budget: dict[str, float]) -> None:
+    config = settings(budget=budget)
+    now, state = [one for one in run(config, [LENGTH_S] * 12) if one[0] == 50][-1]
+    told = forecast(state, config, SLOTS, now)
+    assert told.cut_s == pytest.approx(150)
+    assert told.left_s == pytest.approx(150 + 100)
+    assert "the budget ends the search in about 2:30" in str(told)
+    assert "budget" not in str(forecast(state, settings(budget={"hours": 100}), SLOTS, now))
+
+
+def test_it_is_cheap_at_a_thousand_trials() -> None:
+    config = settings(search={"trials": 1100}, pruning={"reduction": 3, "first_rung": 0.3}, budget={"hours": 50})
+    _, state = run(config, [LENGTH_S] * 12)[0]
+    last = state.trials["t000"]
+    for number in range(1000):
+        name = f"more-{number}"
+        state.trials[name] = dataclasses.replace(last, id=name, source="search", state="pruned", started=None)
+    forecast(state, config, SLOTS, 10.0)  # what pruning leaves is drawn once
+    began = time.process_time()
+    for second in range(20):
+        assert forecast(state, config, SLOTS, 10.0 + second).left_s
+    assert (time.process_time() - began) / 20 < 0.02
