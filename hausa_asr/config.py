@@ -72,10 +72,10 @@ class PruningSettings(Strict):
 
     rule: Literal["asha", "none"] = "asha"
     rank_by: Literal["auto", "loss", "wer"] = Field(
-        "auto", description="eval loss, WER, or at each rung loss until most of its trials have left the CTC plateau"
+        "loss", description="eval loss, WER, or `auto`: at each rung loss until most trials have left the CTC plateau"
     )
-    reduction: int = Field(3, ge=2, description="one trial in so many passes a rung")
-    first_rung: float = Field(0.25, gt=0, lt=1, description="the first rung, as a share of a trial's length")
+    reduction: int = Field(4, ge=2, description="one trial in so many passes a rung")
+    first_rung: float = Field(0.2, gt=0, lt=1, description="the first rung, as a share of a trial's length")
     finish_share: float = Field(
         0.4,
         ge=0,

@@ -7,6 +7,7 @@ in a random order. `sweeps.replay` calls it.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -66,10 +67,15 @@ def phases(recipe: Mapping[str, Any]) -> dict[str, float]:
     return {"length_s": length_s, "ready_s": ready_s, "frozen_s": frozen_s, "free_s": free_s}
 
 
-def read(path: Path) -> list[list[Curve]]:
+def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve]]:
     """The recorded curves, by setting; a setting that was trained on several seeds has several.
 
     A last line that is cut off, as while curves are being recorded, is left out.
+
+    Args:
+        path: the JSONL file that `benchmarks/record_curves.py` writes.
+        first, last: take the settings of these numbers only, and the baseline. A rule that was chosen on some is
+            reported on others.
 
     Raises:
         UserError: there is no such file, it holds something else, or too few settings.
@@ -93,7 +99,8 @@ def read(path: Path) -> list[list[Curve]]:
                 break
             told = f"{type(error).__name__}: {error}"
             raise UserError(f"This is no recorded curve ({told}).", where=f"{path}, line {number}") from None
-        found.setdefault(curve.name, []).append(curve)
+        if curve.source == BASELINE or first <= int(curve.name) <= (math.inf if last is None else last):
+            found.setdefault(curve.name, []).append(curve)
     if len(found) < FEWEST:
         raise UserError(f"{len(found)} settings are too few for a replay.", where=path, fix="Record more of them.")
     return _baseline_first(list(found.values()))
@@ -146,16 +153,21 @@ def _baseline_first(settings: list[list[Curve]]) -> list[list[Curve]]:
     return sorted(settings, key=lambda seeds: seeds[0].source != BASELINE)
 
 
-def draw(settings: Sequence[Sequence[Curve]], seed: int, replay: int) -> list[Curve]:
+def draw(settings: Sequence[Sequence[Curve]], seed: int, replay: int, trials: int | None = None) -> list[Curve]:
     """The curves of one replay, in the order in which its search proposes them: the baseline, then at random.
 
     Of a setting with several seeds one is drawn, so that replays differ by the noise of training too.
+
+    Args:
+        settings: the recorded curves.
+        seed, replay: of the draw.
+        trials: how many settings the search tries, the baseline among them; None for all there are.
     """
     rng = np.random.default_rng((seed, replay))
     chosen = [seeds[int(rng.integers(len(seeds)))] for seeds in settings]
     first = [curve for curve in chosen if curve.source == BASELINE]
     rest = [curve for curve in chosen if curve.source != BASELINE]
-    return first + [rest[place] for place in rng.permutation(len(rest))]
+    return (first + [rest[place] for place in rng.permutation(len(rest))])[:trials]
 
 
 def of_sweep(tracker: Tracker, sweep: str) -> tuple[list[Curve], dict[str, int]]:

@@ -65,7 +65,8 @@ def forecast(
     seen_s = busy_s = 0.0
     for trial in state.trials.values():
         if trial.reports:
-            seen_s, busy_s = seen_s + trial.seen_s, busy_s + trial.spent_s
+            audio_s, took_s = _last_interval(trial)
+            seen_s, busy_s = seen_s + audio_s, busy_s + took_s
     if not seen_s or not busy_s:
         expected = prediction.expected if prediction else None
         if expected is None:
@@ -96,7 +97,10 @@ def _begun(state: State, config: SweepConfig, pace: float, now: float) -> tuple[
         waits = trial.is_open or trial.cause == "crash" or trial.audited
         if not waits or not (trial.is_open or trial.can_go_on):
             continue
-        own = trial.seen_s / trial.spent_s if trial.reports and trial.spent_s else pace
+        own = pace
+        if trial.reports:
+            audio_s, took_s = _last_interval(trial)
+            own = audio_s / took_s if audio_s and took_s else pace
         left_s = _audio_left_s(trial, config) / own
         if trial.started is not None:
             left_s = max(0.0, left_s - max(0.0, now - trial.started))
@@ -105,6 +109,17 @@ def _begun(state: State, config: SweepConfig, pace: float, now: float) -> tuple[
         else:
             search_s, longest_s = search_s + left_s, max(longest_s, left_s)
     return search_s, longest_s, final_s, longest_final_s
+
+
+def _last_interval(trial: TrialRecord) -> tuple[float, float]:
+    """Seconds of audio before a trial's last report, and the seconds that these and the evaluation took.
+
+    By the trial's own clock: what a slot takes to start, or a trial to wait, says nothing of its pace.
+    """
+    last = trial.reports[-1]
+    audio_s = last["seen_s"] - (trial.reports[-2]["seen_s"] if len(trial.reports) > 1 else 0.0)
+    figures = last["metrics"]
+    return audio_s, audio_s / max(figures["audio_s_per_s"], 1e-9) + figures.get("eval_runtime_s", 0.0)
 
 
 def _audio_left_s(trial: TrialRecord, config: SweepConfig) -> float:

@@ -55,6 +55,11 @@ def main(
     every: Annotated[
         float, typer.Option(min=0, max=1, help="Evaluate so often beside the rungs, as a share of the length.")
     ] = 0.25,
+    trials: Annotated[int, typer.Option(min=5, help="Settings that each replay draws, the baseline among them.")] = 40,
+    numbers: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST-LAST", help="Only the settings of these numbers, and the baseline."),
+    ] = None,
     recorded_seconds: Annotated[
         bool, typer.Option(help="Take the seconds of each curve as they were, whatever else the machine did then.")
     ] = False,
@@ -80,12 +85,13 @@ def main(
         if sweep is not None:
             told = _replay_sweep(settings, sweep, uri, experiment, _headline(counts), replays, seed)
         else:
-            known = read(curves) if recorded_seconds else steady(read(curves))
+            known = read(curves, *_numbers(numbers))
+            known = known if recorded_seconds else steady(known)
             length_s = max(curve.length_s for seeds in known for curve in seeds)
             entries = _entries(rule or list(RULES), Options(length_s, epoch_s, settings.pruning))
-            field = Field(known, replays, seed, every)
+            field = Field(known, replays, seed, every, trials)
             shown = [one for one in entries if one.label in (*ALWAYS, *(rule or RULES))]
-            print(_title(known, replays))
+            print(_title(known, replays, trials))
             tables = []
             for count in counts:
                 tables.append(standings(field, entries, count, gap_s, seed))
@@ -93,8 +99,8 @@ def main(
             if picture is not None:
                 from sweeps.race_picture import draw
 
-                draw(tables, [one.label for one in shown], picture, _title(known, replays))
-            told = _as_json(tables, _headline(counts), settings.pruning, known, replays)
+                draw(tables, [one.label for one in shown], picture, _title(known, replays, trials))
+            told = _as_json(tables, _headline(counts), settings.pruning, known, replays, trials)
         if json_ is not None:
             json_.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     except UserError as error:
@@ -115,6 +121,15 @@ def _counts(text: str) -> list[int]:
     return list(dict.fromkeys(counts))
 
 
+def _numbers(text: str | None) -> tuple[int, int | None]:
+    if text is None:
+        return 0, None
+    first, _, last = text.partition("-")
+    if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise UserError(f"{text!r} is no range of numbers.", where="--numbers", fix="Write for example 60-119")
+    return int(first), int(last)
+
+
 def _headline(counts: Sequence[int]) -> int:
     return HEADLINE_WORKERS if HEADLINE_WORKERS in counts else counts[0]
 
@@ -127,9 +142,10 @@ def _entries(labels: Sequence[str], options: Options) -> list[Entry]:
     return [found[label] for label in dict.fromkeys(order)]
 
 
-def _title(settings: Sequence[Sequence[Curve]], replays: int) -> str:
+def _title(settings: Sequence[Sequence[Curve]], replays: int, trials: int) -> str:
     curves = sum(len(seeds) for seeds in settings)
-    return f"{len(settings)} settings, {curves} recorded curves, {replays} replays"
+    each = min(trials, len(settings))
+    return f"{len(settings)} settings, {curves} recorded curves, {replays} replays of {each} trials each"
 
 
 def _in_columns(table: Table, shown: Sequence[Entry]) -> str:
@@ -156,7 +172,12 @@ def _in_columns(table: Table, shown: Sequence[Entry]) -> str:
 
 
 def _as_json(
-    tables: Sequence[Table], workers: int, pruning: PruningSettings, settings: Sequence[Sequence[Curve]], replays: int
+    tables: Sequence[Table],
+    workers: int,
+    pruning: PruningSettings,
+    settings: Sequence[Sequence[Curve]],
+    replays: int,
+    trials: int,
 ) -> dict[str, Any]:
     ours = next(table for table in tables if table.workers == workers).standings["ours"]
     return {
@@ -173,7 +194,8 @@ def _as_json(
         "settings": len(settings),
         "curves": sum(len(seeds) for seeds in settings),
         "replays": replays,
-        "pruning": pruning.model_dump(include={"rank_by", "reduction", "first_rung"}),
+        "trials": min(trials, len(settings)),
+        "pruning": pruning.model_dump(include={"rank_by", "reduction", "first_rung", "finish_share"}),
         "rules": {
             label: {str(table.workers): asdict(table.standings[label]) for table in tables}
             for label in tables[0].standings

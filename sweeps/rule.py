@@ -7,9 +7,9 @@ cohort lets pass is promoted then. When no new setting is left to try, there is 
 wait go on, until `finish_share` of all trials have come to their end.
 
 What is ranked. WER is blind while a CTC model is on its plateau, the first part of a run: ranked by it there, trials
-are stopped by the toss of a coin. The unmasked eval loss already tells them apart, and it is less noisy than WER after
-the plateau too. `auto` ranks a rung by loss while most of its cohort is before the turning point, and by WER after
-that; docs/log.md says which of the two wins on recorded curves.
+are stopped by the toss of a coin. The unmasked eval loss already tells them apart, and on recorded curves it foretells
+the final WER better than WER itself does after the plateau too, being less noisy: so it is the default. `auto` ranks a
+rung by loss while most of its cohort is before the turning point, and by WER after that (docs/log.md compares them).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Rule:
         rank_by: `loss`, `wer`, or `auto` for the one after the other.
     """
 
-    def __init__(self, marks: Sequence[float], reduction: int, rank_by: RankBy = "auto") -> None:
+    def __init__(self, marks: Sequence[float], reduction: int, rank_by: RankBy = "loss") -> None:
         self.marks, self._reduction, self._rank_by = list(marks), reduction, rank_by
         self._rungs = [_Rung() for _ in marks]
 

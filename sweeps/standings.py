@@ -3,8 +3,8 @@
 In: recorded curves and rules. Out: a `Standing` per rule and number of workers. `sweeps.replay` prints them.
 
 The races are paired: in one replay every rule gets the same curves in the same order. The intervals are over replays,
-that is over orders and seeds, and not over other tables of settings: 95 % percentile bootstrap, all rules on the same
-resamples.
+that is over which settings a search draws, their orders and seeds: 95 % percentile bootstrap, all rules on the same
+resamples. They are not over other corpora or models.
 """
 
 from __future__ import annotations
@@ -94,10 +94,18 @@ class Field:
         replays: how many orders.
         seed: of the orders.
         every: evaluations come so often beside those that a rule needs, as a share of the length.
+        trials: settings of each replay, drawn at random; None for all.
     """
 
-    def __init__(self, settings: Sequence[Sequence[Curve]], replays: int, seed: int, every: float) -> None:
-        self.draws = [draw(settings, seed, replay) for replay in range(replays)]
+    def __init__(
+        self,
+        settings: Sequence[Sequence[Curve]],
+        replays: int,
+        seed: int,
+        every: float,
+        trials: int | None = None,
+    ) -> None:
+        self.draws = [draw(settings, seed, replay, trials) for replay in range(replays)]
         self._every = every
         self._courses: dict[tuple[int, tuple[float, ...]], Course] = {}
 

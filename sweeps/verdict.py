@@ -154,7 +154,7 @@ class Verdict:
             told = f"winner {self.winner}  dev WER {wer} over {over}"
         if self.to_baseline:
             base = self.of(self.to_baseline.other)
-            gap = -self.to_baseline.wer
+            gap = round(-self.to_baseline.wer, 3) + 0.0  # there is no -0.000
             told += f"; baseline {base.wer:.3f} {in_brackets(base.low, base.high)}: {gap:.3f} lower {self.to_baseline}"
         if self.to_runner_up:
             told += f"; P(best) {best.p_best:.2f}"

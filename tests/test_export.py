@@ -286,6 +286,26 @@ def test_winner_comes_from_the_sweeps_artifact(tracker: Tracker, layer_norm: Pat
     best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "out", overwrite=True)
 
 
+def test_what_finalists_named_goes_before_a_lower_wer_of_one_lucky_seed(
+    tracker: Tracker, layer_norm: Path, tmp_path: Path
+) -> None:
+    parent, _ = record_sweep(tracker, "one", {"t000": (0.5, None), "t001": (0.1, None), "t002": (0.2, None)})
+    for run, of, wer in (("t002-s1", "t002", 0.18), ("t002-s2", "t002", 0.22), ("t001-s1", "t001", 0.15)):
+        record_trial(tracker, parent, "one", run, scores(wer), {"source": "finalist", "finalist_of": of,
+                                                                "checkpoint_uri": layer_norm.as_uri()})  # fmt: skip
+    tags = {"winner": "t002", "winner_run": "t002-s1", "winner_seeds": "2"}
+    tracker.end_sweep(parent, "finished", tags, {"best_wer": 0.2, "best_cer": 0.09, "test_wer": 0.24, "test_cer": 0.1})
+    found = best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out")
+    assert (found.trial, found.chosen, found.seeds) == ("t002-s1", "finalists", 2)
+    assert (found.wer, found.cer, found.test_wer) == (0.2, 0.09, 0.24), "means over the seeds"
+
+    # A sweep still under way, whose finalist runs are no trials of its own, has the lowest WER of its search.
+    other, _ = record_sweep(tracker, "two", {"t000": (0.19, layer_norm)})
+    record_trial(tracker, other, "two", "t000-s1", scores(0.01), {"source": "finalist", "finalist_of": "t000"})
+    found = best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "other")
+    assert (found.sweep, found.trial, found.chosen, found.seeds) == ("two", "t000", "lowest dev WER", 0)
+
+
 def test_else_from_the_trials_checkpoint(tracker: Tracker, layer_norm: Path, tmp_path: Path) -> None:
     parent, _ = record_sweep(tracker, "one", {"t000": (0.5, None), "t001": (0.2, layer_norm)})
     (tmp_path / "report.json").write_text(json.dumps(REPORT))

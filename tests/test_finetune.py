@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,8 +16,9 @@ import torch.multiprocessing as mp
 from conftest import ToneSplit
 
 from hausa_asr import checkpoint
+from hausa_asr.batching import Plan
 from hausa_asr.errors import UserError
-from hausa_asr.finetune import Data, finetune
+from hausa_asr.finetune import Data, evaluations, finetune
 from hausa_asr.forward import ctc_logits, set_trainable
 from hausa_asr.model import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
@@ -293,3 +295,31 @@ def test_two_ranks_equal_one_and_see_the_whole_dev_split(layer_norm_base: Path, 
         assert masked == pytest.approx(one.metrics["masked_fraction"])
         if loss[0] == 5:
             assert (wer, cer) == pytest.approx((one.metrics["wer"], one.metrics["cer"]), abs=0.05)
+
+
+def test_a_trial_is_evaluated_at_its_rungs_and_not_twice_in_a_row() -> None:
+    plan = Plan(np.full(200, 16_000), batch_s=10, length_s=1000, seed=0)
+    assert plan.updates == 100
+    assert evaluations(plan, 40) == {40, 80, 100}
+    assert evaluations(plan, 45) == {45, 100}, "90 is just before the end"
+    # The first step at which so much has been heard; 40 is just before it, 80 is not.
+    assert evaluations(plan, 40, [141.0, 425.0]) == {15, 43, 80, 100}
+    assert evaluations(plan, 40, [100.0]) == {10, 40, 80, 100}
+    assert evaluations(plan, 500, [0.0, 1000.0, 9999.0]) == {100}
+
+
+def test_evaluations_at_rungs_change_nothing_of_what_is_learned(
+    data: Data, layer_norm_base: Path, tmp_path: Path
+) -> None:
+    _, plain = run(RECIPE, data, layer_norm_base, tmp_path / "plain")
+    told: list[Progress] = []
+
+    def report(progress: Progress) -> Answer:
+        told.append(progress)
+        return Answer.CONTINUE
+
+    finetune(RECIPE, data, report, base=str(layer_norm_base), folder=tmp_path / "rungs", device=torch.device("cpu"),
+             evaluate_at_s=[plain[0].seen_s * 1.5])  # fmt: skip
+    extra = next(p for p in told if p.step not in {p.step for p in plain})
+    assert extra.seen_s >= plain[0].seen_s * 1.5
+    assert told[-1].metrics["loss"] == plain[-1].metrics["loss"]

@@ -57,7 +57,7 @@ def run(config: SweepConfig, lengths_s: list[float]) -> list[tuple[float, State]
                 heapq.heappush(events, (at + EVERY_S / PACE, slot, name, EVERY_S, length_s))
                 continue
             now, slot, name, seen_s, length_s = heapq.heappop(events)
-            scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0}
+            scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0, "audio_s_per_s": PACE}
             tell(
                 now, "reported", trial=name, step=int(seen_s), updates=int(LENGTH_S), seen_s=seen_s, metrics=scores,
                 best={"step": int(seen_s), **scores}, last=seen_s == LENGTH_S, diverged=False,
@@ -147,3 +147,19 @@ def test_it_is_cheap_at_a_thousand_trials() -> None:
     for second in range(20):
         assert forecast(state, config, SLOTS, 10.0 + second).left_s
     assert (time.process_time() - began) / 20 < 0.02
+
+
+def test_what_a_slot_takes_to_start_does_not_spoil_it() -> None:
+    config = settings()
+    state = State()
+    for event in (
+        {"event": "sweep", "time": 0.0, "name": "s", "rungs": []},
+        {"event": "proposed", "time": 0.0, "trial": "t000", "settings": {}, "source": "baseline"},
+        {"event": "started", "time": 0.0, "trial": "t000"},
+    ):
+        state.apply(event)
+    scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0, "audio_s_per_s": 2 * PACE, "eval_runtime_s": EVERY_S / PACE / 2}
+    started = {"step": 100, "updates": 1000, "seen_s": EVERY_S, "metrics": scores, "best": {"step": 100, **scores}}
+    state.apply({"event": "reported", "time": 300.0, "trial": "t000", **started})
+    left = forecast(state, config, SLOTS, 300.0)
+    assert left.left_s == pytest.approx((11 + 0.9) / 2 * 100 + 100)
