@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(_ROOT)  # run as a script, Python puts sweeps/ there, where our files would shadow other packages
@@ -22,7 +22,7 @@ from hausa_asr.config import SweepConfig
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from sweeps.begin import LOG, log_to, only_driver, refuse_taken, save, settings_of, storage_of
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED, EXIT_LOST = 130, 1
 _MLFLOW_END_S, _MLFLOW_INTERRUPT_S = 120.0, 2.0
 """How long MLflow is waited for at the end of a sweep, and after an interrupt (`ray job stop` kills after 3 s)."""
 
@@ -156,6 +156,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     from sweeps.search import search
     from sweeps.study import Study
     from sweeps.warm import earlier
+    from sweeps.watch import watched
 
     space.check(config)
     check_base(config.model.base)
@@ -189,19 +190,28 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         def left(state: State) -> str:
             return str(forecast(state, config, plan.slots, time.time(), prediction))
 
+        def lost() -> NoReturn:
+            mirror.interrupted(_MLFLOW_INTERRUPT_S)
+            console.show_cursor()
+            why = f"The local Ray has ended; its logs in {folder / 'logs'} may say why."
+            then = f"Go on with:  python sweeps/run.py --resume {name}"
+            console.print(f"\n{why} {then}", highlight=False, soft_wrap=True)
+            os._exit(EXIT_LOST)  # anything gentler would wait for Ray
+
         try:
-            with Board(ledger, config.search.trials, plan.slots, left, console) as board:
-                done = search(config, ledger, folder, prepared, plan, agenda, rule, mirror, board)
-            if not done:
-                mirror.interrupted(_MLFLOW_INTERRUPT_S)
-                raise KeyboardInterrupt
-            agenda.finish()
-            for trial in ledger.state.trials:
-                mirror.mark(trial)
-            end(
-                config, ledger, prepared, plan, rule, tracker, mirror, console,
-                over=agenda.over, started=started, mlflow_s=_MLFLOW_END_S,
-            )  # fmt: skip
+            with watched(folder / "logs", lost):
+                with Board(ledger, config.search.trials, plan.slots, left, console) as board:
+                    done = search(config, ledger, folder, prepared, plan, agenda, rule, mirror, board)
+                if not done:
+                    mirror.interrupted(_MLFLOW_INTERRUPT_S)
+                    raise KeyboardInterrupt
+                agenda.finish()
+                for trial in ledger.state.trials:
+                    mirror.mark(trial)
+                end(
+                    config, ledger, prepared, plan, rule, tracker, mirror, console,
+                    over=agenda.over, started=started, mlflow_s=_MLFLOW_END_S,
+                )  # fmt: skip
         finally:
             mirror.close()
             lock.close()

@@ -203,7 +203,8 @@ def test_expected_lengths_are_what_the_rule_makes_of_chance(trials: int, reducti
 
 
 def test_a_trial_is_expected_to_go_on_for_longer_the_more_rungs_it_has_passed() -> None:
-    config = SweepConfig.model_validate({"finetune": {"length_s": 1000, "batch_s": 1, "eval_every_steps": 50}})
+    changes = {"finetune": {"length_s": 1000}, "pruning": {"first_rung": 0.3, "reduction": 3}}
+    config = SweepConfig.model_validate(changes)
     ends = [seen_s + ahead_s(config, seen_s, 40) for seen_s in (0, 299, 300, 900, 1000)]
     assert ends == sorted(ends)
     assert 300 < ends[0] < ends[2] < 1000 == ends[-1]

@@ -88,11 +88,11 @@ def test_a_paused_trial_is_promoted_once_the_cohort_lets_it_pass() -> None:
     figures = [(2.2, 0.2), (2.3, 0.1), (2.6, 0.6), (2.5, 0.5)]  # eval loss at the rung, WER in the end
     curves = [curve(str(n), [1.0, 0.9, 0.8, wer], [3, loss, 2, 1]) for n, (loss, wer) in enumerate(figures)]
     done = run("ours", curves, rank_by="loss", first_rung=0.5)
-    # At the rung: 0 passes, 1 waits as the second of two, and 2 makes it the second of three, of whom two pass.
+    # At the rung: 0 waits for somebody to be compared with, and passes when 1 is there; 1 passes when there are four.
     assert done.stopped == {2, 3}
-    # 22 s to the rung, as much after it. Trial 1 goes on after 44 s of 0, 22 of its own and 22 of 2, before 3 begins.
+    # 22 s to the rung, as much after it. Trial 1 goes on after all four have come there and 0 has come to its end.
     assert done.work_s == 4 * 22 + 2 * 22
-    assert done.incumbents[-1] == (44 + 22 + 22 + 22, 0.1)
+    assert done.incumbents[-1] == (4 * 22 + 22 + 22, 0.1)
     assert run("asha_loss", curves, first_rung=0.5).stopped == {1, 2, 3}
 
 
@@ -334,6 +334,17 @@ def test_help_does_not_wait_for_the_heavy_packages() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_a_replay_draws_as_many_settings_as_a_search_tries_and_some_numbers_can_be_held_out(tmp_path: Path) -> None:
+    settings = made_up(30, 1)
+    drawn = [draw(settings, 0, replay, 12) for replay in range(20)]
+    assert all(len(one) == 12 and one[0].source == "baseline" for one in drawn)
+    assert len({curve.name for one in drawn for curve in one}) == 30
+    file = tmp_path / "curves.jsonl"
+    file.write_text((Path(__file__).parent.parent / "benchmarks/curves/demo.jsonl").read_text())
+    assert {seeds[0].name for seeds in read(file, 10, 19)} == {"0", *(str(n) for n in range(10, 20))}
+    assert {seeds[0].name for seeds in read(file, 110)} >= {"0", "110"}
+
+
 # -- a sweep of one's own --------------------------------------------------------------------------------------------
 
 
@@ -360,9 +371,9 @@ def test_a_finished_sweep_is_told_what_pruning_would_have_saved(tmp_path: Path) 
     assert [one.name for one in found] == [f"t{n:03d}" for n in range(7)] and left_out == {"pruned": 1}
     assert found[0].train_s == pytest.approx(curves[0].train_s) and found[0].points == curves[0].points
     told = saved(found, options(rank_by="loss").pruning, workers=1, replays=50, seed=0)
-    # The best came first. Each after it lost at the first rung, and the better half went on as the cohort grew.
-    assert told.winner == "t000" and told.kept and told.stopped == 3
-    assert (told.as_run_s, told.with_rule_s) == pytest.approx((7 * 44, 4 * 44 + 3 * 11))
+    # The best came first. Each after it lost at the first rung, and two more went on as the cohort grew.
+    assert told.winner == "t000" and told.kept and told.stopped == 4
+    assert (told.as_run_s, told.with_rule_s) == pytest.approx((7 * 44, 3 * 44 + 4 * 11))
     assert told.kept_share.mean == 1.0 and told.with_rule_share.high < 1
     files = ["--json", str(tmp_path / "out.json"), "--sweep", "my_sweep", "--uri", uri, "--experiment", "mine"]
     done = CliRunner().invoke(app, [*files, "--replays", "20"])

@@ -28,7 +28,7 @@ class Sweep:
 
     def __init__(self, marks: list[float], reduction: int = 2) -> None:
         self.state, self.now = State(), 1_000.0
-        self.rule = Rule(marks, reduction)
+        self.rule = Rule(marks, reduction, "auto")
         self.tell("sweep", name="demo", prepared="/data/demo", rungs=marks)
         self.tell("opened", run_id="parent", slots=1)
 
