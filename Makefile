@@ -10,8 +10,8 @@ STAMP := .venv/.installed
 sweep: NAME := demo-$(shell date -u +%Y%m%d-%H%M%S)
 sweep: $(STAMP)
 	$(BIN)/python sweeps/run.py --config sweeps/configs/demo.yaml --set name=$(NAME)
+	@echo
 	$(BIN)/hausa-asr best-model --sweep $(NAME) --overwrite
-	@echo "compare     make ui   (the trials side by side, at http://127.0.0.1:5000)"
 
 test: lint
 	$(BIN)/python -m pytest

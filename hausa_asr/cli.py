@@ -260,6 +260,8 @@ def best_model(
     print(f"test   {_rates(found.test_wer, found.test_cer)}" if found.test_wer is not None else "test   not scored")
     print(f"model  {found.out}")
     print(f"try    hausa-asr transcribe --model {out} FILE")
+    if found.verdict:
+        print(found.verdict)
 
 
 @app.command()

@@ -43,6 +43,7 @@ class Exported:
         source: whether it came from the sweep's artifact or from the trial's checkpoint.
         chosen: why this one: `finalists`, or `lowest dev WER` where no finalists ran.
         seeds: on how many fresh seeds the winner of finalists was trained; 0 without finalists.
+        verdict: what the finalists showed, in a sentence.
     """
 
     out: Path
@@ -56,6 +57,7 @@ class Exported:
     run_id: str
     chosen: Literal["finalists", "lowest dev WER"] = "lowest dev WER"
     seeds: int = 0
+    verdict: str = ""
 
 
 def export_checkpoint(checkpoint: Path, out: Path, card: Card, *, overwrite: bool = False) -> Path:
@@ -151,6 +153,7 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
         run_id=best.run_id,
         chosen="finalists" if seeds else "lowest dev WER",
         seeds=seeds,
+        verdict=parent.tags.get("verdict", "") if parent is not None and seeds else "",
     )
 
 

@@ -65,7 +65,7 @@ def forecast(
     seen_s = busy_s = 0.0
     for trial in state.trials.values():
         if trial.reports:
-            audio_s, took_s = _last_interval(trial)
+            audio_s, took_s = last_interval(trial)
             seen_s, busy_s = seen_s + audio_s, busy_s + took_s
     if not seen_s or not busy_s:
         expected = prediction.expected if prediction else None
@@ -99,7 +99,7 @@ def _begun(state: State, config: SweepConfig, pace: float, now: float) -> tuple[
             continue
         own = pace
         if trial.reports:
-            audio_s, took_s = _last_interval(trial)
+            audio_s, took_s = last_interval(trial)
             own = audio_s / took_s if audio_s and took_s else pace
         left_s = _audio_left_s(trial, config) / own
         if trial.started is not None:
@@ -111,7 +111,7 @@ def _begun(state: State, config: SweepConfig, pace: float, now: float) -> tuple[
     return search_s, longest_s, final_s, longest_final_s
 
 
-def _last_interval(trial: TrialRecord) -> tuple[float, float]:
+def last_interval(trial: TrialRecord) -> tuple[float, float]:
     """Seconds of audio before a trial's last report, and the seconds that these and the evaluation took.
 
     By the trial's own clock: what a slot takes to start, or a trial to wait, says nothing of its pace.

@@ -142,6 +142,7 @@ def _front(axes: Axes, points: Sequence[tuple[float, Row, bool]]) -> None:
         below = (-4, -4 - 9 * (number % 2))
         axes.annotate(name, (x, y), below, textcoords="offset points", ha="right", va="top", fontsize=8.5)
     axes.margins(x=0.14, y=0.1)
+    axes.locator_params(axis="x", nbins=5)  # small figures have long labels
     if drawn:
         axes.legend(frameon=False, fontsize=9)
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.budget import duration
+from sweeps.forecast import last_interval
 from sweeps.ledger import Ledger, State, TrialRecord
 
 log = logging.getLogger("sweeps")
@@ -166,14 +167,11 @@ def describe(trial: TrialRecord) -> str:
 
 
 def left_s(trial: TrialRecord) -> float:
-    """Seconds that a running trial still needs, at the pace of its last two reports."""
+    """Seconds that a running trial still needs, at the pace of its last interval, evaluation included."""
     last = trial.reports[-1]
-    figures = last["metrics"]
-    pace = figures["audio_s_per_s"]
-    if len(trial.reports) > 1 and (gap := last["time"] - trial.reports[-2]["time"]) > 0:
-        pace = (last["seen_s"] - trial.reports[-2]["seen_s"]) / gap
+    audio_s, took_s = last_interval(trial)
     length_s = last["seen_s"] * last["updates"] / last["step"]
-    return max(0.0, (length_s - last["seen_s"]) / max(pace, 1e-9))
+    return max(0.0, (length_s - last["seen_s"]) / max(audio_s / max(took_s, 1e-9), 1e-9))
 
 
 def _short(value: object) -> str:
