@@ -162,6 +162,7 @@ class State:
             self.marks = list(event.get("rungs", []))
         elif kind == "opened":
             self.run_id = event.get("run_id", self.run_id)
+            self.verdict = None  # there is more to come
             for trial in self.trials.values():
                 trial.started = None
         elif kind == "mirrored":
