@@ -195,6 +195,7 @@ class State:
             scored = event["scored"]
             self.rungs.setdefault(event["rung"], {})[trial.id] = Score(**scored)
             if not event["passed"]:
+                trial.state, trial.cause = "paused", "rung"  # also where a crash comes before the event that says so
                 trial.waits_at = event["rung"]
                 if trial.lost_s is None:
                     trial.lost_s, trial.audited = event["seen_s"], bool(event.get("audited"))

@@ -264,6 +264,9 @@ def test_best_model_takes_its_place_from_settings_and_prints_json(
         "test_cer": None,
         "source": "checkpoint",
         "run_id": run_id,
+        "chosen": "lowest dev WER",
+        "seeds": 0,
+        "verdict": "",
     }
     assert run("best-model") == 2
     assert "--overwrite" in capsys.readouterr().err

@@ -161,3 +161,11 @@ def test_a_ledger_of_another_version_is_refused_in_words(tmp_path: Path) -> None
         (folder / FILE).write_text((tmp_path / FILE).read_text() + line + "\n")
         with pytest.raises(UserError, match="version"):
             Ledger(folder)
+
+
+def test_a_loser_waits_also_where_a_crash_came_before_that_was_written(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED, audited=False)
+    trial = Ledger(tmp_path).state.trials["t001"]
+    assert (trial.state, trial.cause, trial.is_open, trial.can_go_on) == ("paused", "rung", False, True)
