@@ -90,6 +90,10 @@ read -r _                            # returns when the driver is gone, however 
 for pid in $1; do
     grep -qs Agent "/proc/$pid/cmdline" && kill -9 "$pid"
 done
+for told in /proc/[0-9]*/cmdline; do  # what is just starting would look for its servers, and write to the folder again
+    pid=${told#/proc/}
+    grep -qsF -- "=$2/" "$told" && kill -9 "${pid%/cmdline}"
+done
 rm -rf "$2"
 """
 

@@ -92,8 +92,7 @@ class Ordeal:
             os.kill(found[0], signal.SIGKILL)
         self.kills.append((what, self._lines()))
         if what in ("driver", "ray"):
-            # A process of Ray that was just starting looks for its servers for half a minute before it gives up.
-            assert gone(self.process.pid, within_s=60) == [], "a local Ray ends with its driver"
+            assert gone(self.process.pid) == [], "a local Ray ends with its driver"
             assert not list(Path("/tmp").glob(f"hausa-asr-ray-{self.process.pid}-*"))
             # What is found by whoever takes over: those that a slot had are the only ones that run.
             state = Ledger(self.sweep).state
