@@ -236,9 +236,10 @@ def divergence(points: Sequence[Point], ready_s: float, peers: Iterable[Sequence
     aged = [peer for peer in aged if peer]
     if len(aged) < PEERS or last.seen_s <= ready_s or len(points) < 2:
         return ""
+    if last.loss < 0.98 * points[-2].loss:
+        return ""  # slow, as a small peak is, and no worse than that
     left = sum(turned(peer) for peer in aged)
-    falling = last.loss < 0.98 * points[-2].loss
-    if not falling and left >= 0.75 * len(aged):
+    if left >= 0.75 * len(aged):
         return f"nothing is heard (CER {last.cer:.2f}); {left} of {len(aged)} others of its age have left the plateau"
     losses = sorted(peer[-1].loss for peer in aged)
     if last.loss > BLOW_UP * max(losses[len(losses) // 2], 1.0):

@@ -24,10 +24,11 @@ torch.set_num_threads(1)
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole sweeps run one after another in one process, from the beginning; all else beside them, jobs last."""
-    order = {"test_sweep.py": 0, "test_job.py": 2}
+    order = {"test_sweep.py": 0, "test_kill.py": 0, "test_job.py": 2}
+    groups = {"test_kill.py": "test_sweep"}
     for item in items:
         if item.path.name in order:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(groups.get(item.path.name, item.path.stem)))
     items.sort(key=lambda item: order.get(item.path.name, 1))
 
 

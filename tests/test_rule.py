@@ -148,5 +148,6 @@ def test_blank_collapse_is_one_only_where_others_of_the_age_have_left_the_platea
     assert not divergence(stuck, 0.0, LEARNING[:3]), "too few to compare with"
     assert not divergence(stuck, 250.0, LEARNING), "still warming up"
     assert not divergence(plateau(3.0, 2.7), 0.0, LEARNING), "slow, but it falls"
+    assert not divergence(plateau(16.2, 13.1, 10.4), 0.0, LEARNING), "so does this one, far above the others"
     assert not divergence(stuck, 0.0, [plateau(3.0, 3.0, 2.9)] * 6), "so are all others"
     assert not divergence(stuck, 0.0, [one[:1] for one in LEARNING]), "no other has come so far"
