@@ -7,10 +7,9 @@ One bad utterance costs itself and nothing else.
 
 from __future__ import annotations
 
-import ast
 import fcntl
+import filecmp
 import hashlib
-import inspect
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hausa_asr import __version__, choosing, clips, decoding, leaks, numbers, refusals, report, sources, splits, text
+from hausa_asr import __version__, choosing, clips, decoding, refusals, sources
 from hausa_asr.choosing import Choice, PrepareSettings
 from hausa_asr.clips import Clips
 from hausa_asr.errors import UserError
@@ -33,6 +32,10 @@ from hausa_asr.watch import PrepareProgress, Progress, Watch
 __all__ = ["PrepareProgress", "PrepareSettings", "Prepared", "PreparedSplit", "load_prepared", "prepare"]
 
 _log = logging.getLogger(__name__)
+VERSION = 1
+"""Of how utterances are chosen, spelled, cut into splits and reported. Raise it with every change of `choosing`,
+`leaks`, `numbers`, `report`, `splits` or `text` that makes another dataset of the same corpus: it is part of the
+fingerprint, so what was prepared before is then prepared anew. `tests/test_prepare_version.py` notices a change."""
 _DEFAULTS = PrepareSettings()
 _MARK = ".preparing"
 """The lock of a folder, and the sign that what is in it was made here."""
@@ -108,35 +111,39 @@ def _key(utterance: Utterance) -> bytes:
 
 
 def _fingerprint(utterances: Sequence[Utterance], keys: Sequence[bytes], settings: PrepareSettings) -> str:
-    """A name for what comes out: the same utterances, files (by size and time), settings and code give the same."""
-    digest = hashlib.sha256(_json({"format": FORMAT, **asdict(settings)}).encode())
-    for module in (choosing, leaks, numbers, report, splits, text):
-        digest.update(_code(inspect.getsource(module)))
+    """A name for what goes in: the same utterances, files (by size and time), settings and `VERSION` give the same."""
+    digest = hashlib.sha256(_json({"format": FORMAT, "version": VERSION, **asdict(settings)}).encode())
     for utterance, key in zip(utterances, keys, strict=True):
         told = (utterance.id, utterance.text, utterance.split, utterance.speaker, utterance.duration_s)
         digest.update(json.dumps([*told, utterance.corpus], default=str).encode() + key)
     return digest.hexdigest()[:16]
 
 
-def _code(source: str) -> bytes:
-    """What a module does, without its comments and docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [  # type: ignore[attr-defined]
-                each for each in body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
-            ]
-    return ast.dump(tree).encode()
-
-
 def _same(out: Path, fingerprint: str) -> Prepared | None:
     try:
         found = load_prepared(out)
-        again = json.loads((out / "prepared.json").read_text(encoding="utf-8")).get("try_again", 0)
+        about = json.loads((out / "prepared.json").read_text(encoding="utf-8"))
+        same = about.get("made_of", found.fingerprint) == fingerprint and not about.get("try_again", 0)
     except (UserError, KeyError, OSError, ValueError, AttributeError):
         return None
-    return replace(found, reused=True) if found.fingerprint == fingerprint and not again else None
+    return replace(found, reused=True) if same else None
+
+
+def _unchanged(out: Path, tables: Path) -> str | None:
+    """The fingerprint of the dataset that is there, if new tables hold exactly the same; None otherwise.
+
+    Sweeps know their dataset by its fingerprint. So one that was prepared by an older version, whose fingerprints were
+    made of its source code, keeps its name when nothing in it changes.
+    """
+    try:
+        found = load_prepared(out)
+    except (UserError, KeyError, OSError, ValueError, AttributeError):
+        return None
+    names = {path.name for path in tables.glob("*.arrow")}
+    if names != {f"{split}.arrow" for split in found.splits}:
+        return None
+    same = all(filecmp.cmp(tables / f"{name}.arrow", split.path, shallow=False) for name, split in found.splits.items())
+    return found.fingerprint if same else None
 
 
 def _check_out(out: Path) -> None:
@@ -230,6 +237,9 @@ def _put_in_place(
             write_split(partial / f"{split}.arrow", [choice.kept[number] for number in mine], mine, decoded)
             counts[split] = len(mine)
     _save(partial / "report.json", _json(told))
+    made_of, fingerprint = fingerprint, _unchanged(out, partial) or fingerprint
+    if (tables := out / "splits" / fingerprint).is_dir():
+        shutil.rmtree(tables)  # it holds the same
     partial.rename(tables)
     _save(out / "report.json", _json(told))
     _save(out / "refused.jsonl", refusals.lines(choice.refused))
@@ -240,6 +250,7 @@ def _put_in_place(
     about = {
         "format": FORMAT,
         "fingerprint": fingerprint,
+        "made_of": made_of,
         "version": __version__,
         "settings": asdict(settings),
         "origin": dict(origin),
