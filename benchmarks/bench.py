@@ -21,8 +21,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a plain checkout will do
 
-from hausa_asr.manifest import SAMPLE_RATE, Example  # noqa: E402
 from hausa_asr.text import LETTERS, encode  # noqa: E402
+from hausa_asr.utterance import SAMPLE_RATE, Example  # noqa: E402
 
 MEAN_S, SHORTEST_S, LONGEST_S = 4.35, 1.0, 15.0
 LETTERS_PER_S = 12.0

@@ -23,11 +23,11 @@ from typing import Any
 import bench
 import torch
 
-from hausa_asr.features import cached
-from hausa_asr.finetune import Data, finetune
-from hausa_asr.manifest import SAMPLE_RATE
-from hausa_asr.model import new_model
+from hausa_asr.model.feature_cache import cached
+from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from hausa_asr.training.finetune import Data, finetune
+from hausa_asr.utterance import SAMPLE_RATE
 
 
 def trial(task: dict[str, Any], device: torch.device, work: Path) -> dict[str, Any]:

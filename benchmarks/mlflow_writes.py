@@ -39,11 +39,11 @@ sys.path.insert(0, str(ROOT))  # a plain checkout will do
 
 import bench  # noqa: E402
 
-from hausa_asr.config import SweepConfig  # noqa: E402
 from hausa_asr.recipe import step_folder  # noqa: E402
-from hausa_asr.tracking import Tracker  # noqa: E402
-from sweeps.ledger import Ledger  # noqa: E402
-from sweeps.mirror import Mirror  # noqa: E402
+from hausa_asr.settings.load import SweepConfig  # noqa: E402
+from hausa_asr.tracking.tracker import Tracker  # noqa: E402
+from sweeps.mlflow_mirror.mirror import Mirror  # noqa: E402
+from sweeps.record.ledger import Ledger  # noqa: E402
 
 PATIENCE_S = 120.0
 SETTINGS = {"lr_peak": 1e-3}

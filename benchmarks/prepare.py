@@ -9,7 +9,7 @@ noise with the rhythm of speech, so that every file has sounds and bytes of its 
 decode every clip to 16 kHz mono, normalise its transcript with `hausa_asr.text.normalise`, check it (numbers that are
 none, silence, length, frames against letters) and write Arrow with 16-bit samples:
 
-    ours      hausa_asr.prepare.prepare, which also fingerprints the clips, compares the splits and draws its report
+    ours      dataset/prepare.py, which also fingerprints the clips, compares the splits and draws its report
     theirs    datasets.Dataset.map(num_proc=2): soundfile, and torchaudio's Resample with its filters kept
 
 Each run is a process of its own with an empty folder, the two sides take turns, and the clips are read once before, so
@@ -57,7 +57,7 @@ def speech_like(rng: np.random.Generator, seconds: float) -> np.ndarray:
 
 def frames_of(path: Path) -> list[bytes]:
     """The frames of an mp3 file of constant bit rate, without its tags."""
-    from hausa_asr.headers import _FRAMES
+    from hausa_asr.audio.container_faults import _FRAMES
 
     data, at, found = path.read_bytes(), 0, []
     while at + 4 <= len(data):
@@ -101,8 +101,8 @@ def make_clips(folder: Path, count: int, minutes: float = 30.0) -> float:
 
 
 def ours(folder: Path, out: Path) -> float:
-    from hausa_asr.manifest import Utterance
-    from hausa_asr.prepare import PrepareSettings, prepare
+    from hausa_asr.dataset.prepare import PrepareSettings, prepare
+    from hausa_asr.utterance import Utterance
 
     rows = map(json.loads, (folder / "list.jsonl").read_text(encoding="utf-8").splitlines())
     listed = [Utterance(Path(path).stem, path, text, split, "", None, "cv") for path, text, split in rows]

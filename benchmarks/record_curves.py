@@ -1,4 +1,4 @@
-"""Complete learning curves of real fine-tunes, which `sweeps/replay.py` races pruning rules on.
+"""Complete learning curves of real fine-tunes, which `sweeps/replay/__main__.py` races pruning rules on.
 
     python benchmarks/record_curves.py [--count 60] [--seeded 10] [--workers 2]
 
@@ -32,15 +32,15 @@ import bench
 import optuna
 import torch
 
-from hausa_asr import checkpoint
-from hausa_asr.config import SweepConfig, load, make_absolute
-from hausa_asr.data import CACHE, FEATURES, prepared_dataset
-from hausa_asr.evaluate import evaluate
-from hausa_asr.finetune import Data, finetune
+from hausa_asr.dataset.from_settings import CACHE, FEATURES, prepared_dataset
+from hausa_asr.dataset.prepare import load_prepared
 from hausa_asr.metrics import word_counts
-from hausa_asr.prepare import load_prepared
+from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from sweeps.space import propose
+from hausa_asr.settings.load import SweepConfig, load, make_absolute
+from hausa_asr.training import checkpoint
+from hausa_asr.training.finetune import Data, finetune
+from sweeps.sampling.space import propose
 
 COLUMNS = ("loss", "cer", "wer")
 

@@ -37,16 +37,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a plain checkout will do
 
-from hausa_asr.config import ClusterSettings, SweepConfig, load  # noqa: E402
 from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING, Progress, step_folder  # noqa: E402
-from sweeps.connect import connected, protect_local_ray  # noqa: E402
+from hausa_asr.settings.load import ClusterSettings, SweepConfig, load  # noqa: E402
+from sweeps.on_ray.cluster import connected, protect_local_ray  # noqa: E402
 
 LOCAL = ClusterSettings(local_cpus=16)
 protect_local_ray(LOCAL)  # before anything imports ray
 
 from ray import tune  # noqa: E402
 
-from sweeps.scheduler import NEWS  # noqa: E402
+from sweeps.on_ray.scheduler import NEWS  # noqa: E402
 
 PRESET = ROOT / "sweeps/configs/xlsr_300m.yaml"
 SETTINGS = [
@@ -168,17 +168,17 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     """
     from rich.console import Console
 
-    from hausa_asr.tracking import Tracker
-    from sweeps.agenda import Agenda
-    from sweeps.begin import LOG, log_to
-    from sweeps.forecast import forecast
-    from sweeps.ledger import Ledger, TrialRecord
-    from sweeps.mirror import Mirror
-    from sweeps.plan import admit
-    from sweeps.progress import Board
-    from sweeps.scheduler import marks, rule_of
-    from sweeps.search import search
-    from sweeps.study import Study
+    from hausa_asr.tracking.tracker import Tracker
+    from sweeps.driver.agenda import Agenda
+    from sweeps.driver.board import Board
+    from sweeps.driver.sweep_folder import LOG, log_to
+    from sweeps.mlflow_mirror.mirror import Mirror
+    from sweeps.on_ray.scheduler import marks, rule_of
+    from sweeps.on_ray.tune_run import search
+    from sweeps.planning.forecast import forecast
+    from sweeps.planning.slots import admit
+    from sweeps.record.ledger import Ledger, TrialRecord
+    from sweeps.sampling.study import Study
 
     class TimedStudy(Study):
         """The study, with a clock at its door."""

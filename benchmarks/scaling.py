@@ -27,8 +27,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from hausa_asr.finetune import Data, finetune
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from hausa_asr.training.finetune import Data, finetune
 
 
 def rank_main(rank: int, world: int, port: int, task: dict[str, Any], folder: str) -> None:

@@ -35,11 +35,11 @@ import bench
 import numpy as np
 import torch
 
-from hausa_asr.batching import PAD_UNIT, Plan
-from hausa_asr.manifest import SAMPLE_RATE
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import PAD, VOCAB
-from hausa_asr.training import Data, start, update
+from hausa_asr.training.run import Data, start, update
+from hausa_asr.training.updates import PAD_UNIT, Plan
+from hausa_asr.utterance import SAMPLE_RATE
 
 GFLOP_PER_AUDIO_S = {"xlsr-300m": 105.4, "base": 34.6}
 """Forward and backward with frozen convolutions, counted with torch's FlopCounterMode on 10 s clips."""
@@ -172,7 +172,7 @@ def its_model(task: dict[str, Any], base: str) -> Any:
     """The example's model: `from_pretrained` with its masks and dropouts, convolutions frozen."""
     from transformers import Wav2Vec2ForCTC
 
-    from hausa_asr.model import base_path, quiet
+    from hausa_asr.model.wav2vec2 import base_path, quiet
 
     config = recipe(task)
     with quiet():

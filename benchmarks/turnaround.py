@@ -36,10 +36,10 @@ from typing import Any
 
 import bench
 
-from hausa_asr.config import ClusterSettings, load
-from hausa_asr.data import CACHE, FEATURES, prepared_dataset
-from sweeps.connect import connected, protect_local_ray
-from sweeps.ledger import FILE, read_events
+from hausa_asr.dataset.from_settings import CACHE, FEATURES, prepared_dataset
+from hausa_asr.settings.load import ClusterSettings, load
+from sweeps.on_ray.cluster import connected, protect_local_ray
+from sweeps.record.ledger import FILE, read_events
 
 DEMO = bench.ROOT / "sweeps/configs/demo.yaml"
 SHORT = ["finetune.length_s=1125", "search.trials=8", "pruning.rule=none", "finalists.k=0"]
@@ -189,9 +189,9 @@ def nested(storage: Path, trials: int) -> dict[str, Any]:
         import torch
         from ray import train
 
-        from hausa_asr.finetune import Data, finetune
-        from hausa_asr.prepare import load_prepared
+        from hausa_asr.dataset.prepare import load_prepared
         from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+        from hausa_asr.training.finetune import Data, finetune
 
         def tell(event: str, **fields: Any) -> None:
             with ledger.open("a", encoding="utf-8") as file:

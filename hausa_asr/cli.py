@@ -19,8 +19,8 @@ from hausa_asr import __version__
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
-    from hausa_asr.config import SweepConfig
-    from hausa_asr.prepare import Prepared
+    from hausa_asr.dataset.prepare import Prepared
+    from hausa_asr.settings.load import SweepConfig
 
 MAX_RECORDING_S = 300.0
 """Attention over a longer recording takes more memory than a laptop has."""
@@ -201,7 +201,7 @@ def finetune(
     if config is None and not set_:
         raise UserError("No settings were given.", fix="Add --config sweeps/configs/demo.yaml, or --set NAME=VALUE.")
     settings = _settings(config, set_ or [])
-    from hausa_asr.trial import run_trial
+    from hausa_asr.one_recipe import run_trial
 
     found = run_trial(settings, out, _stderr(), lambda: _prepared(settings))
     if json_:
@@ -241,7 +241,7 @@ def best_model(
     hausa-asr best-model
     hausa-asr best-model --sweep demo-20260101-120000 --uri http://127.0.0.1:5000 --out ha-best
     """
-    from hausa_asr import export
+    from hausa_asr.export import best_model as export
 
     mlflow = _settings(config, []).mlflow
     found = export.best_model(
@@ -290,10 +290,10 @@ def transcribe(
         )
     import torch
 
-    from hausa_asr.audio import AudioRefused, load
-    from hausa_asr.evaluate import transcribe as texts_of
-    from hausa_asr.manifest import SAMPLE_RATE
-    from hausa_asr.model import load_model
+    from hausa_asr.audio.load import AudioRefused, load
+    from hausa_asr.model.evaluate import transcribe as texts_of
+    from hausa_asr.model.wav2vec2 import load_model
+    from hausa_asr.utterance import SAMPLE_RATE
 
     network, processor = load_model(model)
     if torch.cuda.is_available():
@@ -326,13 +326,13 @@ def transcribe(
 
 def _settings(config: Path | None, overrides: list[str]) -> SweepConfig:
     """The settings, with paths absolute."""
-    from hausa_asr.config import load, make_absolute
+    from hausa_asr.settings.load import load, make_absolute
 
     return make_absolute(load(config, overrides), in_job=False)
 
 
 def _prepared(settings: SweepConfig, out: Path | None = None) -> Prepared:
-    from hausa_asr.data import CACHE, prepared_dataset
+    from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
 
     return prepared_dataset(settings.data, Path(settings.storage) / CACHE, out=out, console=_stderr())
 

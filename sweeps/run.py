@@ -18,9 +18,9 @@ sys.path[0] = str(_ROOT)  # run as a script, Python puts sweeps/ there, where ou
 import typer
 from rich.console import Console
 
-from hausa_asr.config import SweepConfig
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
-from sweeps.begin import LOG, log_to, only_driver, refuse_taken, save, settings_of, storage_of
+from hausa_asr.settings.load import SweepConfig
+from sweeps.driver.sweep_folder import LOG, log_to, only_driver, refuse_taken, save, settings_of, storage_of
 
 EXIT_INTERRUPTED, EXIT_LOST = 130, 1
 _MLFLOW_END_S, _MLFLOW_INTERRUPT_S = 120.0, 2.0
@@ -73,8 +73,8 @@ def main(
     name = ""
     try:
         if explain is not None:
-            from sweeps.explain import explain as explained
-            from sweeps.explain import find
+            from sweeps.record.explain import explain as explained
+            from sweeps.record.explain import find
 
             told = explained(*find(storage_of(set_ or []), explain))
             console.print(told, markup=False, highlight=False, soft_wrap=True)
@@ -100,15 +100,15 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     Raises:
         UserError: it cannot run, with what would.
     """
-    from sweeps.admission import check, describe
-    from sweeps.connect import address_of
-    from sweeps.estimate import predict
-    from sweeps.plan import admit, local_nodes
+    from sweeps.on_ray.cluster import address_of
+    from sweeps.planning.admission import check, describe
+    from sweeps.planning.estimate import predict
+    from sweeps.planning.slots import admit, local_nodes
 
     if address_of(config.cluster) is None or config.cluster.nodes:
         nodes = local_nodes(config.cluster)
     else:
-        from sweeps.connect import connected
+        from sweeps.on_ray.cluster import connected
 
         with connected(config.cluster, Path(config.storage)) as found:
             nodes = found
@@ -135,28 +135,28 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     folder = Path(config.storage) / name
     if not resumed:
         refuse_taken(folder)
-    from sweeps.connect import connected, protect_local_ray
+    from sweeps.on_ray.cluster import connected, protect_local_ray
 
     protect_local_ray(config.cluster)
     console.print(f"[bold]sweep {name}[/]: loading", highlight=False)
-    from hausa_asr.model import check_base
-    from hausa_asr.tracking import Tracker
-    from sweeps import space
-    from sweeps.admission import check
-    from sweeps.agenda import Agenda
-    from sweeps.end import end
-    from sweeps.estimate import predict
-    from sweeps.forecast import forecast
-    from sweeps.ledger import Ledger, State, read_state
-    from sweeps.mirror import Mirror
-    from sweeps.plan import admit
-    from sweeps.progress import Board
-    from sweeps.result import RESULT
-    from sweeps.scheduler import marks, rule_of
-    from sweeps.search import search
-    from sweeps.study import Study
-    from sweeps.warm import earlier
-    from sweeps.watch import watched
+    from hausa_asr.model.wav2vec2 import check_base
+    from hausa_asr.tracking.tracker import Tracker
+    from sweeps.driver.agenda import Agenda
+    from sweeps.driver.board import Board
+    from sweeps.driver.closing import end
+    from sweeps.mlflow_mirror.mirror import Mirror
+    from sweeps.on_ray.guard import watched
+    from sweeps.on_ray.scheduler import marks, rule_of
+    from sweeps.on_ray.tune_run import search
+    from sweeps.planning.admission import check
+    from sweeps.planning.estimate import predict
+    from sweeps.planning.forecast import forecast
+    from sweeps.planning.slots import admit
+    from sweeps.record.ledger import Ledger, State, read_state
+    from sweeps.sampling import space
+    from sweeps.sampling.study import Study
+    from sweeps.sampling.warm_start import earlier
+    from sweeps.verdict.result import RESULT
 
     space.check(config)
     check_base(config.model.base)
@@ -228,8 +228,8 @@ def _data(config: SweepConfig, began: Any, console: Console) -> Any:
     Raises:
         UserError: it can't be had.
     """
-    from hausa_asr.data import CACHE, prepared_dataset
-    from hausa_asr.prepare import load_prepared
+    from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+    from hausa_asr.dataset.prepare import load_prepared
 
     if began.prepared:
         prepared = load_prepared(began.prepared)

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 import torch
 
-from hausa_asr.manifest import Example
 from hausa_asr.text import encode
+from hausa_asr.utterance import Example
 
 torch.set_num_threads(1)
 

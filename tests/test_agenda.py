@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from test_ledger import report
 
-from hausa_asr.config import load
-from sweeps.agenda import Agenda, Order
-from sweeps.ledger import Ledger, TrialRecord
-from sweeps.rule import Score
-from sweeps.scheduler import marks, rule_of
-from sweeps.study import Study
+from hausa_asr.settings.load import load
+from sweeps.driver.agenda import Agenda, Order
+from sweeps.on_ray.scheduler import marks, rule_of
+from sweeps.pruning.rule import Score
+from sweeps.record.ledger import Ledger, TrialRecord
+from sweeps.sampling.study import Study
 
 SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2", "pruning.finish_share=0",
             "search.trials=4", "finalists.k=0", "space.lr_peak={low: 1e-5, high: 1e-3, log: true}"]  # fmt: skip

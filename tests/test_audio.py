@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from hausa_asr import fingerprint
-from hausa_asr.audio import ONE_CHANNEL, AudioRefused, frames, load, read
-from hausa_asr.resample import to_16_khz
+from hausa_asr.audio import fingerprint
+from hausa_asr.audio.load import ONE_CHANNEL, AudioRefused, frames, load, read
+from hausa_asr.audio.resample import to_16_khz
 
 
 def tone(duration_s: float, rate: int, hertz: float = 440.0, level: float = 0.3) -> np.ndarray:

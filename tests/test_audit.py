@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.audit import audits, drawn, estimate
-from sweeps.ledger import State
+from sweeps.record.ledger import State
+from sweeps.verdict.audit import audits, drawn, estimate
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +28,7 @@ def test_the_share_is_kept_and_the_draw_depends_on_seed_and_trial_only() -> None
 
 
 def test_another_process_draws_the_same() -> None:
-    code = "from sweeps.audit import drawn; print([drawn(3, f't{n:03d}', 0.3) for n in range(50)])"
+    code = "from sweeps.verdict.audit import drawn; print([drawn(3, f't{n:03d}', 0.3) for n in range(50)])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
     assert told.strip() == str([drawn(3, f"t{n:03d}", 0.3) for n in range(50)])
 

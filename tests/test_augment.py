@@ -10,10 +10,10 @@ import pytest
 from conftest import ToneSplit
 from test_finetune import RECIPE, losses, run
 
-from hausa_asr.augment import SNR_RANGE_DB, Augmentation
-from hausa_asr.finetune import Data
-from hausa_asr.manifest import Example
 from hausa_asr.recipe import Answer
+from hausa_asr.training.augment import SNR_RANGE_DB, Augmentation
+from hausa_asr.training.finetune import Data
+from hausa_asr.utterance import Example
 
 
 def tone(seconds: float = 2.0, labels: int = 5) -> Example:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
-from hausa_asr.batching import Plan, epoch_order, evaluation_batches, micro_batches, pad_lengths, padded
-from hausa_asr.loading import collate
-from hausa_asr.manifest import Example
-from hausa_asr.masking import Masking, span_mask
+from hausa_asr.training.loader import collate
+from hausa_asr.training.masking import Masking, span_mask
+from hausa_asr.training.updates import Plan, epoch_order, evaluation_batches, micro_batches, pad_lengths, padded
+from hausa_asr.utterance import Example
 
 
 @pytest.fixture

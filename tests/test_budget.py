@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hausa_asr.config import SweepConfig
-from sweeps.budget import Spent, exhausted, finalist_runs, reserve, spent
-from sweeps.ledger import State
+from hausa_asr.settings.load import SweepConfig
+from sweeps.planning.budget import Spent, exhausted, finalist_runs, reserve, spent
+from sweeps.record.ledger import State
 
 
 def settings(**changes: Any) -> SweepConfig:

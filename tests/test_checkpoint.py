@@ -13,11 +13,11 @@ from conftest import ToneSplit
 from safetensors.torch import load_file
 from test_finetune import RECIPE, run
 
-from hausa_asr import checkpoint
 from hausa_asr.errors import UserError
-from hausa_asr.finetune import Data
-from hausa_asr.model import new_model
+from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig
+from hausa_asr.training import checkpoint
+from hausa_asr.training.finetune import Data
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_optimizer_keeps_no_state_of_what_is_frozen(data: Data, layer_norm_b
 def test_loaded_it_is_the_model_that_was_saved(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     _, told = run(RECIPE, data, layer_norm_base, tmp_path)
     model, processor = checkpoint.load(told[-1].checkpoint)
-    from hausa_asr.evaluate import evaluate
+    from hausa_asr.model.evaluate import evaluate
 
     scores = evaluate(model, processor, data.dev)
     assert (scores.wer, scores.cer) == (told[-1].metrics["wer"], told[-1].metrics["cer"])

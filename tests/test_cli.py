@@ -15,7 +15,7 @@ import soundfile
 from conftest import ToneSplit
 
 from hausa_asr.cli import main
-from hausa_asr.manifest import SAMPLE_RATE
+from hausa_asr.utterance import SAMPLE_RATE
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "datasets", "mlflow", "pyarrow", "numpy")
@@ -239,8 +239,8 @@ def test_transcribe_goes_on_after_a_bad_file(
 def test_best_model_takes_its_place_from_settings_and_prints_json(
     trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hausa_asr import checkpoint
-    from hausa_asr.tracking import Tracker
+    from hausa_asr.tracking.tracker import Tracker
+    from hausa_asr.training import checkpoint
 
     best = checkpoint.best(trial)
     assert best is not None

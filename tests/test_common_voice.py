@@ -11,10 +11,10 @@ import made_up
 import pytest
 from made_up import CV_COLUMNS, Planted, person
 
-from hausa_asr.audio import load
+from hausa_asr.audio.load import load
 from hausa_asr.corpora.common_voice import utterances
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
+from hausa_asr.utterance import Utterance
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hausa_asr.config import RECIPE_FIELDS, SweepConfig, check_setting, load, make_absolute
 from hausa_asr.errors import UserError
 from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.settings.load import RECIPE_FIELDS, SweepConfig, check_setting, load, make_absolute
 
 CONFIGS = sorted((Path(__file__).parent.parent / "sweeps/configs").glob("*.yaml"))
 

@@ -15,12 +15,13 @@ import datasets
 import made_up
 import pytest
 
-from hausa_asr import card, cli
-from hausa_asr.config import load
-from hausa_asr.data import _origin, _short_hash, _utterances, prepared_dataset
-from hausa_asr.data_settings import DataSettings
+from hausa_asr import cli
+from hausa_asr.dataset.from_settings import _origin, _short_hash, _utterances, prepared_dataset
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
+from hausa_asr.export import model_card as card
+from hausa_asr.settings.data import DataSettings
+from hausa_asr.settings.load import load
+from hausa_asr.utterance import Utterance
 
 
 @pytest.fixture(autouse=True)

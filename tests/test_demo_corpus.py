@@ -16,8 +16,8 @@ import pytest
 
 from hausa_asr.corpora import demo, espeak, pseudo
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
 from hausa_asr.text import encode, normalise
+from hausa_asr.utterance import Utterance
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
 

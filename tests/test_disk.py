@@ -9,8 +9,8 @@ from test_agenda import Slots
 from test_ledger import report
 
 from hausa_asr.recipe import TRAINING, step_folder
-from sweeps.disk import Janitor, size
-from sweeps.ledger import TrialRecord
+from sweeps.driver.checkpoint_space import Janitor, size
+from sweeps.record.ledger import TrialRecord
 
 WEIGHTS, STATE = 100_000, 200_000
 

@@ -15,17 +15,17 @@ from conftest import ToneSplit
 from test_finetune import RECIPE, run
 
 import sweeps
-from hausa_asr import checkpoint
-from hausa_asr.config import SweepConfig, load
 from hausa_asr.errors import UserError
-from hausa_asr.finetune import Data
-from sweeps.admission import check, describe, refusals
-from sweeps.estimate import Prediction, predict
-from sweeps.ledger import Ledger
-from sweeps.lengths import ahead_s, mean_s
-from sweeps.plan import admit, local_nodes
-from sweeps.rule import Rule, Score, rungs
-from sweeps.speed import base_of, speed_of, trained_weights
+from hausa_asr.settings.load import SweepConfig, load
+from hausa_asr.training import checkpoint
+from hausa_asr.training.finetune import Data
+from sweeps.planning.admission import check, describe, refusals
+from sweeps.planning.estimate import Prediction, predict
+from sweeps.planning.slots import admit, local_nodes
+from sweeps.planning.speed import base_of, speed_of, trained_weights
+from sweeps.pruning.expected_length import ahead_s, mean_s
+from sweeps.pruning.rule import Rule, Score, rungs
+from sweeps.record.ledger import Ledger
 
 CONFIGS = Path(sweeps.__file__).parent / "configs"
 NODE = "cluster.nodes=[{CPU: 32, GPU: 8}]"
@@ -319,9 +319,9 @@ def test_every_preset_is_planned_in_two_seconds_without_the_heavy_packages(tmp_p
     for number in range(3):
         an_earlier_sweep(tmp_path, f"earlier-{number}", 90.0)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom hausa_asr.config import load\n"
-        "from sweeps.plan import admit, local_nodes\nfrom sweeps.estimate import predict\n"
-        "from sweeps.admission import describe\n"
+        "import sys\nfrom pathlib import Path\nfrom hausa_asr.settings.load import load\n"
+        "from sweeps.planning.slots import admit, local_nodes\nfrom sweeps.planning.estimate import predict\n"
+        "from sweeps.planning.admission import describe\n"
         f"for path in sorted(Path({str(CONFIGS)!r}).glob('*.yaml')):\n"
         f"    config = load(path, [{NODE!r}], environment={{}})\n"
         "    nodes = local_nodes(config.cluster)\n    plan = admit(config.resources, nodes, config.search.trials)\n"

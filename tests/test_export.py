@@ -19,15 +19,15 @@ import torch
 import yaml
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor, pipeline
 
-from hausa_asr import checkpoint as checkpoints
 from hausa_asr.cli import main
 from hausa_asr.errors import UserError
-from hausa_asr.export import Card, Scores, best_model, export_checkpoint
-from hausa_asr.model import load_model, new_model
-from hausa_asr.model_folder import NEEDED
-from hausa_asr.optimizer import Optimizer
+from hausa_asr.export.best_model import Card, Scores, best_model, export_checkpoint
+from hausa_asr.export.folder import NEEDED
+from hausa_asr.model.wav2vec2 import load_model, new_model
 from hausa_asr.recipe import FinetuneConfig
-from hausa_asr.tracking import Row, Tracker
+from hausa_asr.tracking.tracker import Row, Tracker
+from hausa_asr.training import checkpoint as checkpoints
+from hausa_asr.training.optimizer import Optimizer
 
 RECIPE = asdict(FinetuneConfig(lr_peak=3e-4, schedule="linear"))
 REPORT = {
@@ -389,5 +389,5 @@ def test_cer_and_loss_break_ties(tracker: Tracker, layer_norm: Path, tmp_path: P
 
 
 def test_export_needs_no_mlflow() -> None:
-    code = "import sys; sys.modules['mlflow'] = None; import hausa_asr.export, hausa_asr.cli; print('ok')"
+    code = "import sys; sys.modules['mlflow'] = None; import hausa_asr.export.best_model, hausa_asr.cli; print('ok')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "ok\n"

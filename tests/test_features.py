@@ -14,12 +14,12 @@ import torch
 from conftest import ToneSplit
 from test_finetune import RECIPE, losses, run
 
-from hausa_asr import features
-from hausa_asr.evaluate import evaluate
-from hausa_asr.features import CachedSplit, cached, worthwhile
-from hausa_asr.finetune import Data, finetune
-from hausa_asr.model import new_model
+from hausa_asr.model import feature_cache as features
+from hausa_asr.model.evaluate import evaluate
+from hausa_asr.model.feature_cache import CachedSplit, cached, worthwhile
+from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, Progress
+from hausa_asr.training.finetune import Data, finetune
 
 CPU = torch.device("cpu")
 TOLERANCE = 5e-3

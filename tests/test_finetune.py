@@ -15,14 +15,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import ToneSplit
 
-from hausa_asr import checkpoint
-from hausa_asr.batching import Plan
 from hausa_asr.errors import UserError
-from hausa_asr.finetune import Data, evaluations, finetune
-from hausa_asr.forward import ctc_logits, set_trainable
-from hausa_asr.model import new_model
+from hausa_asr.model.forward import ctc_logits, set_trainable
+from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.schedules import trainable
+from hausa_asr.training import checkpoint
+from hausa_asr.training.finetune import Data, evaluations, finetune
+from hausa_asr.training.schedules import trainable
+from hausa_asr.training.updates import Plan
 
 RECIPE = FinetuneConfig(
     length_s=300,

@@ -10,11 +10,11 @@ import fsspec
 import made_up
 import pytest
 
-from hausa_asr.audio import load
+from hausa_asr.audio.load import load
+from hausa_asr.audio.sources import fetch
 from hausa_asr.corpora.fleurs import utterances
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
-from hausa_asr.sources import fetch
+from hausa_asr.utterance import Utterance
 
 
 def checked(found: list[Utterance]) -> list[Utterance]:

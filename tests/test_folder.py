@@ -8,7 +8,7 @@ import pytest
 
 from hausa_asr.corpora.folder import utterances
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
+from hausa_asr.utterance import Utterance
 
 
 def folder_with(path: Path, table: str, content: str | bytes, clips: tuple[str, ...] = ()) -> Path:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from hausa_asr.config import SweepConfig
-from sweeps.estimate import predict
-from sweeps.forecast import forecast
-from sweeps.ledger import State
-from sweeps.plan import admit
+from hausa_asr.settings.load import SweepConfig
+from sweeps.planning.estimate import predict
+from sweeps.planning.forecast import forecast
+from sweeps.planning.slots import admit
+from sweeps.record.ledger import State
 
 SLOTS, PACE, LENGTH_S, EVERY_S = 2, 10.0, 1000.0, 100.0
 

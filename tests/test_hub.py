@@ -9,10 +9,10 @@ import datasets
 import made_up
 import pytest
 
-from hausa_asr.audio import load
+from hausa_asr.audio.load import load
+from hausa_asr.audio.sources import fetch, stamp
 from hausa_asr.corpora.hub import utterances
 from hausa_asr.errors import UserError
-from hausa_asr.sources import fetch, stamp
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,11 @@ import pytest
 from optuna.trial import TrialState
 from test_sweep import ONE_SLOT, SETTINGS, Runs, check_whole, finish, gone, ledger_of, start
 
-from hausa_asr.config import SweepConfig, load
-from sweeps.agenda import Agenda
-from sweeps.ledger import Ledger, State
-from sweeps.scheduler import rule_of
-from sweeps.study import Study
+from hausa_asr.settings.load import SweepConfig, load
+from sweeps.driver.agenda import Agenda
+from sweeps.on_ray.scheduler import rule_of
+from sweeps.record.ledger import Ledger, State
+from sweeps.sampling.study import Study
 
 pytestmark = pytest.mark.timeout(900)
 TRIALS = 4

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from hausa_asr import fingerprint, splits
+from hausa_asr.audio import fingerprint
+from hausa_asr.audio.resample import to_16_khz
+from hausa_asr.dataset import splits
+from hausa_asr.dataset.prepare import Prepared, PrepareSettings, prepare
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
-from hausa_asr.prepare import Prepared, PrepareSettings, prepare
-from hausa_asr.resample import to_16_khz
+from hausa_asr.utterance import Utterance
 
 
 @cache

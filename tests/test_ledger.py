@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hausa_asr.errors import UserError
-from sweeps.ledger import FILE, Ledger
-from sweeps.rule import Score
+from sweeps.pruning.rule import Score
+from sweeps.record.ledger import FILE, Ledger
 
 
 def report(step: int, wer: float = 1.0, loss: float = 2.0) -> dict[str, Any]:

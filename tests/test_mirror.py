@@ -19,11 +19,11 @@ import pytest
 from mlflow import MlflowClient
 from test_tracking import Server
 
-from hausa_asr.config import SweepConfig
 from hausa_asr.recipe import step_folder
-from hausa_asr.tracking import STATUS, Tracker
-from sweeps.ledger import FILE, Ledger
-from sweeps.mirror import INTERRUPTED, Mirror
+from hausa_asr.settings.load import SweepConfig
+from hausa_asr.tracking.tracker import STATUS, Tracker
+from sweeps.mlflow_mirror.mirror import INTERRUPTED, Mirror
+from sweeps.record.ledger import FILE, Ledger
 
 SOON_S = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own

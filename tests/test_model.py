@@ -12,11 +12,11 @@ from conftest import ToneSplit
 from transformers import BertConfig, Wav2Vec2ForCTC, Wav2Vec2Model
 
 from hausa_asr.errors import UserError
-from hausa_asr.evaluate import evaluate, transcribe
-from hausa_asr.forward import ctc_logits, ctc_losses, encode_audio, frame_lengths
-from hausa_asr.loading import collate
-from hausa_asr.model import load_model, new_model
+from hausa_asr.model.evaluate import evaluate, transcribe
+from hausa_asr.model.forward import ctc_logits, ctc_losses, encode_audio, frame_lengths
+from hausa_asr.model.wav2vec2 import load_model, new_model
 from hausa_asr.text import UNK, VOCAB, encode, normalise
+from hausa_asr.training.loader import collate
 
 
 def logits_of(model: Wav2Vec2ForCTC, batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,7 +166,7 @@ def test_the_demos_own_base_is_small_and_shaped_like_xls_r() -> None:
     assert model.config.do_stable_layer_norm
     assert frame_lengths(model, torch.tensor([16_000])).item() == 49
     assert processor.feature_extractor.do_normalize
-    package = Path(__file__).parent.parent / "hausa_asr/base"
+    package = Path(__file__).parent.parent / "hausa_asr/demo_base"
     assert (package / "model.safetensors").stat().st_size < 5e6
 
 

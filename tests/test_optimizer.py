@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import Wav2Vec2ForCTC
 
-from hausa_asr.forward import set_trainable
-from hausa_asr.model import new_model
-from hausa_asr.optimizer import Optimizer
+from hausa_asr.model.forward import set_trainable
+from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
-from hausa_asr.schedules import lr_factor, trainable
+from hausa_asr.training.optimizer import Optimizer
+from hausa_asr.training.schedules import lr_factor, trainable
 
 RECIPE = FinetuneConfig(lr_peak=1e-2, warmup_fraction=0.1, schedule="linear", max_grad_norm=0.0)
 

@@ -18,15 +18,15 @@ from conftest import ToneSplit
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-from hausa_asr.decode import greedy
+from hausa_asr.decoding.greedy import greedy
 from hausa_asr.errors import UserError
-from hausa_asr.evaluate import evaluate
-from hausa_asr.finetune import _order
-from hausa_asr.forward import ctc_logits, ctc_losses
-from hausa_asr.masking import Masking, span_mask
-from hausa_asr.model import load_model, new_model
+from hausa_asr.model.evaluate import evaluate
+from hausa_asr.model.forward import ctc_logits, ctc_losses
+from hausa_asr.model.wav2vec2 import load_model, new_model
 from hausa_asr.text import PAD, VOCAB, encode
-from hausa_asr.training import _set_up, _sum_over_ranks
+from hausa_asr.training.finetune import _order
+from hausa_asr.training.masking import Masking, span_mask
+from hausa_asr.training.run import _set_up, _sum_over_ranks
 
 ROOT = Path(__file__).parent.parent
 POSITIONS = "encoder.pos_conv_embed.conv"

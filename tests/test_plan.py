@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hausa_asr.config import ClusterSettings, ResourceSettings
 from hausa_asr.errors import UserError
-from sweeps.plan import HEAD, admit, local_nodes, stock_would_hang
+from hausa_asr.settings.load import ClusterSettings, ResourceSettings
+from sweeps.planning.slots import HEAD, admit, local_nodes, stock_would_hang
 
 LAPTOP = [{"CPU": 2.0}]
 FARM = [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0}]

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from hausa_asr import splits
+from hausa_asr.dataset import splits
+from hausa_asr.dataset.prepare import PreparedSplit, PrepareProgress, PrepareSettings, load_prepared, prepare
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
-from hausa_asr.prepare import PreparedSplit, PrepareProgress, PrepareSettings, load_prepared, prepare
 from hausa_asr.text import encode
+from hausa_asr.utterance import Utterance
 
 _SENTENCE = "ina kwana lafiya gida ruwa ƙasa ɗaki ɓera yara hanya kasuwa abinci aiki gari mota"
 WORDS = _SENTENCE.split()

@@ -14,17 +14,19 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from hausa_asr import clips, decoding, watch
+from hausa_asr.dataset import clip_store as clips
+from hausa_asr.dataset import decode_pool as decoding
+from hausa_asr.dataset import decode_progress as watch
+from hausa_asr.dataset.prepare import PrepareProgress, PrepareSettings, load_prepared, prepare
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
-from hausa_asr.prepare import PrepareProgress, PrepareSettings, load_prepared, prepare
+from hausa_asr.utterance import Utterance
 
 ROOT = Path(__file__).parent.parent
 _CODE = """
 import json, os, sys, time
 from pathlib import Path
-from hausa_asr.manifest import Utterance
-from hausa_asr.prepare import PrepareSettings, prepare
+from hausa_asr.utterance import Utterance
+from hausa_asr.dataset.prepare import PrepareSettings, prepare
 folder, out = Path(sys.argv[1]), sys.argv[2]
 listed = [Utterance(**json.loads(line)) for line in (folder / "list.jsonl").read_text().splitlines()]
 made = prepare(listed, out, progress=lambda told: print(told.done, flush=True))

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hausa_asr import prepare as preparing
-from hausa_asr.manifest import Utterance
-from hausa_asr.prepare import load_prepared, prepare
+from hausa_asr.dataset import prepare as preparing
+from hausa_asr.dataset.prepare import load_prepared, prepare
+from hausa_asr.utterance import Utterance
 
 OUTCOMES = {1: "5466532edaab3cd6"}
 """What comes of the corpus below, by `prepare.VERSION`. A change of it needs another version, or datasets and sweeps

@@ -15,17 +15,17 @@ from ray.tune.schedulers import MedianStoppingRule, TrialScheduler
 from ray.tune.schedulers.async_hyperband import _Bracket
 from typer.testing import CliRunner
 
-from hausa_asr.config import PruningSettings
 from hausa_asr.errors import UserError
 from hausa_asr.recipe import FinetuneConfig
-from hausa_asr.tracking import Row, Tracker
-from sweeps.curves import Curve, draw, of_sweep, phases, read, steady
-from sweeps.race import course, floor_s, race
-from sweeps.racers import RULES, Median, Options, StockAsha, entry, percentile
-from sweeps.replay import app
-from sweeps.rule import Point
-from sweeps.saved import saved
-from sweeps.standings import Field, Resamples, standings
+from hausa_asr.settings.load import PruningSettings
+from hausa_asr.tracking.tracker import Row, Tracker
+from sweeps.pruning.rule import Point
+from sweeps.replay.__main__ import app
+from sweeps.replay.compare import Field, Resamples, standings
+from sweeps.replay.curves import Curve, draw, of_sweep, phases, read, steady
+from sweeps.replay.rules import RULES, Median, Options, StockAsha, entry, percentile
+from sweeps.replay.savings import saved
+from sweeps.replay.simulate import course, floor_s, race
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own
 LENGTH_S = 1000.0
@@ -258,7 +258,7 @@ def test_one_pace_takes_the_machine_out_but_leaves_frozen_stretches_fast() -> No
 
 
 def test_a_curve_is_ready_when_the_sweep_says_so() -> None:
-    from sweeps.scheduler import ready_s
+    from sweeps.on_ray.scheduler import ready_s
 
     for unfreeze in ("all", "top_down"):
         for warmup, freeze in ((0.1, 0.25), (0.3, 0.1), (0.3, 0.0)):
@@ -328,7 +328,7 @@ def test_what_cannot_be_replayed_is_said_in_words(tmp_path: Path) -> None:
 
 def test_help_does_not_wait_for_the_heavy_packages() -> None:
     heavy = ["torch", "ray", "mlflow", "optuna", "matplotlib"]
-    code = f"import sys, sweeps.replay; print([n for n in {heavy} if n in sys.modules])"
+    code = f"import sys, sweeps.replay.__main__; print([n for n in {heavy} if n in sys.modules])"
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=root)
     assert done.stdout.strip() == "[]", done.stderr

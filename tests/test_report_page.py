@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hausa_asr.config import ResourceSettings, SweepConfig
-from sweeps.ledger import State
-from sweeps.pictures import MOST_CURVES, chosen_curves
-from sweeps.report import FILE, write_report
-from sweeps.rule import Rule, Score
-from sweeps.tally import front, rows, rungs
-from sweeps.verdict import FinalistScores, Verdict, verdict
+from hausa_asr.settings.load import ResourceSettings, SweepConfig
+from sweeps.pruning.rule import Rule, Score
+from sweeps.record.ledger import State
+from sweeps.report.figures import front, rows, rungs
+from sweeps.report.page import FILE, write_report
+from sweeps.report.pictures import MOST_CURVES, chosen_curves
+from sweeps.verdict.verdict import FinalistScores, Verdict, verdict
 
 DEV_S = 240.0
 

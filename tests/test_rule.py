@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sweeps.rule import Point, Rule, Score, divergence, rungs, score, turned
+from sweeps.pruning.rule import Point, Rule, Score, divergence, rungs, score, turned
 
 
 def scored(loss: float, wer: float = 1.0, cer: float = 1.0, past: bool = False) -> Score:

@@ -12,13 +12,13 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from test_ledger import report
 
-from hausa_asr.config import SweepConfig, load
 from hausa_asr.recipe import FinetuneConfig
-from sweeps.agenda import Agenda
-from sweeps.explain import explain
-from sweeps.ledger import Ledger
-from sweeps.scheduler import SweepScheduler, marks, ready_s, rule_of
-from sweeps.study import DIVERGED, Study
+from hausa_asr.settings.load import SweepConfig, load
+from sweeps.driver.agenda import Agenda
+from sweeps.on_ray.scheduler import SweepScheduler, marks, ready_s, rule_of
+from sweeps.record.explain import explain
+from sweeps.record.ledger import Ledger
+from sweeps.sampling.study import DIVERGED, Study
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 # Rungs at 300 and 600 s of audio; a report at step n is at 10 n seconds.

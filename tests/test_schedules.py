@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hausa_asr.schedules import SCHEDULES, UNFREEZE, Trainable, freed_at, lr_factor, rewarm_factor, trainable
+from hausa_asr.training.schedules import SCHEDULES, UNFREEZE, Trainable, freed_at, lr_factor, rewarm_factor, trainable
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

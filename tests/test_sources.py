@@ -11,9 +11,9 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from hausa_asr import sources
+from hausa_asr.audio import sources
+from hausa_asr.audio.sources import fetch, locator, parse_locator, stamp
 from hausa_asr.errors import UserError
-from hausa_asr.sources import fetch, locator, parse_locator, stamp
 
 
 def arrow_file(path: Path, column: str = "audio") -> Path:

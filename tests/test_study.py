@@ -12,13 +12,13 @@ import pytest
 from optuna.trial import TrialState
 from test_ledger import report
 
-from hausa_asr.config import SweepConfig, load
 from hausa_asr.errors import UserError
-from hausa_asr.tracking import Row, Tracker
-from sweeps.ledger import Ledger, TrialRecord
-from sweeps.space import active, check, ordered, parameters, propose
-from sweeps.study import DIVERGED, DIVERGED_LOSS, NEAR, Study, outcome
-from sweeps.warm import earlier
+from hausa_asr.settings.load import SweepConfig, load
+from hausa_asr.tracking.tracker import Row, Tracker
+from sweeps.record.ledger import Ledger, TrialRecord
+from sweeps.sampling.space import active, check, ordered, parameters, propose
+from sweeps.sampling.study import DIVERGED, DIVERGED_LOSS, NEAR, Study, outcome
+from sweeps.sampling.warm_start import earlier
 
 DEMO = Path(__file__).parent.parent / "sweeps/configs/demo.yaml"
 CONDITIONAL = [

@@ -19,7 +19,7 @@ import soundfile
 from mlflow.tracking import MlflowClient
 from test_tracking import Server
 
-from sweeps.ledger import Ledger
+from sweeps.record.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
 WILD, HOT = "starting point wild", "starting point hot"

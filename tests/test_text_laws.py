@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hausa_asr.decode import greedy
+from hausa_asr.decoding.greedy import greedy
 from hausa_asr.text import LETTERS, UNK, VOCAB, encode, fold, normalise, unknown_characters
 
 _PIECES = (

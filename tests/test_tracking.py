@@ -20,9 +20,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from hausa_asr import tracking, tracking_reading
 from hausa_asr.errors import UserError
-from hausa_asr.tracking import Row, Sample, Tracker
+from hausa_asr.tracking import reader as tracking_reading
+from hausa_asr.tracking import tracker as tracking
+from hausa_asr.tracking.tracker import Row, Sample, Tracker
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own
 SETTINGS = {
@@ -361,7 +362,7 @@ def test_artifacts_lie_beside_the_database(database: str, tmp_path: Path, monkey
 
 TWO_AT_ONCE = """
 import pathlib, sys, time
-from hausa_asr.tracking import Tracker
+from hausa_asr.tracking.tracker import Tracker
 me, folder, uris = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
 (folder / f"ready-{me}").touch()
 while len(list(folder.glob("ready-*"))) < 2:
@@ -389,7 +390,7 @@ def test_two_processes_make_the_same_experiment_at_once(tmp_path: Path, server: 
 
 def test_a_kill_while_the_database_is_made_does_no_harm(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    code = f"from hausa_asr.tracking import Tracker; Tracker({uri!r}, 'x')"
+    code = f"from hausa_asr.tracking.tracker import Tracker; Tracker({uri!r}, 'x')"
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size > 100_000 for path in tmp_path.glob(".*.partial")):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeps.verdict import FinalistScores, Verdict, verdict
+from sweeps.verdict.verdict import FinalistScores, Verdict, verdict
 
 WORDS = np.random.default_rng(0).integers(3, 12, 600)
 NOBODY = [""] * 600

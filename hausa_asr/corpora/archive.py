@@ -24,7 +24,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from hausa_asr import sources
+from hausa_asr.audio import sources
 from hausa_asr.errors import UserError
 
 Progress = Callable[[int, int], None]

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from hausa_asr.corpora import archive
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import SPLITS, Utterance
 from hausa_asr.text import fold
+from hausa_asr.utterance import SPLITS, Utterance
 
 _log = logging.getLogger(__name__)
 _DEPTH = 4

@@ -17,8 +17,8 @@ from itertools import count
 from pathlib import Path
 
 from hausa_asr.corpora.espeak import Line, recorded
-from hausa_asr.manifest import Utterance
 from hausa_asr.numbers import spell
+from hausa_asr.utterance import Utterance
 
 VOICES = {
     "train": ("f1", "f2", "f3", "m1", "m2", "m3", "m4", "m5", "m8"),

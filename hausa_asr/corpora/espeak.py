@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
+from hausa_asr.utterance import Utterance
 
 SAMPLE_RATE = 22_050
 """What espeak-ng speaks at, in Hz; `prepare` resamples."""

@@ -14,10 +14,10 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from hausa_asr import sources
+from hausa_asr.audio import sources
 from hausa_asr.corpora import archive, hub
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import SAMPLE_RATE, SPLITS, Utterance
+from hausa_asr.utterance import SAMPLE_RATE, SPLITS, Utterance
 
 _log = logging.getLogger(__name__)
 _FILE, _TRANSCRIPTION, _N_SAMPLES = 1, 3, 5

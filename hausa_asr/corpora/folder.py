@@ -16,9 +16,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hausa_asr import sources
+from hausa_asr.audio import sources
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import Utterance
+from hausa_asr.utterance import Utterance
 
 _log = logging.getLogger(__name__)
 _TABLES = (".csv", ".tsv", ".jsonl")

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hausa_asr import sources
+from hausa_asr.audio import sources
 from hausa_asr.corpora.folder import seconds
 from hausa_asr.errors import UserError
-from hausa_asr.manifest import SPLITS, Utterance
+from hausa_asr.utterance import SPLITS, Utterance
 
 if TYPE_CHECKING:
     import pyarrow as pa

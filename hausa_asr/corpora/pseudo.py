@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hausa_asr.corpora import demo
 from hausa_asr.corpora.espeak import Line, recorded
-from hausa_asr.manifest import Utterance
+from hausa_asr.utterance import Utterance
 
 VOICES = (
     *("Alex", "Alicia", "Andrea", "Annie", "Denis", "Diogo", "Lee", "Michael", "Nguyen", "belinda"),

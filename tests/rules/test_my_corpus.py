@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from hausa_asr import cli
-from hausa_asr.config import SweepConfig, load
-from hausa_asr.data_settings import HEEDED
 from hausa_asr.errors import UserError
+from hausa_asr.settings.data import HEEDED
+from hausa_asr.settings.load import SweepConfig, load
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs/my_corpus.md").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def test_every_command_is_understood(command: str, tmp_path: Path, monkeypatch: 
         raise UserError("enough")
 
     monkeypatch.setattr(cli, "_prepared", stop)
-    monkeypatch.setattr("hausa_asr.trial.run_trial", stop)
+    monkeypatch.setattr("hausa_asr.one_recipe.run_trial", stop)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_sweep.yaml").write_text(SETTINGS[0])
     with pytest.raises(SystemExit) as ended:
@@ -54,7 +54,7 @@ def test_every_corpus_and_every_setting_named_is_real() -> None:
 
 def test_every_reason_is_one_that_a_preparation_gives() -> None:
     table = PAGE[PAGE.index("| reason |") : PAGE.index("A few refusals")]
-    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hausa_asr").glob("*.py"))
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hausa_asr").rglob("*.py"))
     reasons = {reason for row in re.findall(r"^\| (`.*?) \|", table, re.M) for reason in re.findall(r"`(.*?)`", row)}
     assert len(reasons) > 10
     for reason in reasons:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hausa_asr.config import SweepConfig, load
+from hausa_asr.settings.load import SweepConfig, load
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,7 +22,7 @@ def test_every_room_is_on_the_map() -> None:
     rooms = ("hausa_asr", "sweeps", "benchmarks")
     for package in rooms:
         for path in (ROOT / package).rglob("*.py"):
-            name = path.name if path.parent.name != "base" else "pretrain.py"
+            name = path.name if path.parent.name != "demo_base" else "pretrain.py"
             assert path.name == "__init__.py" or f"`{name}`" in the_map, f"{path} is not on the README's map"
     for name in re.findall(r"`(\w+\.(?:py|yaml))`", the_map):
         assert any(list(ROOT.glob(f"{room}/**/{name}")) for room in rooms), f"{name} is gone"

@@ -1,0 +1,95 @@
+"""Clips that are done in, how far the whole decoding is out: `PrepareProgress`, now and then.
+
+Called by `prepare`; what it tells is shown by `data`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hausa_asr.dataset.clip_store import Clips
+from hausa_asr.dataset.decode_pool import Task
+from hausa_asr.utterance import SAMPLE_RATE, Utterance
+
+_TELL_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class PrepareProgress:
+    """How far the decoding is.
+
+    Attributes:
+        done, total: utterances.
+        done_h, left_h: hours of audio, those left as the corpus states them or else at the mean of what was decoded.
+        clips_per_s: of those decoded by this call; 0 before the first.
+        eta_s: seconds until the last, None where nothing tells yet.
+    """
+
+    done: int
+    total: int
+    done_h: float
+    left_h: float
+    clips_per_s: float
+    eta_s: float | None
+
+    @property
+    def share(self) -> float:
+        """0 to 1."""
+        return self.done / self.total if self.total else 1.0
+
+
+Progress = Callable[[PrepareProgress], None]
+
+
+class Watch:
+    """Turns clips that are done into `PrepareProgress`, now and then."""
+
+    def __init__(
+        self,
+        listed: Sequence[Utterance],
+        chosen: Mapping[int, str],
+        found: Clips,
+        tasks: Sequence[Task],
+        progress: Progress | None,
+    ) -> None:
+        self._progress = progress
+        self._began = self._told = time.monotonic()
+        self._total, self._before = len(listed), len(listed) - len(tasks)
+        self._left = len(tasks)
+        stated = [listed[task.number].duration_s for task in tasks]
+        known = [each for each in stated if isinstance(each, (int, float)) and 0 < each < 3600]
+        # Stated lengths are told as long as all are there; else the mean of what has been heard, here or before.
+        self._stated_s = sum(known) if len(known) == len(tasks) else None
+        heard = [number for number in chosen if found.n_samples[number]]
+        self._before_s = float(found.n_samples[heard].sum()) / SAMPLE_RATE
+        self._heard, self._heard_s, self._done = len(heard), 0.0, 0
+
+    def tell(self, seconds: float) -> None:
+        """One more is done, so many seconds long."""
+        self._done += 1
+        self._heard_s += seconds
+        if time.monotonic() - self._told >= _TELL_EVERY_S:
+            self.tell_last()
+
+    def tell_last(self) -> None:
+        """Tell where it is."""
+        self._told = now = time.monotonic()
+        left = self._left - self._done
+        mean_s = (self._before_s + self._heard_s) / max(1, self._heard + self._done)
+        left_s = mean_s * left
+        if self._stated_s is not None:
+            left_s = max(0.0, self._stated_s * left / self._left if not self._done else self._stated_s - self._heard_s)
+        speed = self._done / (now - self._began) if now > self._began else 0.0
+        if self._progress:
+            self._progress(
+                PrepareProgress(
+                    done=self._before + self._done,
+                    total=self._total,
+                    done_h=(self._before_s + self._heard_s) / 3600,
+                    left_h=left_s / 3600 if left else 0.0,
+                    clips_per_s=speed,
+                    eta_s=left / speed if speed else None,
+                )
+            )

@@ -1,0 +1,294 @@
+"""Utterances in, a prepared dataset on disk out: decoded to 16 kHz, normalised, split, bad ones refused and reported.
+
+Called by `hausa-asr prepare` and, on first use of a corpus, by a sweep. Each clip is decoded once, whatever happens:
+killed, it goes on where it stopped, and other settings, transcripts or splits only choose anew among what is decoded.
+One bad utterance costs itself and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import filecmp
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from hausa_asr import __version__
+from hausa_asr.audio import sources
+from hausa_asr.dataset import clip_store as clips
+from hausa_asr.dataset import decode_pool as decoding
+from hausa_asr.dataset import refusals
+from hausa_asr.dataset import select as choosing
+from hausa_asr.dataset.clip_store import Clips
+from hausa_asr.dataset.decode_progress import PrepareProgress, Progress, Watch
+from hausa_asr.dataset.prepared import FORMAT, Prepared, PreparedSplit, load_prepared, write_split
+from hausa_asr.dataset.refusals import Refused
+from hausa_asr.dataset.select import Choice, PrepareSettings
+from hausa_asr.errors import UserError
+from hausa_asr.utterance import SPLITS, Utterance
+
+__all__ = ["PrepareProgress", "PrepareSettings", "Prepared", "PreparedSplit", "load_prepared", "prepare"]
+
+_log = logging.getLogger(__name__)
+VERSION = 1
+"""Of how utterances are chosen, spelled, cut into splits and reported. Raise it with every change of `choosing`,
+`leaks`, `numbers`, `report`, `splits` or `text` that makes another dataset of the same corpus: it is part of the
+fingerprint, so what was prepared before is then prepared anew. `tests/test_prepare_version.py` notices a change."""
+_DEFAULTS = PrepareSettings()
+_MARK = ".preparing"
+"""The lock of a folder, and the sign that what is in it was made here."""
+_DECODED_S = 60.0
+"""Clips up to this length are decoded even where `max_s` is lower, so that another `max_s` needs no decoding."""
+
+
+def prepare(
+    utterances: Iterable[Utterance],
+    out: str | Path,
+    settings: PrepareSettings = _DEFAULTS,
+    *,
+    progress: Progress | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Prepared:
+    """Prepare a corpus, or open what is there if the same utterances were prepared with the same settings before.
+
+    The dataset is there once `prepared.json` is. What was decoded before an interruption, or for other settings, is
+    found again. A second preparation of the same folder waits for the first.
+
+    Args:
+        utterances: the corpus.
+        out: the folder to make. A prepared dataset that is there and differs is replaced; anything else is left alone.
+        settings: what to keep.
+        progress: told how far it is, ten times a second at most, and at the end of the decoding.
+        origin: where the utterances come from, kept for the record.
+
+    Raises:
+        UserError: nothing is left in train or dev, or in a test split that the corpus has; train and test overlap; or
+            `out` is in the way.
+    """
+    choosing.check(settings)
+    out = Path(out).expanduser().absolute()
+    listed = list(utterances)
+    if not listed:
+        raise UserError("the corpus has no utterances", where=(origin or {}).get("path"), fix="check its table")
+    keys = [_key(utterance) for utterance in listed]
+    fingerprint = _fingerprint(listed, keys, settings)
+    if done := _same(out, fingerprint):
+        _log.info("%s is prepared already, from the same utterances with the same settings", out)
+        return done
+    _check_out(out)
+    chosen, refused = choosing.screen(listed)
+    # What the transcripts alone leave empty is told before anything is decoded.
+    wanted = {"train", *(utterance.split for utterance in listed if utterance.split in SPLITS)}
+    if empty := wanted - {listed[number].split or "train" for number in chosen}:
+        raise refusals.nothing_left(sorted(map(str, empty)), refused, listed)
+    try:
+        (out / clips.FOLDER).mkdir(parents=True, exist_ok=True)
+        with _locked(out):
+            if done := _same(out, fingerprint):
+                return done  # another preparation of the same was quicker
+            try:
+                decoded = _decode(listed, chosen, keys, out, settings, progress, refused)
+                choice = choosing.choose(listed, chosen, decoded, refused, settings, out)
+                return _put_in_place(choice, decoded, out, fingerprint, settings, origin or {})
+            finally:
+                _remove_if_nothing_was_made(out)
+    except OSError as error:  # reading is guarded clip by clip, so this is about writing
+        fix = "free some disk, or choose a folder that can be written to"
+        raise UserError(f"the prepared dataset can't be written: {error}", where=out, fix=fix) from error
+
+
+# -- what is there already --------------------------------------------------------------------------------------------
+
+
+def _key(utterance: Utterance) -> bytes:
+    try:
+        stamp = sources.stamp(utterance.audio)
+    except (OSError, ValueError, TypeError, AttributeError):
+        stamp = ()
+    return clips.key(utterance.audio, stamp)
+
+
+def _fingerprint(utterances: Sequence[Utterance], keys: Sequence[bytes], settings: PrepareSettings) -> str:
+    """A name for what goes in: the same utterances, files (by size and time), settings and `VERSION` give the same."""
+    digest = hashlib.sha256(_json({"format": FORMAT, "version": VERSION, **asdict(settings)}).encode())
+    for utterance, key in zip(utterances, keys, strict=True):
+        told = (utterance.id, utterance.text, utterance.split, utterance.speaker, utterance.duration_s)
+        digest.update(json.dumps([*told, utterance.corpus], default=str).encode() + key)
+    return digest.hexdigest()[:16]
+
+
+def _same(out: Path, fingerprint: str) -> Prepared | None:
+    try:
+        found = load_prepared(out)
+        about = json.loads((out / "prepared.json").read_text(encoding="utf-8"))
+        same = about.get("made_of", found.fingerprint) == fingerprint and not about.get("try_again", 0)
+    except (UserError, KeyError, OSError, ValueError, AttributeError):
+        return None
+    return replace(found, reused=True) if same else None
+
+
+def _unchanged(out: Path, tables: Path) -> str | None:
+    """The fingerprint of the dataset that is there, if new tables hold exactly the same; None otherwise.
+
+    Sweeps know their dataset by its fingerprint. So one that was prepared by an older version, whose fingerprints were
+    made of its source code, keeps its name when nothing in it changes.
+    """
+    try:
+        found = load_prepared(out)
+    except (UserError, KeyError, OSError, ValueError, AttributeError):
+        return None
+    names = {path.name for path in tables.glob("*.arrow")}
+    if names != {f"{split}.arrow" for split in found.splits}:
+        return None
+    same = all(filecmp.cmp(tables / f"{name}.arrow", split.path, shallow=False) for name, split in found.splits.items())
+    return found.fingerprint if same else None
+
+
+def _check_out(out: Path) -> None:
+    """Refuse to replace what was not made here."""
+    if out.is_dir() and ((out / "prepared.json").is_file() or (out / _MARK).is_file() or not any(out.iterdir())):
+        return
+    if out.exists() or out.is_symlink():
+        raise UserError("there is something else", where=out, fix="choose a new folder for the prepared dataset")
+
+
+def _remove_if_nothing_was_made(out: Path) -> None:
+    with suppress(OSError):
+        if {path.name for path in out.iterdir()} <= {_MARK, clips.FOLDER} and not any((out / clips.FOLDER).iterdir()):
+            (out / clips.FOLDER).rmdir()
+            (out / _MARK).unlink()
+            out.rmdir()
+
+
+# -- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def _decode(
+    listed: Sequence[Utterance],
+    chosen: dict[int, str],
+    keys: Sequence[bytes],
+    out: Path,
+    settings: PrepareSettings,
+    progress: Progress | None,
+    refused: list[Refused],
+) -> Clips:
+    """Decode what is not decoded yet; what can't even be fetched goes from `chosen` to `refused`."""
+    folder, limit_s = out / clips.FOLDER, max(_DECODED_S, settings.max_s)
+    found = Clips(folder, keys, settings.max_s)
+    first: dict[bytes, int] = {}
+    for number in chosen:
+        if not found.has(number):
+            first.setdefault(keys[number], number)
+    if first:
+        tasks = [decoding.Task(number, key, listed[number].audio) for key, number in first.items()]
+        watch = Watch(listed, chosen, found, tasks, progress)
+        failed: dict[bytes, tuple[str, str]] = {}
+        for told in decoding.decode_all(tasks, folder, limit_s):
+            if told.refused:
+                failed[keys[told.number]] = told.refused
+            watch.tell(told.seconds)
+        watch.tell_last()
+        for number in [number for number in chosen if keys[number] in failed]:
+            refused.append(Refused(listed[number], *failed[keys[number]]))
+            del chosen[number]
+        found = Clips(folder, keys, settings.max_s)
+    return found
+
+
+# -- putting it in place ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep a folder for one preparation at a time; the kernel lets go of it when the process ends, however it does."""
+    while True:
+        with open(out / _MARK, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.warning("another preparation of %s is at work: waiting for it", out)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:  # some network file systems know no locks
+                _log.warning("%s can't be locked (%s): don't prepare it twice at a time", out, error)
+            with suppress(FileNotFoundError):  # the one that had it may have removed an empty folder
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(out / _MARK)):
+                    (out / clips.FOLDER).mkdir(exist_ok=True)
+                    yield
+                    return
+        (out / clips.FOLDER).mkdir(parents=True, exist_ok=True)
+
+
+def _put_in_place(
+    choice: Choice, decoded: Clips, out: Path, fingerprint: str, settings: PrepareSettings, origin: Mapping[str, Any]
+) -> Prepared:
+    """Write what was chosen beside what is there, name it in `prepared.json`, and only then remove what it replaces."""
+    told = {"origin": dict(origin), **choice.report}
+    tables = out / "splits" / fingerprint
+    partial = tables.with_name(f"{fingerprint}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(tables, ignore_errors=True)  # of the same name and not what was there: it is damaged
+    partial.mkdir(parents=True)
+    counts: dict[str, int] = {}
+    for split in SPLITS:
+        mine = [number for number, kept in choice.kept.items() if kept.split == split]
+        if mine:
+            write_split(partial / f"{split}.arrow", [choice.kept[number] for number in mine], mine, decoded)
+            counts[split] = len(mine)
+    _save(partial / "report.json", _json(told))
+    made_of, fingerprint = fingerprint, _unchanged(out, partial) or fingerprint
+    if (tables := out / "splits" / fingerprint).is_dir():
+        shutil.rmtree(tables)  # it holds the same
+    partial.rename(tables)
+    _save(out / "report.json", _json(told))
+    _save(out / "refused.jsonl", refusals.lines(choice.refused))
+    _draw(told, out / "report.png")
+    shards = sorted({decoded.names[decoded.shard[number]] for number in choice.kept})
+    files = [*(f"{clips.FOLDER}/{name}" for name in shards)]
+    files += [f"splits/{fingerprint}/{name}" for name in (*(f"{split}.arrow" for split in counts), "report.json")]
+    about = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "made_of": made_of,
+        "version": __version__,
+        "settings": asdict(settings),
+        "origin": dict(origin),
+        "splits": counts,
+        "try_again": sum(each.reason in decoding.PASSING for each in choice.refused),
+        "files": {name: (out / name).stat().st_size for name in files},
+    }
+    _save(out / "prepared.json", _json(about))
+    for left in (out / "splits").iterdir():
+        if left.name != fingerprint:
+            shutil.rmtree(left, ignore_errors=True)  # whoever has the old files mapped keeps them
+    for split in SPLITS:
+        (out / f"{split}.arrow").unlink(missing_ok=True)  # of format 1
+    clips.remove_unused(out / clips.FOLDER, decoded.names)
+    return load_prepared(out)
+
+
+def _draw(told: Mapping[str, Any], file: Path) -> None:
+    from hausa_asr.dataset import report_picture as picture
+
+    try:
+        picture.draw(told, file)
+    except Exception as error:  # a picture is no reason to lose a dataset
+        _log.warning("%s could not be drawn: %s", file, error)
+
+
+def _json(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n"
+
+
+def _save(file: Path, content: str) -> None:
+    """Write a file, whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    # A file's name may carry bytes that are no characters.
+    partial.write_text(content, encoding="utf-8", errors="backslashreplace")
+    partial.replace(file)

@@ -1,0 +1,221 @@
+"""Which utterances are in the dataset and where: chosen by their transcripts first, and then among the decoded clips.
+
+Called by `prepare`. Cheap, so it is done anew whenever a setting, a transcript or a clip changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from hausa_asr import text
+from hausa_asr.audio import load as audio
+from hausa_asr.dataset import overlap as leaks
+from hausa_asr.dataset import refusals, report, splits
+from hausa_asr.dataset.clip_store import Clips
+from hausa_asr.dataset.overlap import Item, Overlap
+from hausa_asr.dataset.refusals import Refused
+from hausa_asr.dataset.report import Kept
+from hausa_asr.errors import UserError
+from hausa_asr.utterance import SAMPLE_RATE, SPLITS, Utterance
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What is kept, and how a corpus without splits is cut.
+
+    Attributes:
+        min_s: shorter clips are refused, in seconds; the encoder and its masks need 0.2.
+        max_s: longer clips are refused: one of them would set the memory of a whole batch.
+        seed: of the cut into splits.
+        overlap: what happens to utterances of train that test has too: "refuse" the corpus, or "drop" them from train.
+        allow_overlap: the kinds of overlap (clip, sentence, speaker, audio) that are meant.
+    """
+
+    min_s: float = 0.3
+    max_s: float = 30.0
+    seed: int = 0
+    overlap: str = "refuse"
+    allow_overlap: tuple[str, ...] = ()
+
+
+def check(settings: PrepareSettings) -> None:
+    unknown = set(settings.allow_overlap) - set(leaks.KINDS)
+    if unknown:
+        told = f"there is no overlap of the kind {', '.join(sorted(unknown))}"
+        raise UserError(told, where="data.allow_overlap", fix=f"choose among {', '.join(leaks.KINDS)}")
+    if settings.overlap not in ("refuse", "drop"):
+        raise UserError(f"overlap can't be {settings.overlap!r}", where="data.overlap", fix="choose refuse or drop")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is in the dataset.
+
+    Attributes:
+        kept: by their number in the corpus.
+        refused: all others.
+        report: what `report.json` says.
+    """
+
+    kept: dict[int, Kept]
+    refused: list[Refused]
+    report: dict[str, Any]
+
+
+def screen(listed: Sequence[Utterance]) -> tuple[dict[int, str], list[Refused]]:
+    """The normalised transcripts by number, and who is refused for what the corpus says; no audio is opened."""
+    chosen: dict[int, str] = {}
+    refused: list[Refused] = []
+    seen: set[tuple[str, str, str | None]] = set()
+    for number, utterance in enumerate(listed):
+        spelled = _guarded(_screened, utterance, seen)
+        if isinstance(spelled, Refused):
+            refused.append(spelled)
+        else:
+            chosen[number] = spelled
+    return chosen, refused
+
+
+def _screened(utterance: Utterance, seen: set[tuple[str, str, str | None]]) -> str | Refused:
+    name = (utterance.corpus, utterance.id, utterance.split)  # a clip of two splits is no duplicate but a leak
+    if name in seen:
+        return Refused(utterance, "duplicate id")
+    seen.add(name)
+    if utterance.split is not None and utterance.split not in SPLITS:
+        return Refused(utterance, "unknown split", f"{utterance.split!r} is none of {', '.join(SPLITS)}")
+    spelled = text.normalise(utterance.text or "")
+    if not spelled:
+        return Refused(utterance, "no transcript", repr(utterance.text))
+    if unknown := text.unknown_characters(spelled):
+        return Refused(utterance, "unknown characters", f"{' '.join(unknown)} in {spelled!r}", unknown=unknown)
+    if not utterance.audio:
+        return Refused(utterance, "missing", "the corpus names no audio file")
+    return spelled
+
+
+def _guarded(step: Callable[..., T], utterance: Utterance, *rest: object) -> T | Refused:
+    """Take a step for one utterance; whatever it raises is a refusal of that one."""
+    try:
+        return step(utterance, *rest)
+    except Exception as error:
+        return Refused(utterance, "failed", f"{type(error).__name__}: {error}")
+
+
+def choose(
+    listed: Sequence[Utterance],
+    chosen: Mapping[int, str],
+    decoded: Clips,
+    refused: Sequence[Refused],
+    settings: PrepareSettings,
+    where: object,
+) -> Choice:
+    """Choose among the decoded clips: the fit ones, each in a split, with nothing of test in train.
+
+    Args:
+        listed: the corpus.
+        chosen: normalised transcripts, by number, of the clips that were decoded.
+        decoded: the clips.
+        refused: the others.
+        settings: what to keep.
+        where: the folder of the dataset, for the error.
+
+    Raises:
+        UserError: a split is left empty, or train and test overlap.
+    """
+    refused = list(refused)
+    usable: list[int] = []
+    for number, spelled in chosen.items():
+        if fault := decoded.refusal(number):
+            refused.append(Refused(listed[number], *fault))
+        elif unfit := _guarded(_unfit, listed[number], spelled, int(decoded.n_samples[number]), settings):
+            refused.append(unfit)
+        else:
+            usable.append(number)
+    given = splits.named(listed)
+    folded = [text.fold(chosen[number]) for number in usable]
+    places, cut, warnings = splits.assign(
+        [listed[number] for number in usable], folded, given=given, seed=settings.seed
+    )
+    if empty := still_empty(places, cut, given):
+        raise refusals.nothing_left(empty, refused, listed)
+    items = [
+        Item(listed[number], place, sentence, int(decoded.n_samples[number]), number)
+        for number, place, sentence in zip(usable, places, folded, strict=True)
+    ]
+    overlaps = leaks.find(items, decoded)
+    dropped = _dropped(items, overlaps, cut, settings, where)
+    for number, (reason, detail) in dropped.items():
+        item = items[number]
+        refused.append(Refused(item.utterance, reason, detail, item.n_samples / SAMPLE_RATE))
+    left = [number for number in range(len(items)) if number not in dropped]
+    if empty := still_empty([places[number] for number in left], cut, given):
+        raise refusals.nothing_left(empty, refused, listed)
+    if dropped:
+        warnings.append(f"{len(dropped)} utterances were left out of train: dev or test has them, or their like, too")
+    warnings += leaks.warnings([overlap.without(dropped) for overlap in overlaps])
+    kept = {
+        items[number].clip: Kept(
+            items[number].utterance,
+            places[number],
+            chosen[items[number].clip],
+            items[number].n_samples,
+            int(decoded.source_rate[items[number].clip]),
+            decoded.warnings(items[number].clip),
+        )
+        for number in left
+    }
+    told = report.summary(listed, list(kept.values()), refused, leaks.summary(items, overlaps, dropped), warnings)
+    return Choice(kept, refused, told)
+
+
+def _dropped(
+    items: Sequence[Item], overlaps: Sequence[Overlap], cut: Set[str], settings: PrepareSettings, where: object
+) -> dict[int, tuple[str, str]]:
+    """The items that train has to do without, each with a reason; all splits that were cut here are mended so.
+
+    Raises:
+        UserError: train and test overlap as the corpus has them, and the settings say to refuse that.
+    """
+    serious = leaks.serious(items, overlaps, settings.allow_overlap)
+    if serious and settings.overlap == "refuse" and "test" not in cut:
+        raise leaks.refusal(items, serious, where)
+    # A cut of ours may not flatter either: only speakers stay on both sides, where it was made by sentence.
+    ours = [each for each in overlaps if each.pair[0] == "train" and each.pair[1] in cut and each.kind != "speaker"]
+    ours = [each for each in ours if each.kind not in settings.allow_overlap]
+    found: dict[int, tuple[str, str]] = {}
+    for overlap in (*(() if "test" in cut else serious), *ours):
+        other = overlap.pair[1]
+        for number, meets in overlap.found.items():
+            found.setdefault(number, (f"in {other} too", f"{overlap.kind}: {items[meets].utterance.id} of {other}"))
+    return found
+
+
+def still_empty(places: Sequence[str], cut: Set[str], given: Mapping[str, Set[str]]) -> list[str]:
+    """The splits that there have to be and that nothing is in."""
+    wanted = {"train", "dev"} | cut | set().union(*given.values())
+    return sorted((wanted & set(SPLITS)) - set(places))
+
+
+def _unfit(utterance: Utterance, spelled: str, n_samples: int, settings: PrepareSettings) -> Refused | None:
+    """Why a clip that was decoded can't be used with this transcript and these settings."""
+    duration_s = n_samples / SAMPLE_RATE
+    if duration_s < settings.min_s:
+        return Refused(utterance, "too short", f"{duration_s:.2f} s", duration_s)
+    if duration_s > settings.max_s:
+        return Refused(utterance, "too long", f"{duration_s:.2f} s, more than {settings.max_s:g} s", duration_s)
+    stated_s = utterance.duration_s
+    if stated_s is not None and duration_s < 0.9 * stated_s - 0.1:
+        detail = f"{duration_s:.2f} s of the {stated_s:.2f} s that the corpus states"
+        return Refused(utterance, "shorter than stated", detail, duration_s)
+    labels = text.encode(spelled)
+    # CTC needs a blank between two equal letters, hence a frame for each of those too.
+    needed = len(labels) + sum(a == b for a, b in pairwise(labels))
+    if audio.frames(n_samples) < needed:
+        detail = f"{len(labels)} letters need {needed} frames, {duration_s:.2f} s has {audio.frames(n_samples)}"
+        return Refused(utterance, "transcript too long for its audio", detail, duration_s)
+    return None

@@ -1,0 +1,304 @@
+"""A trial to a model folder that anyone can load with `transformers`, with its model card.
+
+In: a checkpoint of a trial and a `Card`, or an MLflow experiment to find the best trial in. Out: a folder that is
+complete or absent. Called by the end of a sweep, by `hausa-asr best-model` and by `hausa-asr finetune`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from hausa_asr.errors import UserError
+from hausa_asr.export.folder import NEEDED, POSSIBLE, SETTINGS, WEIGHTS, check_out, weights_are_whole, written_aside
+from hausa_asr.export.model_card import Card, Scores, render, scores_from
+from hausa_asr.recipe import CHECKPOINT
+from hausa_asr.settings.load import RECIPE_FIELDS, check_setting
+
+if TYPE_CHECKING:
+    from hausa_asr.tracking.tracker import SweepRun, Tracker, TrialRun
+
+__all__ = ["Card", "Exported", "Scores", "best_model", "export_checkpoint"]
+
+ARTIFACT = "best_model"
+"""Where a sweep's parent run in MLflow keeps the export of its winner."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `best_model` found.
+
+    Attributes:
+        out: the folder that was written.
+        sweep, trial, run_id: the trial and its run in MLflow.
+        wer, cer: on dev; `cer` is None where it was not recorded. Of a winner of finalists the means over its seeds.
+        test_wer, test_cer: on test; None where the winner was not scored on it.
+        source: whether it came from the sweep's artifact or from the trial's checkpoint.
+        chosen: why this one: `finalists`, or `lowest dev WER` where no finalists ran.
+        seeds: on how many fresh seeds the winner of finalists was trained; 0 without finalists.
+        verdict: what the finalists showed, in a sentence.
+    """
+
+    out: Path
+    sweep: str
+    trial: str
+    wer: float
+    cer: float | None
+    test_wer: float | None
+    test_cer: float | None
+    source: Literal["artifact", "checkpoint"]
+    run_id: str
+    chosen: Literal["finalists", "lowest dev WER"] = "lowest dev WER"
+    seeds: int = 0
+    verdict: str = ""
+
+
+def export_checkpoint(checkpoint: Path, out: Path, card: Card, *, overwrite: bool = False) -> Path:
+    """Write the model of a checkpoint as a folder of its own: weights, processor, settings and model card.
+
+    Args:
+        checkpoint: a checkpoint's folder, `step-000120`.
+        out: the folder to write.
+        card: what its README says.
+        overwrite: replace `out` if it is an export.
+
+    Returns:
+        `out`, absolute.
+
+    Raises:
+        UserError: `out` is taken or can't be written, or the checkpoint is not complete.
+    """
+    with written_aside(out, overwrite) as partial:
+        _write(checkpoint, partial, card)
+    return out.resolve()
+
+
+def _write(checkpoint: Path, folder: Path, card: Card) -> None:
+    from hausa_asr.model.wav2vec2 import quiet
+    from hausa_asr.training import checkpoint as checkpoints
+
+    model, processor = checkpoints.load(checkpoint)
+    with quiet():
+        model.save_pretrained(folder, max_shard_size="100GB")  # one file, whatever the size
+    processor.save_pretrained(folder)
+    # transformers before 5 want the feature extractor in a file of its own, and break where they find it in this one.
+    processor.feature_extractor.save_pretrained(folder)
+    file = folder / "processor_config.json"
+    about = json.loads(file.read_text(encoding="utf-8"))
+    about.pop("feature_extractor", None)
+    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(json.dumps(card.recipe, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(render(card), encoding="utf-8")
+
+
+def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overwrite: bool = False) -> Exported:
+    """Export the best model of a sweep, or of a whole experiment, as MLflow has it.
+
+    The winner of a sweep is what its finalists named, or the lowest dev WER where none ran. Between sweeps their
+    winners' dev WER counts. The winner of a finished sweep is an artifact of the sweep's run, so the tracking server is
+    enough. Any other trial is exported from its checkpoint in the sweep's storage.
+
+    Args:
+        uri: MLflow's tracking URI.
+        experiment: the experiment's name.
+        sweep: a sweep's name or run id; None for all sweeps of the experiment.
+        out: the folder to write.
+        overwrite: replace `out` if it is an export.
+
+    Raises:
+        UserError: MLflow can't be read, no trial has a WER, `out` is taken, or the model is nowhere to be found.
+    """
+    check_out(out, overwrite)
+    from hausa_asr.tracking import tracker as tracking
+
+    try:
+        tracker = tracking.Tracker.open(uri, experiment)
+        trials = tracker.trials(sweep)
+        parents = {run.run_id: run for run in tracker.sweeps()}
+        best = _best(trials, parents)
+        if best is None:
+            raise UserError(
+                f"None of the {len(trials)} trials has a WER yet.",
+                where=f"{tracker.shown_uri}, experiment {experiment}" + (f", sweep {sweep}" if sweep else ""),
+                fix="Wait for the first evaluation, or name another sweep with --sweep.",
+            )
+        parent = parents.get(best.parent)
+        with written_aside(out, overwrite) as partial:
+            source = _fetch(tracker, best, parent, trials, partial)
+    except (OSError, tracking.MlflowException) as fault:
+        line = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
+        raise UserError(
+            f"MLflow stopped answering: {line[:300]}", where=uri, fix="Look after the server, then try again."
+        ) from fault
+    assert best.wer is not None
+    seeds = _seeds(parent)
+    told = parent.metrics if parent is not None and seeds else {}
+    test = told if seeds else best.metrics
+    return Exported(
+        out=out.resolve(),
+        sweep=best.sweep,
+        trial=best.trial,
+        wer=told.get("best_wer", best.wer),
+        cer=told.get("best_cer", best.cer),
+        test_wer=test.get("test_wer"),
+        test_cer=test.get("test_cer"),
+        source=source,
+        run_id=best.run_id,
+        chosen="finalists" if seeds else "lowest dev WER",
+        seeds=seeds,
+        verdict=parent.tags.get("verdict", "") if parent is not None and seeds else "",
+    )
+
+
+def _seeds(parent: SweepRun | None) -> int:
+    """On how many fresh seeds a sweep's winner was trained; 0 where no finalists ran."""
+    told = parent.tags.get("winner_seeds", "0") if parent is not None else "0"
+    return int(told) if told.isdigit() else 0
+
+
+def _best(trials: list[TrialRun], parents: Mapping[str, SweepRun]) -> TrialRun | None:
+    """Of each sweep the run that its finalists named, or the lowest dev WER; of these the lowest dev WER.
+
+    Where finalists named a winner, its mean over seeds counts, and the other trials of that sweep do not: the lowest of
+    many is a lucky one. CER, then loss break ties, as in the sweep itself.
+    """
+
+    def order(trial: TrialRun) -> tuple[float, ...]:
+        parent = parents.get(trial.parent)
+        mean = parent.metrics.get("best_wer") if parent is not None and _seeds(parent) else None
+        values = (mean if mean is not None else trial.wer, trial.cer, trial.loss)
+        return tuple(math.inf if value is None else value for value in values)
+
+    def named(trial: TrialRun) -> bool:
+        parent = parents.get(trial.parent)
+        if parent is None or not _seeds(parent):
+            return "finalist_of" not in trial.tags
+        return trial.trial == parent.tags.get("winner_run")
+
+    return min((trial for trial in trials if trial.wer is not None and named(trial)), key=order, default=None)
+
+
+def _fetch(
+    tracker: Tracker, best: TrialRun, parent: SweepRun | None, trials: list[TrialRun], partial: Path
+) -> Literal["artifact", "checkpoint"]:
+    """Fill `partial` with the export of a trial, from wherever it is to be had.
+
+    Raises:
+        UserError: from nowhere; it names what was looked for.
+    """
+    missing = []
+    winner = parent.tags.get("winner_run", parent.tags.get("winner")) if parent else None
+    if parent is None:
+        missing.append(f"the sweep's run {best.parent or '(unknown)'}, which would hold the model")
+    elif winner != best.trial:
+        ended = f"is of its winner {winner}" if winner else "is made when the sweep ends"
+        missing.append(f"an artifact of this trial (the artifact {ARTIFACT} of run {parent.run_id} {ended})")
+    else:
+        trouble = _fetch_artifact(tracker, parent.run_id, partial)
+        if trouble is None:
+            return "artifact"
+        missing.append(f"the artifact {ARTIFACT} of run {parent.run_id} ({trouble})")
+    stated = best.tags.get("checkpoint_uri")
+    if not stated:
+        missing.append(f"the tag checkpoint_uri of run {best.run_id}, which names the trial's checkpoint")
+    elif (folder := _local_path(stated)) is None:
+        missing.append(f"a checkpoint on this machine (checkpoint_uri is {stated})")
+    elif not (folder / CHECKPOINT).is_file():
+        missing.append(f"the folder {folder}, which checkpoint_uri names")
+    else:
+        _write(folder, partial, _card_of(tracker, best, trials, folder))
+        return "checkpoint"
+    raise UserError(
+        f"The model of trial {best.trial} (dev WER {best.wer:.4f}) is nowhere to be found. Missing:\n"
+        + "\n".join(f"  - {one}" for one in missing),
+        where=f"{tracker.shown_uri}, sweep {best.sweep}, run {best.run_id}",
+        fix=f"Run this where the sweep's storage is, or end the sweep (python sweeps/run.py --resume {best.sweep}), "
+        "which puts its winner into MLflow.",
+    )
+
+
+def _fetch_artifact(tracker: Tracker, run_id: str, partial: Path) -> str | None:
+    """Download the export that a sweep's run holds into `partial`; says what is wrong with it, or None."""
+    downloads = partial / "download"
+    fetched = tracker.download(run_id, ARTIFACT, downloads)
+    try:
+        if fetched is None:
+            return "it is not there"
+        lacking = sorted(name for name in NEEDED if not (fetched / name).is_file())
+        if lacking:
+            return f"it lacks {', '.join(lacking)}"
+        if not weights_are_whole(fetched / WEIGHTS):
+            return f"its {WEIGHTS} is damaged"
+        for file in list(fetched.iterdir()):
+            if file.name in POSSIBLE:
+                file.rename(partial / file.name)
+        return None
+    finally:
+        shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _local_path(uri: str) -> Path | None:
+    """The folder that a `file://` URI or a plain path names; None for any other URI."""
+    if "://" not in uri and not uri.startswith("file:"):
+        return Path(uri)
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None
+
+
+def _card_of(tracker: Tracker, trial: TrialRun, trials: list[TrialRun], checkpoint: Path) -> Card:
+    """The card of a trial, from what MLflow and its checkpoint's folder know of it."""
+    in_sweep = [other for other in trials if other.parent == trial.parent]
+    baseline = next((other for other in in_sweep if other.tags.get("source") == "baseline"), None)
+    dev = {**_told_by(checkpoint), "wer": trial.wer, "cer": trial.cer if trial.cer is not None else math.nan}
+    scores = scores_from(dev)  # type: ignore[arg-type]
+    assert scores is not None
+    return Card(
+        sweep=trial.sweep,
+        trial=trial.trial,
+        base=trial.tags.get("base", "unknown"),
+        recipe=_recipe(trial.params),
+        data=_data_report(tracker, trial),
+        dev=scores,
+        test=scores_from(trial.metrics, "test_"),
+        baseline_trial=baseline.trial if baseline else None,
+        baseline_dev=scores_from(baseline.metrics, "best_") if baseline else None,
+        baseline_test=scores_from(baseline.metrics, "test_") if baseline else None,
+    )
+
+
+def _told_by(checkpoint: Path) -> dict[str, float]:
+    """The figures of the evaluation that a checkpoint was saved at; {} where it tells none."""
+    try:
+        return dict(json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))["metrics"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _recipe(params: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a recipe among a run's params, which MLflow keeps as text."""
+    recipe: dict[str, Any] = {}
+    for name in RECIPE_FIELDS:
+        if name in params:
+            try:
+                recipe[name] = check_setting(name, params[name])
+            except ValueError:  # recorded by another version, which allowed it
+                recipe[name] = params[name]
+    return recipe
+
+
+def _data_report(tracker: Tracker, trial: TrialRun) -> dict[str, Any]:
+    """The report of the prepared dataset, from the sweep's run or from the dataset itself; {} where both are gone."""
+    prepared = Path(trial.tags.get("prepared", "nowhere"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = tracker.download(trial.parent, "data/report.json", Path(folder)) if trial.parent else None
+        for candidate in (path, prepared / "report.json"):
+            if candidate is not None and candidate.is_file():
+                return json.loads(candidate.read_text(encoding="utf-8"))
+    return {}

@@ -1,0 +1,217 @@
+"""The feature cache: what frozen convolutions make of a dataset, computed once and read by every trial.
+
+With the convolutions frozen their output is the same in every epoch of every trial. It is written once for each base
+checkpoint and prepared dataset, as unpadded bfloat16 in one file a split, and memory-mapped by all trials of a node and
+by later sweeps: 50 frames of C features a second, 184 MB per hour of speech for XLS-R (C = 512).
+
+Valid for layer-norm checkpoints only (a group norm sees the padding), and without waveform augmentation. The fine-tune
+itself asks for it, once it has its model: a cache is found by the weights that it was made with.
+
+    KEY/train.bf16, dev.bf16    (sum of T, C) frames, one utterance after another
+    KEY/features.json           written last
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+
+from hausa_asr.model.forward import autocast, encode_audio, frame_lengths, uses_layer_norm
+from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.training.loader import collate
+from hausa_asr.training.updates import evaluation_batches
+from hausa_asr.utterance import Example, Split
+
+log = logging.getLogger("hausa_asr.one_recipe")
+
+FORMAT = 1
+VARIABLE = "HAUSA_ASR_CACHE"
+"""Names a folder for caches, such as one on a disk of the node's own."""
+SPARE_BYTES = 2 * 2**30
+"""Left free on the disk: checkpoints go there too."""
+DONE = "features.json"
+_ABANDONED_S = 86_400.0
+_BATCH_S = 120.0
+_BYTES = 2  # of a bfloat16
+
+
+class CachedSplit:
+    """N examples that come with features in place of samples, a `manifest.Split`.
+
+    Attributes:
+        inner: the split with the samples.
+        n_samples: (N,) int64 lengths in samples.
+    """
+
+    def __init__(self, inner: Split, file: Path, frames: np.ndarray, channels: int) -> None:
+        self.inner = inner
+        self.n_samples = inner.n_samples
+        self._file, self._frames, self._channels = file, frames, channels
+        self._ends = np.cumsum(frames)
+        self._features = np.memmap(file, dtype=np.uint16, mode="r", shape=(int(self._ends[-1]), channels))
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at `index` with (T, C) features; they are a view of the mapped file."""
+        describe: Callable[[int], Example] = getattr(self.inner, "without_samples", self.inner.__getitem__)
+        end = int(self._ends[index])
+        return describe(index)._replace(
+            samples=np.zeros(0, dtype=np.float32), features=self._features[end - int(self._frames[index]) : end]
+        )
+
+    def __reduce__(self) -> tuple:
+        """By its file: a memory map would be pickled with all that is in it."""
+        return CachedSplit, (self.inner, self._file, self._frames, self._channels)
+
+
+def worthwhile(config: FinetuneConfig) -> bool:
+    """Whether a recipe leaves the convolutions' output the same in every epoch, so that a cache may serve it."""
+    return (
+        config.feature_cache == "auto"
+        and (config.freeze_feature_encoder or config.adapter_dim > 0)
+        and config.speed_perturb == 0
+        and config.noise_prob == 0
+    )
+
+
+def key_of(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, fingerprint: str) -> str:
+    """A name for the output of these convolutions on these data: the same weights, settings and data give the same."""
+    digest = hashlib.sha256(f"{FORMAT} {fingerprint} {processor.feature_extractor.do_normalize}".encode())
+    config = model.config
+    digest.update(repr([config.conv_stride, config.conv_kernel, config.feat_extract_activation]).encode())
+    for name, weight in sorted(model.wav2vec2.feature_extractor.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return f"{fingerprint[:8]}-{digest.hexdigest()[:16]}"
+
+
+def cached(
+    splits: Mapping[str, Split],
+    fingerprint: str,
+    model: Wav2Vec2ForCTC,
+    processor: Wav2Vec2Processor,
+    folder: Path,
+    device: torch.device,
+) -> dict[str, Split]:
+    """Splits with their features, computed now unless they are there already.
+
+    One process computes while all others of the node wait. Where it is not possible (a group-norm checkpoint, no room
+    on the disk, a folder that can't be written) the splits come back as they are and the log says why: a trial without
+    a cache is slower and nothing else.
+
+    Args:
+        splits: what will be read, by name.
+        fingerprint: of the data; other data, another cache.
+        model: the base checkpoint with its processor; its convolutions are used.
+        processor: the processor.
+        folder: where caches are kept, unless `HAUSA_ASR_CACHE` names another.
+        device: what to compute on.
+    """
+    if not uses_layer_norm(model):
+        log.info("no feature cache: a group-norm checkpoint's features depend on padding")
+        return dict(splits)
+    folder = Path(os.environ.get(VARIABLE) or folder)
+    key = key_of(model, processor, fingerprint)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{key}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for the feature cache, which another process is making")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            target = folder / key
+            if not (target / DONE).is_file():
+                _make(splits, fingerprint, model, processor, target, device)
+        return {name: _open(split, target / f"{name}.bf16", model) for name, split in splits.items()}
+    except (OSError, ValueError) as error:
+        log.warning("no feature cache, so the convolutions are computed every time: %s", error)
+        return dict(splits)
+
+
+def _frames(split: Split, model: Wav2Vec2ForCTC) -> np.ndarray:
+    return frame_lengths(model, torch.from_numpy(np.array(split.n_samples, dtype=np.int64))).numpy()
+
+
+def _open(split: Split, file: Path, model: Wav2Vec2ForCTC) -> CachedSplit:
+    frames, channels = _frames(split, model), int(model.config.conv_dim[-1])
+    if file.stat().st_size != int(frames.sum()) * channels * _BYTES:
+        raise ValueError(f"{file} has not the size that the dataset calls for; remove its folder")
+    return CachedSplit(split, file, frames, channels)
+
+
+def _make(
+    splits: Mapping[str, Split],
+    fingerprint: str,
+    model: Wav2Vec2ForCTC,
+    processor: Wav2Vec2Processor,
+    target: Path,
+    device: torch.device,
+) -> None:
+    """Write the features of all splits to `target`, which is complete or absent."""
+    _remove_leftovers(target)
+    channels = int(model.config.conv_dim[-1])
+    needed = sum(int(_frames(split, model).sum()) for split in splits.values()) * channels * _BYTES
+    free = shutil.disk_usage(target.parent).free
+    if needed + SPARE_BYTES > free:
+        raise OSError(f"{needed / 2**30:.1f} GiB are needed below {target.parent} and {free / 2**30:.1f} GiB are free")
+    log.info("computing features for the cache: %.2f GiB in %s", needed / 2**30, target)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for name, split in splits.items():
+            _write(split, partial / f"{name}.bf16", model, processor, device)
+        about = {"format": FORMAT, "fingerprint": fingerprint, "channels": channels, "splits": sorted(splits)}
+        (partial / DONE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        if (target / DONE).is_file():
+            return  # another node was quicker: its file system may not know the lock
+        partial.chmod(0o755)  # others may read it
+        shutil.rmtree(target, ignore_errors=True)  # an incomplete one
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what was being written when its process was killed: its room was taken from the beginning."""
+    for left in target.parent.glob(f".{target.name}.*"):
+        with suppress(OSError):
+            if time.time() - max(file.stat().st_mtime for file in (left, *left.iterdir())) > _ABANDONED_S:
+                shutil.rmtree(left)
+
+
+@torch.inference_mode()
+def _write(split: Split, file: Path, model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, device: torch.device) -> None:
+    frames, channels = _frames(split, model), int(model.config.conv_dim[-1])
+    ends = np.cumsum(frames)
+    with file.open("wb") as handle:
+        # Asked for beforehand: a disk that fills up under a mapped file would kill the process.
+        os.posix_fallocate(handle.fileno(), 0, int(ends[-1]) * channels * _BYTES)
+    features = np.memmap(file, dtype=np.uint16, mode="r+", shape=(int(ends[-1]), channels))
+    was_training = model.training
+    model.eval()
+    do_normalize = processor.feature_extractor.do_normalize
+    for indices in evaluation_batches(np.asarray(split.n_samples), _BATCH_S, one_by_one=False):
+        batch = collate([split[index] for index in indices], do_normalize, lambda n: frame_lengths(model, n)).to(device)
+        assert batch.samples is not None
+        with autocast(device):
+            found = encode_audio(model, batch.samples, frozen=True)
+        bits = found.to(torch.bfloat16).cpu().view(torch.uint16).numpy()
+        for index, row in zip(indices, bits, strict=True):
+            features[ends[index] - frames[index] : ends[index]] = row[: frames[index]]
+    model.train(was_training)
+    features.flush()

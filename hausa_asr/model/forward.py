@@ -1,0 +1,167 @@
+"""The forward pass of a wav2vec 2.0 CTC model, spelled out over the modules of `transformers`.
+
+Three steps: `encode_audio` (the convolutions), `ctc_logits` (the transformer and the CTC head), `ctc_losses`. Spelled
+out so that masks are passed in, features can come from a cache, frozen parts cost no backward pass, and little waits
+for the device: lengths stay on the CPU, where they are known. A test holds that the result is `transformers`' own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Wav2Vec2ForCTC
+
+from hausa_asr.text import PAD, VOCAB
+from hausa_asr.training.schedules import Trainable
+
+
+def uses_layer_norm(model: Wav2Vec2ForCTC) -> bool:
+    """Whether the convolutions use layer norm ("large", XLS-R, MMS), which alone is blind to padding."""
+    return model.config.feat_extract_norm == "layer"
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device computes in it; the CPU stays in float32, where bfloat16 is slower."""
+    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def frame_lengths(model: Wav2Vec2ForCTC, n_samples: torch.Tensor) -> torch.Tensor:
+    """Frames that the encoder makes of so many samples; (B,) to (B,), int64."""
+    lengths: Any = model._get_feat_extract_output_lengths(n_samples)  # type: ignore[arg-type]
+    return lengths.to(torch.int64)
+
+
+def encode_audio(model: Wav2Vec2ForCTC, samples: torch.Tensor, *, frozen: bool) -> torch.Tensor:
+    """The convolutional feature encoder.
+
+    Args:
+        model: the model.
+        samples: (B, S) float32, normalised.
+        frozen: compute no gradients for it.
+
+    Returns:
+        (B, T, C) features.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        # The encoder asks for a gradient of its input in training mode, which would keep every activation.
+        model.wav2vec2.feature_extractor._requires_grad = not frozen
+        return model.wav2vec2.feature_extractor(samples).transpose(1, 2)
+
+
+def ctc_logits(
+    model: Wav2Vec2ForCTC,
+    features: torch.Tensor,
+    frames: torch.Tensor,
+    time_mask: torch.Tensor | None = None,
+    feature_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The transformer and the CTC head.
+
+    Args:
+        model: the model.
+        features: (B, T, C) from `encode_audio`, or from a cache as bfloat16.
+        frames: (B,) frames of each utterance before padding, on the CPU.
+        time_mask: (B, T) bool; frames replaced by the mask embedding. None when not training.
+        feature_mask: (B, hidden) bool; features set to 0 in all frames. None when not training.
+
+    Returns:
+        (B, T, V) logits, float32.
+    """
+    wav2vec2 = model.wav2vec2
+    if not torch.is_autocast_enabled(features.device.type):
+        features = features.float()
+    hidden, _ = wav2vec2.feature_projection(features)
+    if time_mask is not None:
+        mask_embedding = wav2vec2.masked_spec_embed.to(hidden.dtype)
+        hidden = torch.where(time_mask[:, :, None], mask_embedding, hidden)
+    if feature_mask is not None:
+        hidden = hidden.masked_fill(feature_mask[:, None, :], 0.0)
+    hidden = _transformer(model, hidden, frames)
+    # In float32: eight bits are too few to tell the likeliest of two near letters, here and on other devices.
+    with torch.autocast(hidden.device.type, enabled=False):
+        return model.lm_head(model.dropout(hidden).float())
+
+
+def _transformer(model: Wav2Vec2ForCTC, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """The transformer encoder, (B, T, hidden) to the same.
+
+    `transformers`' own asks the device whether anything is padded, which waits for it; here the CPU knows.
+    """
+    encoder = model.wav2vec2.encoder
+    attention_mask = None
+    if uses_layer_norm(model) and int(frames.min()) < hidden.shape[1]:
+        on_device = frames.to(hidden.device, non_blocking=True)
+        heard = torch.arange(hidden.shape[1], device=hidden.device) < on_device[:, None]
+        hidden = hidden * heard[:, :, None]
+        attention_mask = heard[:, None, None, :]
+    hidden = hidden + encoder.pos_conv_embed(hidden)
+    pre_norm = model.config.do_stable_layer_norm
+    if not pre_norm:
+        hidden = encoder.layer_norm(hidden)
+    hidden = encoder.dropout(hidden)
+    layerdrop = model.config.layerdrop if model.training else 0.0
+    for layer in encoder.layers:
+        # Drawn on the CPU, so that nothing waits for the device.
+        if layerdrop and float(torch.rand([])) < layerdrop:
+            continue
+        hidden = layer(hidden, attention_mask=attention_mask)
+    return encoder.layer_norm(hidden) if pre_norm else hidden
+
+
+def ctc_losses(
+    logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor, label_lengths: torch.Tensor
+) -> torch.Tensor:
+    """The CTC loss of each utterance over its number of labels, in float32.
+
+    Args:
+        logits: (B, T, V).
+        frames: (B,) frames before padding, on the CPU.
+        labels: (sum of label lengths,) label ids, one utterance after another.
+        label_lengths: (B,), on the CPU.
+
+    Returns:
+        (B,) nats per label; 0 for an utterance that cannot be aligned (`prepare` refuses those).
+    """
+    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)
+    # cuDNN's takes transcripts of at most 255 labels. Lengths as lists, or a GPU's labels are copied back twice.
+    with torch.backends.cudnn.flags(enabled=False):
+        losses = torch.nn.functional.ctc_loss(
+            log_probs,
+            labels,
+            frames.tolist(),  # type: ignore[arg-type]
+            label_lengths.tolist(),  # type: ignore[arg-type]
+            blank=VOCAB[PAD],
+            reduction="none",
+            zero_infinity=True,
+        )
+    return losses / label_lengths.to(losses.device, non_blocking=True).clamp(min=1)
+
+
+def set_trainable(model: Wav2Vec2ForCTC, parts: Trainable, *, feature_encoder: bool, adapters: bool = False) -> None:
+    """Turn gradients on for what learns at this step and off for the rest.
+
+    Autograd records nothing below the lowest part that learns, so a frozen transformer costs a forward pass only.
+
+    Args:
+        model: the model.
+        parts: which layers learn.
+        feature_encoder: free the convolutions too, once all that lies above them learns.
+        adapters: of each layer, only its adapter learns, and nothing below the layers.
+    """
+    encoder = model.wav2vec2
+    below = parts.projection and not adapters
+    encoder.feature_extractor.requires_grad_(feature_encoder and below)
+    encoder.feature_projection.requires_grad_(below)
+    encoder.masked_spec_embed.requires_grad_(below)
+    encoder.encoder.requires_grad_(below)  # the positional convolution and the layer norm
+    for index, layer in enumerate(encoder.encoder.layers):
+        learns = index >= parts.first_layer
+        layer.requires_grad_(learns and not adapters)
+        if adapters:
+            layer.adapter_layer.requires_grad_(learns)
+    # The last layer norm of a pre-norm transformer lies above all layers.
+    if model.config.do_stable_layer_norm and not adapters:
+        encoder.encoder.layer_norm.requires_grad_(parts.first_layer < len(encoder.encoder.layers))
+    model.lm_head.requires_grad_(True)

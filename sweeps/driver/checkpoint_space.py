@@ -1,0 +1,124 @@
+"""The disk that a sweep's checkpoints take: kept within its bound, with the best model never at risk.
+
+In: the ledger and the trials' folders. Out: fewer files, and `dropped` events for trials that can no longer go on.
+Called by the Tune callback whenever a trial leaves its slot. What goes first: what no one can need again (optimizer
+states of ended trials, half-written checkpoints of killed ones), then what the rungs think least of.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from hausa_asr.recipe import STEP_PREFIX, TRAINING
+from hausa_asr.settings.load import SweepConfig
+from sweeps.pruning.rule import Rule
+from sweeps.record.ledger import Ledger, TrialRecord
+from sweeps.verdict.finalists import chosen
+
+log = logging.getLogger("sweeps")
+
+_KEEP_FREE_SHARE, _KEEP_FREE_BYTES = 0.1, 10 * 2**30
+"""Without a bound of its own a sweep leaves so much of the disk free: the smaller of the two."""
+
+
+class Janitor:
+    """Keeps a sweep's checkpoints within their bound.
+
+    Args:
+        ledger: the sweep's ledger.
+        rule: its rungs, which say who is worth least.
+        config: the sweep's settings.
+    """
+
+    def __init__(self, ledger: Ledger, rule: Rule, config: SweepConfig) -> None:
+        self._ledger, self._rule, self._config = ledger, rule, config
+        self._bytes: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Before any slot works: remove what killed trials have left half-written."""
+        for partial in (self._ledger.folder / "trials").glob(f"*/.{STEP_PREFIX}*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+        for trial in self._ledger.state.trials.values():
+            self._measure(trial)
+
+    def tidy(self, trial: TrialRecord) -> None:
+        """A trial has left its slot: drop what it does not need, then make room if that is due."""
+        folder = self._ledger.trial_folder(trial.id)
+        for partial in folder.glob(f".{STEP_PREFIX}*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+        if trial.state in ("finished", "failed"):
+            self._drop_state(trial)
+        self._measure(trial)
+        self._make_room()
+
+    def _limit(self) -> float:
+        if self._config.max_checkpoint_gb is not None:
+            return self._config.max_checkpoint_gb * 1e9
+        disk = shutil.disk_usage(self._ledger.folder)
+        keep = min(_KEEP_FREE_SHARE * disk.total, _KEEP_FREE_BYTES)
+        return sum(self._bytes.values()) + disk.free - keep
+
+    def _make_room(self) -> None:
+        for trial in self._ledger.state.trials.values():
+            if trial.state == "running":
+                self._measure(trial)
+        if sum(self._bytes.values()) <= (limit := self._limit()):
+            return
+        for trial in self._least_first():
+            if trial.can_go_on:
+                self._ledger.append("dropped", trial=trial.id)  # first: a crash in between costs only room
+                log.warning("%s can no longer go on: its optimizer state made room on the disk", trial.id)
+                self._drop_state(trial)
+                if sum(self._bytes.values()) <= limit:
+                    return
+        for trial in self._least_first():
+            shutil.rmtree(self._ledger.trial_folder(trial.id), ignore_errors=True)
+            self._measure(trial)
+            log.warning("%s: its checkpoints made room on the disk", trial.id)
+            if sum(self._bytes.values()) <= limit:
+                return
+        log.warning("checkpoints take %.1f GB, and nothing more can be dropped", sum(self._bytes.values()) / 1e9)
+
+    def _least_first(self) -> list[TrialRecord]:
+        """Trials that no slot has and no one is to export, the least promising first: by rung, then by place there."""
+        state = self._ledger.state
+        safe = {trial.id for trial in chosen(state, self._config)} | {trial.id for trial in state.finalists}
+        safe |= {trial.id for trial in (state.best(), state.baseline()) if trial is not None}
+
+        def worth(trial: TrialRecord) -> tuple[float, ...]:
+            if trial.state == "failed" or not trial.best:
+                return (-2.0,)
+            if trial.state == "finished" or trial.waits_at is None:
+                return (float(len(self._rule.marks)), -trial.best["wer"])
+            return (float(trial.waits_at), -float(self._rule.rank(trial.waits_at, trial.id).place))
+
+        left = [t for t in state.trials.values() if not t.is_open and t.id not in safe and self._bytes.get(t.id)]
+        return sorted(left, key=worth)
+
+    def _drop_state(self, trial: TrialRecord) -> None:
+        """Keep only the best checkpoint, without what training would need."""
+        folder = self._ledger.trial_folder(trial.id)
+        best = self._ledger.best_checkpoint(trial)
+        for one in folder.glob(f"{STEP_PREFIX}*"):
+            if one == best:
+                (one / TRAINING).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(one, ignore_errors=True)
+        self._measure(trial)
+
+    def _measure(self, trial: TrialRecord) -> None:
+        self._bytes[trial.id] = size(self._ledger.trial_folder(trial.id))
+
+
+def size(folder: Path) -> int:
+    """Bytes below a folder. A slot may be at work in it: what goes while it is counted counts nothing."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                found += os.stat(os.path.join(place, name)).st_size
+    return found

@@ -1,0 +1,99 @@
+"""What a trial's run in MLflow shows by what the ledger says of the trial, and what it has of that.
+
+In: a trial's record, its run as read back, its best checkpoint. Out: rows of metrics, transcripts, a colour, and what
+is still lacking. Called by the mirror.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hausa_asr.metrics import wer
+from hausa_asr.tracking.tracker import SAMPLES_FILE, STATUS, Row, Sample, TrialRun
+from sweeps.record.ledger import TrialRecord
+
+AT_BEST = ("wer_folded", "cer_folded")
+"""Metrics of the best checkpoint that are found in its own report only."""
+
+
+@dataclass
+class Held:
+    """What a trial's run has already.
+
+    Attributes:
+        step: the optimizer step of the last report; None where MLflow is yet to be asked.
+        status: MLflow's; "" while that is not known.
+        ended_s: its end, in seconds since the epoch.
+        tags: those that are known.
+        spent_s: seconds that a slot was busy with the trial.
+        settings: the file of its settings.
+        tag_again: when its checkpoint's tag is due again, by the monotonic clock.
+        samples_step: the step of the checkpoint whose transcripts it shows.
+    """
+
+    step: int | None = None
+    status: str = ""
+    ended_s: float | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    spent_s: float | None = None
+    settings: bool = False
+    tag_again: float = 0.0
+    samples_step: int | None = None
+
+
+def held(trial: TrialRecord, run: TrialRun | None) -> Held | None:
+    """What a run that was read back has; None unless that is all figures of a trial that is not open.
+
+    `spent_s` is written with the last of them and grows whenever a slot has the trial.
+    """
+    if run is None or run.run_id != trial.run_id or trial.is_open:
+        return None
+    same = run.status == STATUS[trial.state] and run.metrics.get("spent_s") == trial.spent_s
+    if not same or run.tags.get("state") != trial.state or run.tags.get("reason", "") != trial.reason:
+        return None
+    there = SAMPLES_FILE in run.tags.get("mlflow.loggedArtifacts", "")
+    shown = best_step(trial) if there else None
+    return Held(trial.last_step, run.status, trial.ended_s, run.tags, trial.spent_s, settings=True, samples_step=shown)
+
+
+def lacks_samples(trial: TrialRecord, has: Held) -> bool:
+    """Whether the transcripts of a trial that has ended are not there, or are those of an earlier checkpoint."""
+    ended = not trial.is_open and trial.state != "paused"
+    return ended and trial.best is not None and has.samples_step != best_step(trial)
+
+
+def best_step(trial: TrialRecord) -> int | None:
+    """The step of a trial's best checkpoint, None before its first report."""
+    return int(trial.best["step"]) if trial.best else None
+
+
+def rows(trial: TrialRecord, after: int) -> list[Row]:
+    """One row for each report beyond the step `after`: its metrics, and `best_*`, those of the best checkpoint."""
+    by_step = {report["step"]: report["metrics"] for report in trial.reports}
+    found = []
+    for report in trial.reports:
+        if report["step"] > after:
+            at_best = by_step.get(report["best"]["step"], {})
+            best = {**report["best"], **{name: at_best[name] for name in AT_BEST if name in at_best}}
+            metrics = {"seen_s": report["seen_s"], **report["metrics"]}
+            metrics |= {f"best_{name}": value for name, value in best.items()}
+            found.append(Row(report["step"], int(report["time"] * 1000), metrics))
+    return found
+
+
+def samples(checkpoint: Path) -> list[Sample] | None:
+    """Dev utterances as a checkpoint hears them; None where it has had to make room on the disk."""
+    try:
+        told = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))["samples"]
+    except FileNotFoundError:
+        return None
+    return [Sample(name, reference, heard, wer([reference], [heard])) for name, reference, heard in told]
+
+
+def colour(number: int) -> str:
+    """A trial's colour in the UI, apart from its neighbours' by the golden angle; MLflow's own repeat after a few."""
+    channels = colorsys.hls_to_rgb(number * 0.618034 % 1, 0.42, 0.65)
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)

@@ -1,0 +1,94 @@
+"""Ray Tune's callbacks: what happened to a trial goes to the ledger, to MLflow, to the disk and to the table of trials.
+
+An exception in a callback would end the sweep, so what can fail is caught where it fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray import tune
+
+from sweeps.driver.board import Board
+from sweeps.driver.checkpoint_space import Janitor
+from sweeps.mlflow_mirror.mirror import Mirror
+from sweeps.record.ledger import Ledger
+
+log = logging.getLogger("sweeps")
+
+
+class SweepCallback(tune.Callback):
+    """Tune's events, as they come.
+
+    Args:
+        ledger: the sweep's ledger.
+        mirror: MLflow.
+        board: the table of trials.
+        janitor: the disk.
+        trial_of: our trial id for a Tune trial's id; "" for one that only waits.
+        why: why a paused trial goes on, by Tune's id: `recall` or `audit`.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes snapshots of what it is given, but the ledger is what lasts."""
+        return {}
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        mirror: Mirror,
+        board: Board,
+        janitor: Janitor,
+        trial_of: Callable[[str], str],
+        why: Mapping[str, str],
+    ) -> None:
+        self._ledger, self._mirror, self._board, self._janitor = ledger, mirror, board, janitor
+        self._trial_of, self._why = trial_of, why
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        name = self._trial_of(trial.trial_id)
+        if name:
+            why = self._why.get(trial.trial_id)
+            self._ledger.append("started", trial=name, **({why: True} if why else {}))
+            self._show(name)
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        self._show(self._trial_of(trial.trial_id))
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._left(self._trial_of(trial.trial_id))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        name = self._trial_of(trial.trial_id)
+        log.error("%s: a slot broke: %s", name or "waiting", _reason(trial))
+        self._left(name)
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        log.warning(
+            "%s: a slot broke, the trial goes on in a new one: %s", self._trial_of(trial.trial_id), _reason(trial)
+        )
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        self._board.tick()
+
+    def _left(self, name: str) -> None:
+        """A trial has left its slot."""
+        if not name:
+            return
+        try:
+            self._janitor.tidy(self._ledger.state.trials[name])
+        except OSError as error:  # of the storage; the next trial's tidying tries again
+            log.warning("%s: its folder could not be tidied: %s", name, error)
+        self._show(name)
+
+    def _show(self, name: str) -> None:
+        if name:
+            self._mirror.mark(name)
+            self._board.update(name)
+
+
+def _reason(trial: Any) -> str:
+    error = trial.get_error() or trial.get_pickled_error()
+    return str(error).strip().splitlines()[-1] if error else "no reason given"

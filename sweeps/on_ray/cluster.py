@@ -1,0 +1,173 @@
+"""The Ray that a sweep runs on: the cluster that is given, else a local one that ends with the sweep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hausa_asr.errors import UserError
+from hausa_asr.settings.load import ClusterSettings, in_ray_job
+from sweeps.planning.slots import usable_cpus
+
+log = logging.getLogger("sweeps")
+
+_TEMP_PREFIX = "hausa-asr-ray-"
+_OBJECT_STORE_BYTES = 200 * 1024**2
+"""Only small messages go through Ray; the data is memory-mapped from the sweep's storage."""
+_STARTING_AT_ONCE = 16
+_KNOCK_S = 10.0
+
+
+def address_of(settings: ClusterSettings) -> str | None:
+    """The cluster that is given: by setting, by RAY_ADDRESS, or by running as a Ray job; None for a local Ray."""
+    return settings.address or os.environ.get("RAY_ADDRESS") or ("auto" if in_ray_job() else None)
+
+
+def protect_local_ray(settings: ClusterSettings) -> None:
+    """Give a local Ray a token, so that other users of the machine cannot run code through its ports.
+
+    Must be called before anything imports `ray`, which reads this once.
+    """
+    if address_of(settings) is None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@contextmanager
+def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, float]]]:
+    """A connection to Ray for the length of the block; gives the resources of each living node.
+
+    Args:
+        settings: the address, if any.
+        logs: where a local Ray's own logs are kept.
+
+    Raises:
+        UserError: the cluster does not answer.
+    """
+    import ray
+
+    address = address_of(settings)
+    temp = None if address else _temp_folder()
+    warden = None
+    try:
+        if temp is None:
+            _join(str(address))
+        else:
+            ray.init(
+                address="local",
+                num_cpus=settings.local_cpus or usable_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                # A slot has five processes, most of which only wait; by default Ray warns of them on few CPUs.
+                _system_config={"worker_maximum_startup_concurrency": _STARTING_AT_ONCE},
+                _temp_dir=str(temp),
+                _node_ip_address="127.0.0.1",
+            )
+            warden = _set_warden(temp)
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    finally:
+        ray.shutdown()
+        if temp is not None:
+            _keep_logs(temp, logs)
+            shutil.rmtree(temp, ignore_errors=True)
+        if warden is not None:
+            warden.communicate()
+
+
+_WARDEN = """
+read -r _                            # returns when the driver is gone, however it went
+for pid in $1; do
+    grep -qs Agent "/proc/$pid/cmdline" && kill -9 "$pid"
+done
+for told in /proc/[0-9]*/cmdline; do  # what is just starting would look for its servers, and write to the folder again
+    pid=${told#/proc/}
+    grep -qsF -- "=$2/" "$told" && kill -9 "${pid%/cmdline}"
+done
+rm -rf "$2"
+"""
+
+
+def _set_warden(temp: Path) -> subprocess.Popen[bytes]:
+    """A shell that outlives the driver and clears away what a killed one leaves of its Ray.
+
+    The kernel ends Ray's servers with the driver that started them, but not the helpers of the node's manager, which
+    look for the head for two minutes before they give up; and nothing removes the folder.
+    """
+    raylets = {entry for entry in _processes() if "raylet" in entry[2] and str(temp) in entry[2]}
+    helpers = [str(pid) for pid, parent, _ in _processes() if parent in {pid for pid, _, _ in raylets}]
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _WARDEN, "warden", " ".join(helpers), str(temp)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # an interrupt at the terminal is not for it
+    )
+
+
+def _processes() -> list[tuple[int, int, str]]:
+    """Every process of this machine: its id, its parent's, and its command line. Empty where there is no /proc."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            found.append((int(entry.name), parent, (entry / "cmdline").read_text().replace("\0", " ")))
+        except (OSError, ValueError):  # it has ended meanwhile
+            continue
+    return found
+
+
+def _knock(address: str) -> None:
+    """Ask whether anything listens there: Ray itself would try for minutes. Raises `OSError` if nothing does."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        raise UserError(
+            f"The Ray cluster does not answer: {str(error).strip().splitlines()[0]}",
+            where=f"address {address}",
+            fix="Start it (`ray start --head`), or leave cluster.address and RAY_ADDRESS unset for a local Ray.",
+        ) from error
+
+
+def _temp_folder() -> Path:
+    """A folder for a local Ray, named after this process; those of dead drivers are removed.
+
+    Short and in /tmp, since Ray keeps sockets in it, whose paths may have 107 bytes.
+    """
+    root = Path("/tmp")
+    for old in root.glob(f"{_TEMP_PREFIX}*"):
+        pid = old.name.removeprefix(_TEMP_PREFIX).partition("-")[0]
+        if pid.isdigit() and Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-", dir=root))
+
+
+def _keep_logs(temp: Path, logs: Path) -> None:
+    if not logs.parent.is_dir():  # the sweep was refused before it began
+        return
+    for session in temp.glob("session_2*"):
+        if session.is_symlink():
+            continue
+        try:
+            shutil.copytree(session / "logs", logs / session.name, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        except (OSError, shutil.Error) as error:
+            log.warning("Ray's logs could not be kept: %s", error)

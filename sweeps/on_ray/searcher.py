@@ -1,0 +1,79 @@
+"""The agenda as a Ray Tune Searcher: every Tune trial is one order of the agenda, our trial ids are our own.
+
+A trial that was paused is handed out again as a new Tune trial; it goes on from its checkpoint. Where there is nothing
+to do but to wait for others, the order is to wait, so that the slot stays warm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweeps.driver.agenda import Agenda
+from sweeps.record.ledger import Ledger, TrialRecord
+
+CRASHED = "its workers crashed again and again; the sweep's log says how"
+
+
+class SweepSearcher(Searcher):
+    """Hands out what the agenda says.
+
+    Args:
+        ledger: the sweep's ledger.
+        agenda: what comes next.
+        job: makes a Tune configuration, of a trial, or of None to wait.
+        slots: how many there are. Tune itself would ask for one more, since from nine slots on the shares of the head's
+            marker that they hold leave room for another.
+
+    Attributes:
+        trial_of: our trial id by Tune's; "" for one that only waits.
+        why: why a paused trial goes on, by Tune's id, where its rung does not say so: `recall` or `audit`.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes snapshots of what it is given, but the ledger is what lasts."""
+        return {}
+
+    def __init__(
+        self, ledger: Ledger, agenda: Agenda, job: Callable[[TrialRecord | None], dict[str, Any]], slots: int
+    ) -> None:
+        super().__init__(metric="loss", mode="min")
+        self._ledger, self._agenda, self._job, self._slots = ledger, agenda, job, slots
+        self.trial_of: dict[str, str] = {}
+        self.why: dict[str, str] = {}
+        self._out: set[str] = set()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next order's Tune configuration, FINISHED, or None while every slot has one. Called by Tune.
+
+        So none is given out ahead: each is made with all that is known when its slot is free.
+        """
+        if len(self._out) >= self._slots:
+            return None
+        order = self._agenda.next()
+        if order.do == "end":
+            return Searcher.FINISHED
+        self._out.add(trial_id)
+        self.trial_of[trial_id] = order.trial.id if order.trial else ""
+        if order.why:
+            self.why[trial_id] = order.why
+        return self._job(order.trial)
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """A slot has let go of a trial; the ledger says how it stands. Called by Tune."""
+        self._out.discard(trial_id)
+        name = self.trial_of.get(trial_id, "")
+        if not name:
+            return
+        trial = self._ledger.state.trials[name]
+        if error and trial.is_open:
+            self._ledger.append("ended", trial=trial.id, state="failed", reason=CRASHED)
+        self._agenda.back(trial)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is what lasts."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""

@@ -1,0 +1,170 @@
+"""Whether a sweep may start, and the text of `python sweeps/run.py --plan`.
+
+In: the settings, the plan and the prediction. Out: a refusal with every reason and what would do instead, or the text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from hausa_asr.errors import UserError
+from hausa_asr.settings.load import SweepConfig
+from sweeps.planning.budget import duration, finalist_length_s, finalist_runs, hours_word
+from sweeps.planning.estimate import Prediction, amount, figures, fitting, limits, size
+from sweeps.planning.slots import Plan, many, stock_would_hang
+from sweeps.planning.speed import Speed
+from sweeps.pruning.expected_length import least_s, stops_s
+
+GUESS_FACTOR = 3.0
+"""By a guessed speed a sweep is refused for its budget only where it would be too long at so many times that speed."""
+
+
+def check(config: SweepConfig, prediction: Prediction) -> None:
+    """Refuse a sweep that cannot end well.
+
+    Raises:
+        UserError: with every reason and what would do instead.
+    """
+    found = refusals(config, prediction)
+    if not found:
+        return
+    fixes = "; ".join(fix for _, fix in found)
+    guessed = prediction.speed is not None and prediction.speed.guessed
+    raise UserError(
+        "\n".join(reason for reason, _ in found),
+        where=f"a sweep of {config.search.trials} trials, {prediction.slots} side by side",
+        fix=f"{fixes[:1].upper()}{fixes[1:]}."
+        + (" Where the guessed speed is wrong, set resources.audio_s_per_s." if guessed else ""),
+    )
+
+
+def refusals(config: SweepConfig, prediction: Prediction) -> list[tuple[str, str]]:
+    """Why a sweep cannot end well, each reason with what would do; none for one that can."""
+    return [*_too_little_disk(config, prediction), *_too_small_a_budget(config, prediction)]
+
+
+def _too_little_disk(config: SweepConfig, prediction: Prediction) -> Iterator[tuple[str, str]]:
+    least, bound = prediction.disk_least, config.max_checkpoint_gb
+    if least is None:
+        return
+    gb = math.ceil(least / 1e7) / 100
+    takes = f"The checkpoints that cannot be dropped take {size(least)} or more"
+    if bound is not None and least > bound * 1e9:
+        yield f"{takes}, but max_checkpoint_gb is {bound:g}.", f"set max_checkpoint_gb to {gb:g} or more"
+    if least > prediction.disk_free:
+        yield (
+            f"{takes}, but the disk of the storage has {size(prediction.disk_free)}.",
+            f"give a storage with {gb:g} GB or more",
+        )
+
+
+def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator[tuple[str, str]]:
+    if prediction.speed is None:
+        return
+    guessed, trials = prediction.speed.guessed, config.search.trials
+    sure = Speed(prediction.speed.audio_s_per_s * (GUESS_FACTOR if guessed else 1.0), prediction.speed.source, guessed)
+    at_least = f"even at {GUESS_FACTOR:g} times the guessed speed" if guessed else "at the least"
+    for name, limit, taken, say in limits(config, figures(config, prediction.slots, sure, trials, least_s)):
+        if taken <= limit:
+            continue
+        enough = fitting(config, prediction.slots, sure, name, limit, least_s)
+        without = config.model_copy(update={"finalists": config.finalists.model_copy(update={"k": 0})})
+        enough_without = fitting(without, prediction.slots, sure, name, limit, least_s)
+        if enough > 1:
+            instead = f"search.trials to {enough}"
+        elif enough_without > 1:
+            instead = "finalists.k to 0" + (
+                f" and search.trials to {enough_without}" if enough_without < trials else ""
+            )
+        else:
+            instead = "finetune.length_s to less"
+        yield (
+            f"The sweep takes {say(taken)} {at_least}, but {name} allows {say(limit)}.",
+            f"set {name} to {math.ceil(taken * 100) / 100:g}, or {instead}",
+        )
+
+
+def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: Plan, prediction: Prediction) -> str:
+    """The text of a plan, for a person; what would be refused is in its last lines.
+
+    Args:
+        config: the sweep's settings.
+        nodes: the nodes that the plan is made for.
+        plan, prediction: what was planned and predicted.
+    """
+    lines = [("cluster", _cluster(nodes)), ("slots", _slots(config, plan))]
+    if stock_would_hang(config.resources, nodes, config.search.trials):
+        cpus = int(sum(node.get("CPU", 0) for node in nodes))
+        drivers = min(config.search.trials, cpus)
+        lines.append(
+            (
+                "",
+                f"Ray Tune's documented pattern would wait for ever here: {many(drivers, 'driver')} of 1 CPU leave "
+                f"{cpus - drivers} of {cpus} CPUs for workers",
+            )
+        )
+    lines += [*_trials(config), *_figures(config, prediction), ("disk", _disk(config, prediction))]
+    budget = [f"{setting} {limit:g}" for setting, limit in config.budget.model_dump(exclude_none=True).items()]
+    lines.append(("budget", ", ".join(budget) or "none is set"))
+    lines += [("warning", warning) for warning in prediction.warnings]
+    for reason, fix in refusals(config, prediction):
+        lines += [("refused", reason), ("", f"{fix[:1].upper()}{fix[1:]}.")]
+    return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)
+
+
+def _cluster(nodes: Sequence[Mapping[str, float]]) -> str:
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    return f"{many(len(nodes), 'node')}, {many(cpus, 'CPU')}, {many(gpus, 'GPU') if gpus else 'no GPU'}"
+
+
+def _slots(config: SweepConfig, plan: Plan) -> str:
+    wanted = config.resources
+    takes = many(wanted.cpus_per_worker, "CPU")
+    if wanted.gpus_per_worker:
+        takes += f" and {many(wanted.gpus_per_worker, 'GPU')}"
+    workers = wanted.workers_per_trial
+    each = " each" if workers > 1 else ""
+    trials = f"{plan.slots} trials side by side, each" if plan.slots > 1 else "1 trial at a time,"
+    return f"{trials} with {many(workers, 'worker')} of {takes}{each}"
+
+
+def _trials(config: SweepConfig) -> list[tuple[str, str]]:
+    length_s, stops, runs = config.recipe().length_s, stops_s(config), finalist_runs(config)
+    text = f"{many(config.search.trials, 'trial')}, the baseline among them, of up to {length_s:,.0f} s of audio each"
+    if stops:
+        text += f"; 1 in {config.pruning.reduction} goes on at {' and '.join(f'{at:,.0f}' for at in stops)} s"
+    seeds = config.finalists.seeds
+    finals = (
+        f"{many(runs, 'run')} of {finalist_length_s(config):,.0f} s: the best {runs // seeds - 1} and the baseline, "
+    )
+    finals += f"each on {many(seeds, 'fresh seed')}"
+    return [("trials", text), ("finalists", finals if runs else "none")]
+
+
+def _figures(config: SweepConfig, prediction: Prediction) -> list[tuple[str, str]]:
+    speed, low, mean, high = prediction.speed, prediction.low, prediction.expected, prediction.high
+    if speed is None or low is None or mean is None or high is None:
+        return [("speed", "not known")]
+    columns = low, mean, high
+    rows = [
+        ("", ("at least", "expected", "at most")),
+        ("time", tuple(duration(one.wall_s) for one in columns)),
+        (hours_word(config.resources), tuple(amount(one.hours) for one in columns)),
+    ]
+    if mean.money is not None:
+        rows.append(("cost", tuple(amount(one.money or 0.0) for one in columns)))
+    rate = amount(speed.audio_s_per_s)
+    return [
+        ("speed", f"{rate} s of audio per second and trial: {speed.source}"),
+        *((name, "".join(f"{cell:>12}" for cell in cells)) for name, cells in rows),
+    ]
+
+
+def _disk(config: SweepConfig, prediction: Prediction) -> str:
+    free = f"{size(prediction.disk_free)} free"
+    if prediction.disk_expected is None or prediction.disk_least is None:
+        return f"not known; {free}"
+    bound = f", max_checkpoint_gb {config.max_checkpoint_gb:g}" if config.max_checkpoint_gb is not None else ""
+    most, least = size(prediction.disk_expected), size(prediction.disk_least)
+    return f"checkpoints about {most} at their most, {least} at the least; {free}{bound}"

@@ -1,0 +1,160 @@
+"""What a sweep has spent, what it may spend, and what must be kept back of that for its finalists.
+
+In: the ledger's state and the settings. Out: figures, and in words why the budget is exhausted. The agenda asks before
+it gives out an order, the scheduler at every report, so a sweep goes over by one evaluation interval per slot at most.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hausa_asr.settings.load import ResourceSettings, SweepConfig
+from sweeps.record.ledger import State
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a sweep has taken so far.
+
+    Attributes:
+        hours: GPU-hours, or CPU-hours where trials have no GPU, that slots were busy.
+        money: what those cost; 0 without a price.
+        wall_s: seconds that a driver was at work.
+        trials: settings tried, finalists not counted.
+    """
+
+    hours: float
+    money: float
+    wall_s: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """What the finalists still need: GPU-hours (or CPU-hours), and seconds of wall clock."""
+
+    hours: float = 0.0
+    wall_s: float = 0.0
+
+
+def devices(resources: ResourceSettings) -> float:
+    """What a second of a trial counts for: its GPUs, or its CPUs where it has none."""
+    return resources.workers_per_trial * (resources.gpus_per_worker or resources.cpus_per_worker)
+
+
+def hours_word(resources: ResourceSettings) -> str:
+    """What hours are counted of."""
+    return "GPU-hours" if resources.gpus_per_worker else "CPU-hours"
+
+
+def finalist_runs(config: SweepConfig, trials: int | None = None) -> int:
+    """How many runs on fresh seeds a search of so many trials (those of the settings by default) is followed by.
+
+    The best `k` and the baseline, on each seed; with one trial there is nothing to compare.
+    """
+    trials = config.search.trials if trials is None else trials
+    k = min(config.finalists.k, trials - 1)
+    return (k + 1) * config.finalists.seeds if k > 0 else 0
+
+
+def finalist_length_s(config: SweepConfig) -> float:
+    """Seconds of audio of one of them."""
+    return config.finalists.length_s or config.recipe().length_s
+
+
+def spent(state: State, config: SweepConfig, now: float | None = None) -> Spent:
+    """What was spent.
+
+    Args:
+        state: what the ledger adds up to.
+        config: the sweep's settings.
+        now: seconds since the epoch, while a driver is at work: running trials and the wall clock count up to then.
+            Without it both count up to what was last written.
+    """
+    busy_s, wall_s, trials = state.spent_s, state.wall_s, 0
+    for trial in state.trials.values():
+        trials += not trial.of
+        if now is not None and trial.started is not None:
+            busy_s += max(0.0, now - trial.started)
+    if now is not None and state.clock is not None:
+        wall_s += max(0.0, now - state.clock)
+    hours = busy_s / 3600 * devices(config.resources)
+    return Spent(hours, hours * (config.budget.price_per_hour or 0.0), wall_s, trials)
+
+
+def exhausted(
+    state: State, config: SweepConfig, now: float, *, reserve_hours: float = 0.0, reserve_wall_s: float = 0.0
+) -> str:
+    """Why no more may be spent, in words; "" while there is something left.
+
+    Args:
+        state, config: as for `spent`.
+        now: seconds since the epoch.
+        reserve_hours: hours to keep back, in money too.
+        reserve_wall_s: seconds of wall clock to keep back.
+    """
+    budget = config.budget
+    if not _is_limited(config):
+        return ""
+    so_far = spent(state, config, now)
+    price = budget.price_per_hour or 0.0
+    word = hours_word(config.resources)
+    for limit, taken, kept, told in (
+        (budget.hours, so_far.hours, reserve_hours, lambda x: f"{x:,.2f} {word}"),
+        (budget.money, so_far.money, reserve_hours * price, lambda x: f"{x:,.2f} in money"),
+        (budget.wall_s, so_far.wall_s, reserve_wall_s, lambda x: f"{duration(x)} of wall clock"),
+    ):
+        if limit is not None and taken + kept >= limit:
+            why = f"the budget of {told(limit)} is spent" if taken >= limit else f"{told(taken)} are spent"
+            return why if taken >= limit else f"{why}, and of the budget of {told(limit)} finalists need {told(kept)}"
+    return ""
+
+
+def search_exhausted(state: State, config: SweepConfig, now: float) -> str:
+    """As `exhausted`, for the search: what the finalists still need is kept back."""
+    if not _is_limited(config):  # asked at every report, and what is kept back is added up over all trials
+        return ""
+    kept = reserve(state, config)
+    return exhausted(state, config, now, reserve_hours=kept.hours, reserve_wall_s=kept.wall_s)
+
+
+def _is_limited(config: SweepConfig) -> bool:
+    budget = config.budget
+    return budget.hours is not None or budget.money is not None or budget.wall_s is not None
+
+
+def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Reserve:
+    """What to keep back for the finalists that were not begun; nothing before a trial has shown how long one takes.
+
+    Args:
+        state, config: as for `spent`.
+        slots: trials side by side; by default as many as there were on average so far.
+    """
+    runs = finalist_runs(config) - sum(1 for trial in state.trials.values() if trial.of)
+    if runs <= 0:
+        return Reserve()
+    # A full-length trial by what those that finished took per second of audio; until one has, by what all did.
+    seen_s = busy_s = all_seen_s = all_busy_s = 0.0
+    for trial in state.trials.values():
+        if trial.reports:
+            all_seen_s, all_busy_s = all_seen_s + trial.seen_s, all_busy_s + trial.spent_s
+            if trial.state == "finished":
+                seen_s, busy_s = seen_s + trial.seen_s, busy_s + trial.spent_s
+    if not seen_s:
+        seen_s, busy_s = all_seen_s, all_busy_s
+    if not seen_s:
+        return Reserve()
+    one_s = finalist_length_s(config) * busy_s / seen_s
+    if slots is None:
+        slots = max(1, round(state.spent_s / state.wall_s)) if state.wall_s else 1
+    return Reserve(runs * one_s / 3600 * devices(config.resources), math.ceil(runs / slots) * one_s)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as m:ss, h:mm:ss, or days and hours from two days on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,159 @@
+"""When a sweep will end, kept live while it runs.
+
+In: the ledger's state. Out: seconds and hours that are left, and when the budget ends the search before that. The board
+asks once a second, so it is one pass over the trials. What is known takes the place of the prediction bit by bit: open
+trials by their own pace, those to come by what the others took.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hausa_asr.settings.load import SweepConfig
+from sweeps.planning.budget import Spent, devices, duration, finalist_length_s, finalist_runs, hours_word, spent
+from sweeps.planning.estimate import Prediction, amount
+from sweeps.pruning.expected_length import ahead_s
+from sweeps.record.ledger import State, TrialRecord
+
+_WEIGHT = 4
+"""The mean of what trials took counts against the expectation as that of so many trials: the first to end are short."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is left of a sweep.
+
+    Attributes:
+        left_s: seconds until its end, finalists included; None while nothing is known.
+        hours: GPU-hours, or CPU-hours, that it will still take.
+        hours_word: which of the two.
+        cut_s: seconds until the budget ends the search; None where it does not.
+    """
+
+    left_s: float | None
+    hours: float
+    hours_word: str
+    cut_s: float | None = None
+
+    def __str__(self) -> str:
+        if self.left_s is None:
+            return "time left not known yet"
+        text = f"about {duration(self.left_s)} left, {amount(self.hours)} {self.hours_word}"
+        if self.cut_s is None:
+            return text
+        when = f"in about {duration(self.cut_s)}" if self.cut_s > 0 else "now"
+        return f"{text}; the budget ends the search {when}"
+
+
+def forecast(
+    state: State, config: SweepConfig, slots: int, now: float, prediction: Prediction | None = None
+) -> Forecast:
+    """What is left of a sweep.
+
+    Args:
+        state: what the ledger adds up to.
+        config: the sweep's settings.
+        slots: trials side by side.
+        now: seconds since the epoch.
+        prediction: what was predicted; used until the first trial has reported.
+    """
+    word, per_hour = hours_word(config.resources), devices(config.resources) / 3600
+    if state.verdict is not None:
+        return Forecast(0.0, 0.0, word)
+    so_far = spent(state, config, now)
+    seen_s = busy_s = 0.0
+    for trial in state.trials.values():
+        if trial.reports:
+            audio_s, took_s = last_interval(trial)
+            seen_s, busy_s = seen_s + audio_s, busy_s + took_s
+    if not seen_s or not busy_s:
+        expected = prediction.expected if prediction else None
+        if expected is None:
+            return Forecast(None, 0.0, word)
+        return Forecast(max(0.0, expected.wall_s - so_far.wall_s), max(0.0, expected.hours - so_far.hours), word)
+    pace = seen_s / busy_s
+
+    search_s, longest_s, final_s, longest_final_s = _begun(state, config, pace, now)
+    search_s += _to_come(state, config) / pace if not state.finalists else 0.0
+    runs = max(0, finalist_runs(config) - len(state.finalists))
+    a_run_s = finalist_length_s(config) / pace
+    search_wall_s = max(search_s / slots, longest_s)
+    final_wall_s = max(longest_final_s, (final_s + runs * a_run_s) / slots, a_run_s if runs else 0.0)
+    final_s += runs * a_run_s
+
+    cut_s = None
+    allowed_s = _allowed_s(config, so_far, slots, final_s, final_wall_s)
+    if search_wall_s > 0 and allowed_s < search_wall_s:
+        cut_s = max(0.0, allowed_s)
+        search_s, search_wall_s = min(search_s, cut_s * slots), cut_s
+    return Forecast(search_wall_s + final_wall_s, (search_s + final_s) * per_hour, word, cut_s)
+
+
+def _begun(state: State, config: SweepConfig, pace: float, now: float) -> tuple[float, float, float, float]:
+    """Seconds of a slot that trials which were begun still take: the search's, its longest, the finalists', theirs."""
+    search_s = longest_s = final_s = longest_final_s = 0.0
+    for trial in state.trials.values():
+        waits = trial.is_open or trial.cause == "crash" or trial.audited
+        if not waits or not (trial.is_open or trial.can_go_on):
+            continue
+        own = pace
+        if trial.reports:
+            audio_s, took_s = last_interval(trial)
+            own = audio_s / took_s if audio_s and took_s else pace
+        left_s = _audio_left_s(trial, config) / own
+        if trial.started is not None:
+            left_s = max(0.0, left_s - max(0.0, now - trial.started))
+        if trial.of:
+            final_s, longest_final_s = final_s + left_s, max(longest_final_s, left_s)
+        else:
+            search_s, longest_s = search_s + left_s, max(longest_s, left_s)
+    return search_s, longest_s, final_s, longest_final_s
+
+
+def last_interval(trial: TrialRecord) -> tuple[float, float]:
+    """Seconds of audio before a trial's last report, and the seconds that these and the evaluation took.
+
+    By the trial's own clock: what a slot takes to start, or a trial to wait, says nothing of its pace.
+    """
+    last = trial.reports[-1]
+    audio_s = last["seen_s"] - (trial.reports[-2]["seen_s"] if len(trial.reports) > 1 else 0.0)
+    figures = last["metrics"]
+    return audio_s, audio_s / max(figures["audio_s_per_s"], 1e-9) + figures.get("eval_runtime_s", 0.0)
+
+
+def _audio_left_s(trial: TrialRecord, config: SweepConfig) -> float:
+    if trial.of:
+        return max(0.0, finalist_length_s(config) - trial.seen_s)
+    if trial.source == "baseline" or trial.audited:
+        return max(0.0, config.recipe().length_s - trial.seen_s)
+    return max(0.0, ahead_s(config, trial.seen_s, config.search.trials))
+
+
+def _to_come(state: State, config: SweepConfig) -> float:
+    """Seconds of audio of the trials that were not proposed yet."""
+    searched = count = 0
+    seen_s = 0.0
+    for trial in state.trials.values():
+        if trial.of:
+            continue
+        searched += 1
+        if trial.source != "baseline" and not trial.is_open and trial.reports:
+            count, seen_s = count + 1, seen_s + trial.seen_s
+    expected_s = ahead_s(config, 0.0, config.search.trials)
+    mean_s = (seen_s + _WEIGHT * expected_s) / (count + _WEIGHT)
+    return max(0, config.search.trials - searched) * mean_s
+
+
+def _allowed_s(config: SweepConfig, so_far: Spent, slots: int, final_s: float, final_wall_s: float) -> float:
+    """Seconds until the budget ends the search, where every slot is busy and finalists have what they need."""
+    budget, per_s = config.budget, devices(config.resources) / 3600
+    allowed_s = math.inf
+    if budget.hours is not None:
+        allowed_s = ((budget.hours - so_far.hours) / per_s - final_s) / slots
+    if budget.money is not None and budget.price_per_hour:
+        hours = (budget.money - so_far.money) / budget.price_per_hour
+        allowed_s = min(allowed_s, (hours / per_s - final_s) / slots)
+    if budget.wall_s is not None:
+        allowed_s = min(allowed_s, budget.wall_s - so_far.wall_s - final_wall_s)
+    return allowed_s

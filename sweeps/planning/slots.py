@@ -1,0 +1,150 @@
+"""Admission: what will run where. What cannot run is refused before anything starts.
+
+A trial is a *slot*: a group of workers, each wholly on one node. As many slots as fit run side by side; everything
+else of a sweep (Tune's actors, the desks) takes no CPU, and the number of slots is capped by a share of the head
+node's own marker resource, so that no more slots than fit are ever asked for and none waits for another for ever.
+
+In: what one trial takes and what the nodes have, as Ray says it or, without Ray, as this machine does. Out: a `Plan`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hausa_asr.errors import UserError
+from hausa_asr.settings.load import ClusterSettings, ResourceSettings
+
+HEAD = "node:__internal_head__"
+_HEAD_SHARE = 0.9
+"""Of the head's marker, so that Ray Train's own helpers, which take a little of it, still start."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will hold.
+
+    Attributes:
+        slots: trials side by side.
+        slot_resources: what Ray Tune asks for per slot: no CPU, a share of the head's marker.
+        worker_resources: what each Ray Train worker asks for.
+        threads: PyTorch threads per worker.
+    """
+
+    slots: int
+    slot_resources: dict[str, float]
+    worker_resources: dict[str, float]
+    threads: int
+
+
+def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> Plan:
+    """How many slots fit on the cluster.
+
+    Args:
+        wanted: what one trial takes.
+        nodes: the resources of each living node, as `ray.nodes()` names them.
+        trials: how many trials there will be; more slots than that are of no use.
+
+    Raises:
+        UserError: not even one trial fits.
+    """
+    workers = sum(_workers_on(node, wanted) for node in nodes)
+    slots = min(workers // wanted.workers_per_trial, trials)
+    if slots < 1:
+        cpus = sum(node.get("CPU", 0) for node in nodes)
+        gpus = sum(node.get("GPU", 0) for node in nodes)
+        raise UserError(
+            f"A trial takes {many(wanted.workers_per_trial, 'worker')} of {many(wanted.cpus_per_worker, 'CPU')} and "
+            f"{many(wanted.gpus_per_worker, 'GPU')}, but the cluster ({many(len(nodes), 'node')}, {many(cpus, 'CPU')}, "
+            f"{many(gpus, 'GPU')}) has room for {many(workers, 'such worker')}.",
+            where="resources",
+            fix=_what_would_run(wanted, workers, cpus, gpus, nodes),
+        )
+    per_worker = {"CPU": wanted.cpus_per_worker}
+    if wanted.gpus_per_worker:
+        per_worker["GPU"] = wanted.gpus_per_worker
+    return Plan(
+        slots=slots,
+        slot_resources={"CPU": 0, HEAD: int(1e4 * _HEAD_SHARE / slots) / 1e4},  # Ray counts in ten-thousandths
+        worker_resources=per_worker,
+        threads=max(1, int(wanted.cpus_per_worker)),
+    )
+
+
+def stock_would_hang(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> bool:
+    """Whether Ray Tune's documented pattern, one driver of 1 CPU per trial, would wait for ever on this cluster.
+
+    Tune starts drivers while a CPU is free and counts nothing else; each then asks for its workers. Where the drivers
+    leave fewer CPUs than the workers of one trial take, wherever they are, none ever gets its workers.
+
+    Args:
+        wanted, nodes, trials: as for `admit`.
+    """
+    cpus = sum(int(node.get("CPU", 0)) for node in nodes)
+    return cpus - min(trials, cpus) < wanted.workers_per_trial * wanted.cpus_per_worker
+
+
+def local_nodes(cluster: ClusterSettings) -> list[dict[str, float]]:
+    """What a plan is made for while there is no Ray: the nodes that the settings name, else this machine.
+
+    Raises:
+        UserError: a node of the settings has no CPU, so nothing could run on it.
+    """
+    if not cluster.nodes:
+        return [{"CPU": float(cluster.local_cpus or usable_cpus()), "GPU": float(usable_gpus())}]
+    for number, node in enumerate(cluster.nodes):
+        if node.get("CPU", 0) <= 0:
+            raise UserError(
+                f"A node has no CPU: {dict(node)}.",
+                where=f"cluster.nodes.{number}",
+                fix="Write what it has with Ray's names, such as {CPU: 32, GPU: 8}.",
+            )
+    return [dict(node) for node in cluster.nodes]
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may use: its affinity, and a container's quota in whole CPUs as Ray counts it."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(allowed, max(1, int(float(quota) / float(period))))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return allowed
+
+
+def usable_gpus() -> int:
+    """The NVIDIA GPUs that the driver knows, as far as CUDA_VISIBLE_DEVICES shows them."""
+    known = Path("/proc/driver/nvidia/gpus")
+    there = len(list(known.iterdir())) if known.is_dir() else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return there
+    return min(there, sum(one.strip() not in ("", "-1", "NoDevFiles") for one in visible.split(",")))
+
+
+def many(count: float, what: str) -> str:
+    """A count and its noun."""
+    return f"{count:g} {what}{'' if count == 1 else 's'}"
+
+
+def _workers_on(node: Mapping[str, float], wanted: ResourceSettings) -> int:
+    fits = node.get("CPU", 0) / wanted.cpus_per_worker
+    if wanted.gpus_per_worker:
+        gpus = node.get("GPU", 0)
+        # A worker with a part of a GPU shares one; it never gets parts of two.
+        whole = int(gpus) * int(1 / wanted.gpus_per_worker) if wanted.gpus_per_worker < 1 else 0
+        fits = min(fits, whole if whole else gpus / wanted.gpus_per_worker)
+    return int(fits + 1e-9)
+
+
+def _what_would_run(
+    wanted: ResourceSettings, workers: int, cpus: float, gpus: float, nodes: Sequence[Mapping[str, float]]
+) -> str:
+    if workers >= 1:
+        return f"Set resources.workers_per_trial to {workers} or less, or add nodes to the cluster."
+    if wanted.gpus_per_worker and not gpus:
+        return "There is no GPU: set resources.gpus_per_worker=0 to train on CPUs, or name a cluster that has one."
+    most = max((node.get("CPU", 0) for node in nodes), default=0)
+    return f"Set resources.cpus_per_worker to {most:g} or less, or add nodes to the cluster."

@@ -1,0 +1,187 @@
+"""How fast a trial trains and how large its checkpoints are, before anything of it has run and without importing torch.
+
+In: the settings and the storage with earlier sweeps. Out: figures, each with where it is from; a guess says that it is
+one. Called by the estimate.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import hausa_asr
+from hausa_asr.errors import UserError
+from hausa_asr.settings.load import SweepConfig
+from sweeps.record.ledger import FILE, read_state
+
+SETTINGS = "sweep.yaml"
+_SWEEPS_READ, _TRIALS_READ, _SWEEPS_LOOKED_AT = 4, 20, 30
+"""The newest like sweeps are read until there are so many trials; more would cost time and tell little more."""
+
+# A guess from the model's size. Training takes 6 operations per weight and frame, forward and backward, there are 50
+# frames a second, and attention adds about a tenth: within 11 % of what torch's FlopCounter gives for clips of 10 s
+# with frozen convolutions (wav2vec2-base 34.6, XLS-R 300M 105, 1B 310 GFLOP per second of audio).
+_FORWARD, _BACKWARD, _BACKWARD_OF_ADAPTERS = 2, 4, 2
+_FRAMES_PER_S, _ATTENTION = 50, 1.1
+_GPU_FLOPS = 20e12
+"""What a fine-tune of wav2vec 2.0 on an A100 reached: 3.12 updates of 12 clips a second, fp16, 6 % of the card's peak
+(SpeechBrain, pull request 2010). No better documented figure is known."""
+_CPU_FLOPS = 0.03e12
+"""The demo's model trains at about 100 audio-seconds per second and thread (docs/log.md)."""
+_SECOND_WORKER = 0.85
+"""Two workers were 1.71 times as fast as one (`python benchmarks/scaling.py`)."""
+_USUAL_EVALUATION = 0.1
+"""Evaluation's share of a trial, where the length of dev is not known."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The size of a base checkpoint: weights, those of its convolutions among them, hidden size and layers."""
+
+    weights: int
+    convolutions: int
+    hidden: int
+    layers: int
+
+
+_XLSR_300M = Base(315_438_720, 4_210_176, 1024, 24)
+_XLSR_1B = Base(962_497_408, 4_210_176, 1280, 48)
+_KNOWN = {
+    "facebook/wav2vec2-base": Base(94_371_712, 4_200_448, 768, 12),
+    "facebook/wav2vec2-large-xlsr-53": _XLSR_300M,
+    "facebook/wav2vec2-xls-r-300m": _XLSR_300M,
+    "facebook/wav2vec2-xls-r-1b": _XLSR_1B,
+    "facebook/wav2vec2-xls-r-2b": Base(2_159_259_648, 4_210_176, 1920, 48),
+    "facebook/mms-300m": _XLSR_300M,
+    "facebook/mms-1b": _XLSR_1B,
+    "facebook/mms-1b-all": _XLSR_1B,
+}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast one trial goes.
+
+    Attributes:
+        audio_s_per_s: seconds of audio trained on per second of a busy slot, evaluation included.
+        source: where the figure is from, in words.
+        guessed: it is no measurement.
+    """
+
+    audio_s_per_s: float
+    source: str
+    guessed: bool
+
+
+def base_of(name: str) -> Base | None:
+    """The size of a base checkpoint by its hub id, `demo` or folder; None where it is not known."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    folder = Path(hausa_asr.__file__).parent / "demo_base" if name == "demo" else Path(name)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+        with (folder / "model.safetensors").open("rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return None
+    counts = {key: math.prod(value["shape"]) for key, value in header.items() if key != "__metadata__"}
+    convolutions = sum(count for key, count in counts.items() if "feature_extractor." in key)
+    return Base(sum(counts.values()), convolutions, hidden, layers)
+
+
+def trained_weights(config: SweepConfig, base: Base) -> int:
+    """How many weights learn, and so are in a checkpoint, in the largest trial that the settings allow."""
+    widths = _values(config, "adapter_dim")
+    if min(widths) > 0:  # per layer: norm, down, up (transformers' Wav2Vec2AttnAdapterLayer)
+        width, hidden = max(widths), base.hidden
+        return base.layers * (2 * hidden + hidden * width + width + width * hidden + hidden)
+    return base.weights - (base.convolutions if all(_values(config, "freeze_feature_encoder")) else 0)
+
+
+def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> Speed | None:
+    """How fast a trial will train: by the settings, else by earlier sweeps of the storage, else a guess.
+
+    Args:
+        config: the sweep's settings.
+        storage: where earlier sweeps are.
+        dev_s: seconds of dev audio, where known; it makes the guess of evaluation's share a better one.
+
+    Returns:
+        None where nothing is known of the base checkpoint.
+    """
+    if config.resources.audio_s_per_s is not None:
+        return Speed(config.resources.audio_s_per_s, "resources.audio_s_per_s", guessed=False)
+    measured, sweeps = [], []
+    for folder in _like_sweeps(config, storage):
+        try:
+            trials = read_state(folder).trials.values()
+        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # of another version, or damaged: it has nothing to tell
+        paces = [trial.seen_s / trial.spent_s for trial in trials if trial.seen_s > 0 and trial.spent_s > 0]
+        measured += paces
+        sweeps += [folder.name] if paces else []
+        if len(measured) >= _TRIALS_READ or len(sweeps) >= _SWEEPS_READ:
+            break
+    if measured:
+        several = f"{len(measured)} trial{'s' if len(measured) > 1 else ''}"
+        return Speed(statistics.median(measured), f"measured on {several} of {', '.join(sweeps)}", guessed=False)
+    return _guess(config, dev_s)
+
+
+def _guess(config: SweepConfig, dev_s: float | None) -> Speed | None:
+    base, wanted, recipe = base_of(config.model.base), config.resources, config.recipe()
+    if base is None:
+        return None
+    backward = _BACKWARD_OF_ADAPTERS if min(_values(config, "adapter_dim")) > 0 else _BACKWARD
+    operations = (_FORWARD + backward) * base.weights * _FRAMES_PER_S * _ATTENTION
+    if wanted.gpus_per_worker:
+        flops, device = (
+            _GPU_FLOPS * wanted.gpus_per_worker,
+            f"{_GPU_FLOPS / 1e12:g} TFLOP/s per GPU (an A100, published)",
+        )
+    else:
+        flops, device = _CPU_FLOPS * max(1, int(wanted.cpus_per_worker)), f"{_CPU_FLOPS * 1e3 / 1e12:g} GFLOP/s per CPU"
+    workers = wanted.workers_per_trial
+    flops *= workers if workers == 1 else workers * _SECOND_WORKER
+    evaluation = _USUAL_EVALUATION
+    if dev_s is not None:
+        evaluation = dev_s * _FORWARD / (_FORWARD + backward) / (recipe.eval_every_steps * recipe.batch_s)
+    source = f"a guess, from {base.weights / 1e6:,.3g} M weights and {device}"
+    return Speed(flops / operations / (1 + evaluation), source, guessed=True)
+
+
+def _values(config: SweepConfig, setting: str) -> list[Any]:
+    """What a setting with few values may be in a trial of the search."""
+    searched = [choice for one in config.space.get(setting, ()) for choice in one.choices or (one.low, one.high)]
+    return searched or [getattr(config.recipe(), setting)]
+
+
+def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
+    """Earlier sweeps of the same base checkpoint with the same workers per trial, the newest first."""
+    wanted = config.resources
+    like = (config.model.base, wanted.workers_per_trial, wanted.gpus_per_worker, wanted.cpus_per_worker)
+    try:
+        ledgers = sorted(storage.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return
+    for ledger in ledgers[:_SWEEPS_LOOKED_AT]:
+        try:
+            # The C parser where there is one: ten times as fast, and this is done while somebody waits.
+            settings = yaml.load(
+                (ledger.parent / SETTINGS).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            )
+            taken = settings["resources"]
+            per_trial = taken["workers_per_trial"], taken["gpus_per_worker"], taken["cpus_per_worker"]
+            if (settings["model"]["base"], *per_trial) == like:
+                yield ledger.parent
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue

@@ -1,0 +1,112 @@
+"""How long a trial of the search is, in seconds of audio, as far as the pruning rule decides that. Pure arithmetic.
+
+In: the settings. Out: where a trial may be stopped, and how far it is expected to go. The estimate asks before the
+sweep, the forecast while it runs. A trial ends at its first rung at the earliest and at its full length at the latest;
+what is expected between is what the rule makes of settings whose scores come in random order. Trials that pass rungs
+unranked, because they are warming up there, go further than that.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import insort
+from functools import lru_cache
+
+from hausa_asr.settings.load import SweepConfig
+from sweeps.pruning.rule import rungs
+
+_COHORTS, _ENOUGH = 25, 300
+"""Draws, and the cohort from which on the share hardly changes."""
+
+
+def stops_s(config: SweepConfig) -> list[float]:
+    """Where a trial may be stopped, in seconds of audio: at each rung, where it is evaluated."""
+    pruning = config.pruning
+    return rungs(config.recipe().length_s, pruning.first_rung, pruning.reduction) if pruning.rule == "asha" else []
+
+
+def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
+    """Seconds of audio that a trial of the search is expected to go on for.
+
+    Args:
+        config: the sweep's settings.
+        seen_s: what it was trained on already, having passed the rungs before that.
+        trials: how many there are in the search.
+    """
+    length_s, at = config.recipe().length_s, seen_s
+    stops = stops_s(config)
+    ahead, share = 0.0, 1.0
+    pruning = config.pruning
+    passing_each = shares_passing(trials, pruning.reduction, len(stops), pruning.finish_share)
+    for stop, passing in zip(stops, passing_each, strict=True):
+        if stop > seen_s:
+            ahead += share * (stop - at)
+            at, share = stop, share * passing
+    ahead += share * (length_s - at)
+    audited = config.pruning.audit_share
+    return (1 - audited) * ahead + audited * (length_s - seen_s)
+
+
+@lru_cache(maxsize=1024)
+def shares_passing(cohort: int, reduction: int, marks: int, finish_share: float) -> tuple[float, ...]:
+    """Of the trials that come to each rung the share that passes it: at once, by a later promotion or the second look.
+
+    The mean of seeded draws, the same at every call, in which scores come in random order and a trial is as good at
+    every rung.
+
+    Args:
+        cohort: trials in the search.
+        reduction: one in so many passes.
+        marks: how many rungs there are.
+        finish_share: what the second look fills up to.
+    """
+    if not marks:
+        return ()
+    chance = random.Random(0)
+    cohort = min(cohort, _ENOUGH)
+    came, passed = [0] * marks, [0] * marks
+
+    def come(rung: int, score: float) -> None:
+        insort(scores[rung], score)
+        came[rung] += 1
+        for one in scores[rung][: len(scores[rung]) // reduction]:
+            if one not in went_on[rung]:
+                went_on[rung].add(one)
+                passed[rung] += 1
+                if rung + 1 < marks:
+                    come(rung + 1, one)
+
+    for _ in range(_COHORTS):
+        scores: list[list[float]] = [[] for _ in range(marks)]
+        went_on: list[set[float]] = [set() for _ in range(marks)]
+        for _ in range(cohort):
+            come(0, chance.random())
+        waiting = [
+            (place / len(scores[rung]) / reduction**rung, rung)
+            for rung in range(marks)
+            for place, one in enumerate(scores[rung], start=1)
+            if one not in went_on[rung]
+        ]
+        second = math.ceil(finish_share * cohort) - len(went_on[-1])
+        for _, rung in sorted(waiting)[: max(0, second)]:
+            passed[rung] += 1
+            for later in range(rung + 1, marks):
+                came[later] += 1
+                passed[later] += 1
+    return tuple(one / max(1, of) for one, of in zip(passed, came, strict=True))
+
+
+def least_s(config: SweepConfig, trials: int) -> float:
+    """Seconds of audio of a trial that is stopped as early as may be."""
+    return next(iter(stops_s(config)), config.recipe().length_s)
+
+
+def mean_s(config: SweepConfig, trials: int) -> float:
+    """Seconds of audio that one of so many trials is expected to be trained on."""
+    return ahead_s(config, 0.0, trials)
+
+
+def most_s(config: SweepConfig, trials: int) -> float:
+    """Seconds of audio of a trial that nothing stops."""
+    return config.recipe().length_s

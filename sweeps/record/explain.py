@@ -1,0 +1,111 @@
+"""Why a trial went on or ended: its decisions, as the ledger has them, in words. Called by `run.py --explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hausa_asr.errors import UserError
+from sweeps.planning.budget import duration
+from sweeps.record.ledger import FILE, TrialRecord, read_state
+
+
+def find(storage: Path, name: str) -> tuple[Path, str]:
+    """The sweep and the trial that a name means: `t004` is of the newest sweep, `SWEEP/t004` says of which.
+
+    Raises:
+        UserError: there is no such sweep.
+    """
+    sweep, _, trial = name.rpartition("/")
+    sweeps = sorted(storage.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
+    if sweep:
+        sweeps = [path for path in sweeps if path.parent.name == sweep]
+    if not sweeps:
+        raise UserError(
+            f"There is no sweep {sweep} to explain." if sweep else "There is no sweep to explain.",
+            where=storage,
+            fix="Name it as SWEEP/TRIAL, and give its storage with --set storage=DIR.",
+        )
+    return sweeps[-1].parent, trial
+
+
+def explain(folder: Path, name: str) -> str:
+    """What became of a trial and why.
+
+    Args:
+        folder: the sweep's folder.
+        name: the trial's id.
+
+    Raises:
+        UserError: the sweep has no such trial.
+    """
+    state = read_state(folder)
+    trial = state.trials.get(name)
+    if trial is None:
+        known = list(state.trials)
+        told = ", ".join(known) if len(known) <= 12 else f"{known[0]} to {known[-1]}"
+        raise UserError(f"The sweep {folder.name} has no trial {name}.", where=folder, fix=f"Name one of: {told}")
+    lines = [
+        f"{name} of sweep {folder.name}: {_state(trial)}",
+        f"  from      {trial.source}{f' of {trial.of}' if trial.of else ''}",
+        "  settings  " + ", ".join(f"{key}={value}" for key, value in trial.settings.items()),
+        f"  spent     {duration(trial.spent_s)}"
+        + (f", {trial.seen_s:.0f} s of audio in {trial.last_step} steps" if trial.reports else ""),
+    ]
+    if trial.best:
+        lines.append(
+            f"  best      WER {trial.best['wer']:.4f}, CER {trial.best['cer']:.4f}, loss {trial.best['loss']:.4f} at "
+            f"step {trial.best['step']}"
+        )
+    lines.append("  evaluations (seconds of audio: WER, CER, loss)")
+    lines += [f"    {p.seen_s:>9.0f}: {p.wer:.3f}, {p.cer:.3f}, {p.loss:.4f}" for p in trial.points]
+    if not trial.decisions:
+        lines.append(f"  It was ranked at no rung{_why_not(trial, state.marks)}.")
+    for decision in trial.decisions:
+        lines.append("  " + _decision(decision, trial))
+    if trial.recalled:
+        lines.append("  Second look: when no new setting was left, it was among the best that waited, and went on.")
+    if trial.audited:
+        lines.append(
+            "  It was drawn for the audit, to see what pruning costs: it runs on when slots are free, while the search "
+            "and the rungs see it as stopped."
+        )
+    if trial.dropped:
+        lines.append("  Its optimizer state made room on the disk, so it cannot go on.")
+    return "\n".join(lines)
+
+
+def _state(trial: TrialRecord) -> str:
+    reason = f", {trial.reason}" if trial.reason else ""
+    return f"{trial.state}{reason}{f' ({trial.detail})' if trial.detail else ''}"
+
+
+def _why_not(trial: TrialRecord, marks: list[float]) -> str:
+    if trial.of:
+        return ": finalists run to their end"
+    if not marks:
+        return ": the sweep does not prune"
+    if trial.seen_s < marks[0]:
+        return f": the first is at {marks[0]:.0f} s of audio"
+    return ": it was still warming up or frozen at those that it came to"
+
+
+def _who_passes(told: dict[str, Any]) -> str:
+    if told["cutoff"] is None:
+        return "too few to let one go on yet"
+    return f"the best {told['passing']} go on, up to {told['cutoff']:.4f}"
+
+
+def _decision(told: dict[str, Any], trial: TrialRecord) -> str:
+    what = "eval loss" if told["metric"] == "loss" else "WER"
+    stood = (
+        f"rung {told['rung'] + 1} ({told['rung_s']:.0f} s), ranked by {what} with {told['cohort']} trials: number "
+        f"{told['place']} with {told['value']:.4f} at {told['seen_s']:.0f} s; {_who_passes(told)}"
+    )
+    if told.get("promoted"):
+        return f"{stood}: promoted, it went on from its checkpoint"
+    if not told["passed"]:
+        return f"{stood}: paused"
+    if trial.source == "baseline" and told["place"] > told["passing"]:
+        return f"{stood}: went on, since the baseline is never pruned"
+    return f"{stood}: went on"

@@ -1,0 +1,218 @@
+"""Complete learning curves, for replays: from a file of recorded ones, or of a finished sweep from MLflow.
+
+In: the JSONL of `benchmarks/record_curves.py`, or the trials of a sweep. Out: `Curve`s, and per replay a draw of them
+in a random order. `sweeps.replay` calls it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hausa_asr.errors import UserError
+from sweeps.pruning.rule import Point
+
+if TYPE_CHECKING:
+    from hausa_asr.tracking.tracker import Tracker, TrialRun
+
+BASELINE = "baseline"
+FEWEST = 5
+"""Of fewer finished trials nothing can be said."""
+METRICS = ("seen_s", "loss", "wer", "cer", "audio_s_per_s", "eval_runtime_s")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One fine-tune that ran to its end.
+
+    Attributes:
+        name: of its setting; the same for all seeds of it.
+        source: `baseline` for the one that is never pruned.
+        length_s: seconds of audio that it was to be trained on.
+        ready_s: since when it can be compared with others, in seconds of audio.
+        frozen_s: until when only its head learns, in seconds of audio.
+        free_s: since when all of its transformer does.
+        wer_se: standard error of its best WER over the utterances of dev; 0 where it is not known.
+        points: its evaluations, by rising `seen_s`.
+        train_s: seconds spent training up to each point, evaluations left out.
+        eval_s: seconds that one evaluation takes.
+    """
+
+    name: str
+    source: str
+    length_s: float
+    ready_s: float
+    frozen_s: float
+    free_s: float
+    wer_se: float
+    points: tuple[Point, ...]
+    train_s: tuple[float, ...]
+    eval_s: float
+
+
+def phases(recipe: Mapping[str, Any]) -> dict[str, float]:
+    """`length_s`, `ready_s`, `frozen_s` and `free_s` of a `Curve`. It is ready when it is warmed up and wholly free."""
+    length_s = float(recipe["length_s"])
+    frozen_s = float(recipe["freeze_transformer_fraction"]) * length_s
+    free_s = frozen_s * (2 if recipe["unfreeze"] == "top_down" else 1)  # layer by layer takes as long again
+    ready_s = max(float(recipe["warmup_fraction"]) * length_s, free_s)
+    return {"length_s": length_s, "ready_s": ready_s, "frozen_s": frozen_s, "free_s": free_s}
+
+
+def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve]]:
+    """The recorded curves, by setting; a setting that was trained on several seeds has several.
+
+    A last line that is cut off, as while curves are being recorded, is left out.
+
+    Args:
+        path: the JSONL file that `benchmarks/record_curves.py` writes.
+        first, last: take the settings of these numbers only, and the baseline. A rule that was chosen on some is
+            reported on others.
+
+    Raises:
+        UserError: there is no such file, it holds something else, or too few settings.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise UserError(
+            f"The recorded curves cannot be read: {error.strerror}.",
+            where=path,
+            fix="Record some with python benchmarks/record_curves.py",
+        ) from None
+    found: dict[str, list[Curve]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            curve = _recorded(json.loads(line))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            if number == len(lines):
+                break
+            told = f"{type(error).__name__}: {error}"
+            raise UserError(f"This is no recorded curve ({told}).", where=f"{path}, line {number}") from None
+        if curve.source == BASELINE or first <= int(curve.name) <= (math.inf if last is None else last):
+            found.setdefault(curve.name, []).append(curve)
+    if len(found) < FEWEST:
+        raise UserError(f"{len(found)} settings are too few for a replay.", where=path, fix="Record more of them.")
+    return _baseline_first(list(found.values()))
+
+
+def _recorded(line: Mapping[str, Any]) -> Curve:
+    points = line["points"]
+    columns = zip(points["seen_s"], points["loss"], points["wer"], points["cer"], strict=True)
+    return Curve(
+        **phases(line["recipe"]),
+        name=str(line["number"]),
+        source=line["source"],
+        wer_se=float(line["wer_se"]),
+        points=tuple(Point(*map(float, row)) for row in columns),
+        train_s=tuple(map(float, points["train_s"])),
+        eval_s=float(points["eval_s"][-1]) / len(points["eval_s"]),
+    )
+
+
+def steady(settings: Sequence[Sequence[Curve]]) -> list[list[Curve]]:
+    """The same curves at one pace, as on a machine that does nothing else.
+
+    What a curve took when it was recorded depends on what else the machine did. So each stretch takes the seconds per
+    second of audio that are the median, over all curves, of those in its phase: frozen, being freed layer by layer, or
+    free; and each evaluation takes the median of all.
+    """
+    curves = [curve for seeds in settings for curve in seeds]
+    paces: dict[int, list[float]] = defaultdict(list)
+    for curve in curves:
+        for (audio_s, phase), took_s in zip(_stretches(curve), np.diff([0.0, *curve.train_s]), strict=True):
+            paces[phase].append(float(took_s) / audio_s)
+    pace = {phase: statistics.median(found) for phase, found in paces.items()}
+    eval_s = statistics.median(curve.eval_s for curve in curves)
+
+    def at_pace(curve: Curve) -> Curve:
+        train_s = np.cumsum([audio_s * pace[phase] for audio_s, phase in _stretches(curve)])
+        return replace(curve, train_s=tuple(train_s.tolist()), eval_s=eval_s)
+
+    return [[at_pace(curve) for curve in seeds] for seeds in settings]
+
+
+def _stretches(curve: Curve) -> list[tuple[float, int]]:
+    """Per point, the seconds of audio since the one before it, and the phase then: 0 frozen, 1 being freed, 2 free."""
+    ends = [point.seen_s for point in curve.points]
+    pairs = zip([0.0, *ends], ends, strict=False)
+    return [(b - a, ((a + b) / 2 >= curve.frozen_s) + ((a + b) / 2 >= curve.free_s)) for a, b in pairs]
+
+
+def _baseline_first(settings: list[list[Curve]]) -> list[list[Curve]]:
+    return sorted(settings, key=lambda seeds: seeds[0].source != BASELINE)
+
+
+def draw(settings: Sequence[Sequence[Curve]], seed: int, replay: int, trials: int | None = None) -> list[Curve]:
+    """The curves of one replay, in the order in which its search proposes them: the baseline, then at random.
+
+    Of a setting with several seeds one is drawn, so that replays differ by the noise of training too.
+
+    Args:
+        settings: the recorded curves.
+        seed, replay: of the draw.
+        trials: how many settings the search tries, the baseline among them; None for all there are.
+    """
+    rng = np.random.default_rng((seed, replay))
+    chosen = [seeds[int(rng.integers(len(seeds)))] for seeds in settings]
+    first = [curve for curve in chosen if curve.source == BASELINE]
+    rest = [curve for curve in chosen if curve.source != BASELINE]
+    return (first + [rest[place] for place in rng.permutation(len(rest))])[:trials]
+
+
+def of_sweep(tracker: Tracker, sweep: str) -> tuple[list[Curve], dict[str, int]]:
+    """The complete curves of a sweep, in the order in which its trials began, and what was left out.
+
+    Finalists are other runs of settings that are there already, so they are not counted.
+
+    Args:
+        tracker: an open experiment.
+        sweep: the run id or the name of the sweep.
+
+    Returns:
+        The curves, and how many trials were left out, by state: what a pruned one would have come to, nobody knows.
+
+    Raises:
+        UserError: there is no such sweep, or fewer than `FEWEST` of its trials ran to their end.
+    """
+    trials = [trial for trial in tracker.trials(sweep) if trial.tags.get("source") != "finalist"]
+    left_out = Counter(trial.state for trial in trials if trial.state != "finished")
+    curves = [_logged(tracker, trial) for trial in trials if trial.state == "finished"]
+    if len(curves) < FEWEST:
+        raise UserError(
+            f"{len(curves)} of {len(trials)} trials ran to their end; of fewer than {FEWEST} nothing can be said.",
+            where=f"sweep {sweep}",
+            fix="Name a sweep that ran without pruning (--set pruning.rule=none), or one of more trials.",
+        )
+    return curves, dict(left_out)
+
+
+def _logged(tracker: Tracker, trial: TrialRun) -> Curve:
+    history = {name: dict(values) for name, values in tracker.history(trial.run_id, METRICS).items()}
+    # Figures that were not finite are not in MLflow, so a step may lack some.
+    steps = sorted(set.intersection(*(set(history.get(name, {})) for name in METRICS)))
+    if not steps:
+        told = "A finished trial has no evaluation with all its figures."
+        raise UserError(told, where=trial.trial, fix="Name a sweep of this version.")
+    column = {name: [history[name][step] for step in steps] for name in METRICS}
+    # Where an evaluation is missing, its stretch is trained at the speed of the next one.
+    trained = np.cumsum(np.diff([0.0, *column["seen_s"]]) / np.array(column["audio_s_per_s"]))
+    return Curve(
+        name=trial.trial,
+        source=trial.tags.get("source", ""),
+        **phases(trial.params),
+        wer_se=0.0,
+        points=tuple(map(Point, column["seen_s"], column["loss"], column["wer"], column["cer"])),
+        train_s=tuple(trained.tolist()),
+        eval_s=float(np.mean(column["eval_runtime_s"])),
+    )

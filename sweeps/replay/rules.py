@@ -1,0 +1,267 @@
+"""The pruning rules that are raced in a replay: ours, and those that a user would get elsewhere.
+
+In: one evaluation of a trial after another. Out: whether it goes on, and what a free worker does next. `simulate`
+drives them by a virtual clock. A rule is one small class and one line of `RULES`; it is deterministic, and what it sees
+of a trial are the evaluations made so far, never the rest of its curve.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import statistics
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from hausa_asr.errors import UserError
+from hausa_asr.settings.load import PruningSettings
+from sweeps.pruning.rule import PEERS_AT_MOST, Metric, Point, Rule, divergence, rungs, score
+
+Answer = Literal["go", "pause", "stop"]
+
+
+class Racer(Protocol):
+    """A rule in a race. Trials are known by their place in the order of proposal, from 0."""
+
+    @property
+    def marks(self) -> Sequence[float]:
+        """Seconds of audio at which it needs an evaluation, rising; the first is where it can stop a trial soonest."""
+        ...
+
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+        """One more evaluation of a trial, the last of `points`. Of a trial at its end the answer is not heeded."""
+        ...
+
+    def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
+        """What a free worker does.
+
+        Args:
+            waiting: the paused trials, in the order of their pauses.
+            running: those that other workers have.
+            fresh: how many settings have not been tried.
+
+        Returns:
+            The paused trial that goes on; None for a fresh setting, or where there is none left, for nothing yet.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a rule is made of.
+
+    Attributes:
+        length_s: seconds of audio of a trial.
+        epoch_s: seconds of audio in the train split.
+        pruning: rungs, reduction factor and what is ranked.
+    """
+
+    length_s: float
+    epoch_s: float
+    pruning: PruningSettings
+
+    def marks(self, first_rung: float | None = None, reduction: int | None = None) -> list[float]:
+        """The rungs in seconds of audio, with another first one or another reduction factor where given."""
+        return rungs(self.length_s, first_rung or self.pruning.first_rung, reduction or self.pruning.reduction)
+
+
+class Full:
+    """Random search: every trial runs to its end."""
+
+    def __init__(self, marks: Sequence[float] = ()) -> None:
+        self.marks = marks
+
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+        return "go"
+
+    def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
+        return None
+
+
+class StockAsha(Full):
+    """Ray Tune's ASHAScheduler, one bracket: a trial is compared with those that came to the rung before it, once.
+
+    The arithmetic is that of `ray/tune/schedulers/async_hyperband.py` (2.60), `_Bracket`, with rewards negated.
+
+    Args:
+        metric: what is ranked.
+        marks: the rungs.
+        reduction: those below the percentile 100 (1 - 1/reduction) of the rewards are stopped.
+    """
+
+    def __init__(self, metric: Metric, marks: Sequence[float], reduction: int) -> None:
+        super().__init__(marks)
+        self._metric, self._reduction = metric, reduction
+        self._rungs: list[tuple[float, set[int], list[float]]] = [(mark, set(), []) for mark in reversed(marks)]
+
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+        reward = -(points[-1].loss if self._metric == "loss" else points[-1].wer)
+        for mark, recorded, rewards in self._rungs:
+            if points[-1].seen_s < mark or trial in recorded:
+                continue
+            passed = not rewards or reward >= percentile(rewards, (1 - 1 / self._reduction) * 100)
+            recorded.add(trial)
+            bisect.insort(rewards, reward)
+            return "go" if passed else "stop"
+        return "go"
+
+
+def percentile(rising: Sequence[float], percent: float) -> float:
+    """`numpy.nanpercentile` of sorted finite numbers, to the last bit and fifty times as fast."""
+    place = (len(rising) - 1) * (percent / 100)
+    below = math.floor(place)
+    low, high, share = rising[below], rising[min(below + 1, len(rising) - 1)], place - below
+    return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share
+
+
+class Median:
+    """Ray Tune's MedianStoppingRule on WER: stop where a trial's best is above the median of the others' means so far.
+
+    As in `ray/tune/schedulers/median_stopping_rule.py` (2.60), a trial with too few others of its age yields to those
+    that wait, and goes on when all fresh ones have begun.
+
+    Args:
+        grace_s: nothing is stopped before so many seconds of audio, and means are taken from there on.
+        samples: how many others a median needs.
+    """
+
+    def __init__(self, grace_s: float, samples: int = 3) -> None:
+        self.marks = (grace_s,)
+        self._grace_s, self._samples = grace_s, samples
+        self._curves: dict[int, Sequence[Point]] = {}
+        self._others_wait = False
+
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+        self._curves[trial] = points
+        now = points[-1].seen_s
+        if now < self._grace_s:
+            return "go"
+        others = [c for other, c in self._curves.items() if other != trial and c[-1].seen_s >= now]
+        scoped = [[p.wer for p in curve if self._grace_s <= p.seen_s <= now] for curve in others]
+        means = [statistics.fmean(wers) for wers in scoped if wers]
+        if len(means) < self._samples:
+            return "pause" if self._others_wait else "go"
+        return "stop" if min(point.wer for point in points) > statistics.median(means) else "go"
+
+    def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
+        self._others_wait = fresh + len(waiting) > 1  # one of them is taken now
+        return waiting[0] if waiting and not fresh else None
+
+
+class OneEpoch:
+    """Every setting is trained for one epoch; when all have been, the best tenth by WER is trained to the end.
+
+    Args:
+        epoch_s: seconds of audio in the train split.
+        share: how many go on, rounded up.
+    """
+
+    def __init__(self, epoch_s: float, share: float = 0.1) -> None:
+        self.marks = (epoch_s,)
+        self._share = share
+        self._wers: dict[int, float] = {}
+
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+        if trial in self._wers or points[-1].seen_s < self.marks[0]:
+            return "go"
+        self._wers[trial] = points[-1].wer
+        return "pause"
+
+    def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
+        if fresh or any(trial not in self._wers for trial in running):
+            return None
+        ranking = sorted(self._wers, key=lambda trial: (self._wers[trial], trial))
+        best = ranking[: math.ceil(self._share * len(ranking))]
+        return next((trial for trial in best if trial in waiting), None)
+
+
+class Ours:
+    """The rule of a sweep, by the sweep's own code: paused trials that a rung would let pass now go before fresh ones.
+
+    Audited trials are left out: they cost `audit_share` of what pruning saves, when slots are free.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.marks = options.marks()
+        self._rule = Rule(self.marks, options.pruning.reduction, options.pruning.rank_by)
+        self._finish_share = options.pruning.finish_share
+        self._recalled: set[int] = set()
+        self._curves: dict[int, Sequence[Point]] = {}
+        self._waits_at: dict[int, int] = {}
+
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+        self._curves[trial] = points
+        peers = [other for other in sorted(self._curves) if other != trial][-PEERS_AT_MOST:]
+        if divergence(points, ready_s, (self._curves[other] for other in peers)):
+            return "stop"
+        if trial in self._recalled:
+            return "go"
+        for rung in self._rule.due(str(trial), points[-1].seen_s, ready_s):
+            self._rule.record(rung, str(trial), score(points))
+            if not self._rule.rank(rung, str(trial)).passed:
+                self._waits_at[trial] = rung
+                return "pause"
+        return "go"
+
+    def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
+        at = {str(trial): self._waits_at[trial] for trial in waiting}
+        found = self._rule.promotable(at)
+        if found is None and not fresh and len(self._curves) - len(waiting) < self._finish_share * len(self._curves):
+            found = self._rule.second_look(at)
+            self._recalled |= {int(found)} if found is not None else set()
+        return None if found is None else int(found)
+
+
+RULES: dict[str, Callable[[Options], Racer]] = {
+    "full": lambda options: Full(),
+    "asha_wer_2": lambda options: StockAsha("wer", options.marks(reduction=2), 2),
+    "asha_wer_4": lambda options: StockAsha("wer", options.marks(reduction=4), 4),
+    "asha_wer_grace": lambda options: StockAsha("wer", options.marks(first_rung=0.5), options.pruning.reduction),
+    "asha_loss": lambda options: StockAsha("loss", options.marks(), options.pruning.reduction),
+    "median": lambda options: Median(options.pruning.first_rung * options.length_s),
+    "one_epoch": lambda options: OneEpoch(options.epoch_s),
+    "ours": Ours,
+}
+CHANGEABLE = ("rank_by", "reduction", "first_rung", "finish_share")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A rule as it takes part: `label` is how it was written, such as `ours:reduction=2`."""
+
+    label: str
+    name: str
+    options: Options
+
+    def racer(self) -> Racer:
+        """A new one, that knows nothing yet."""
+        return RULES[self.name](self.options)
+
+    @property
+    def peer(self) -> Entry:
+        """Loss-only stock ASHA on the same rungs with the same reduction factor."""
+        return Entry("asha_loss" + self.label.removeprefix(self.name), "asha_loss", self.options)
+
+
+def entry(label: str, options: Options) -> Entry:
+    """A rule from how it is written: `NAME`, or `NAME:option=value,...` with what differs from `options`.
+
+    Raises:
+        UserError: there is no such rule or option, or the value cannot be.
+    """
+    name, _, rest = label.partition(":")
+    if name not in RULES:
+        raise UserError(f"There is no rule {name!r}.", where=f"--rule {label}", fix=f"Name one of {', '.join(RULES)}.")
+    changed = dict(part.partition("=")[::2] for part in rest.split(",") if part)
+    try:
+        if unknown := changed.keys() - set(CHANGEABLE):
+            raise ValueError(", ".join(sorted(unknown)))
+        pruning = PruningSettings.model_validate({**options.pruning.model_dump(), **changed})
+    except ValueError:  # pydantic's is one
+        raise UserError(
+            f"{rest!r} are no options of a rule.",
+            where=f"--rule {label}",
+            fix="Write for example --rule ours:rank_by=loss,reduction=2,first_rung=0.2",
+        ) from None
+    return Entry(label, name, replace(options, pruning=pruning))

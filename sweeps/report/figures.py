@@ -1,0 +1,115 @@
+"""The figures of a sweep's report: what each trial took, who is on a Pareto front, who stopped at which rung.
+
+In: the ledger's state and what a trial's workers take. Out: rows of numbers that `report` writes and `pictures` draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hausa_asr.settings.load import ResourceSettings
+from sweeps.planning.budget import devices
+from sweeps.record.ledger import State, TrialRecord
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial and what is made of its figures.
+
+    Attributes:
+        trial: the trial.
+        hours: GPU-hours; CPU-hours where trials have no GPU.
+        real_time_factor: seconds to score a second of dev audio at its best checkpoint; None before that.
+        on_hours, on_speed: no other trial of the search has a lower WER for as little of the one, or of the other. A
+            trial with a WER of 1 or more, which has learned nothing yet, is on neither front.
+    """
+
+    trial: TrialRecord
+    hours: float
+    real_time_factor: float | None
+    on_hours: bool
+    on_speed: bool
+
+
+@dataclass(frozen=True)
+class RungTally:
+    """What a rung did.
+
+    Attributes:
+        at_s: where it is, in seconds of audio trained on.
+        ranked: how many trials were.
+        by_loss, by_wer: how many of those stopped there for good, by the metric of their last ranking.
+        audited: how many of those that stopped ran on to see what pruning costs.
+    """
+
+    at_s: float
+    ranked: int
+    by_loss: int
+    by_wer: int
+    audited: int
+
+
+def front(points: Sequence[tuple[float, float]]) -> set[int]:
+    """The Pareto front of points of which less is better in both: the numbers of those that none dominates.
+
+    A point dominates another that is nowhere better and somewhere worse, so equal points are on it together. Points
+    that are not finite are not.
+    """
+    order = sorted((point, number) for number, point in enumerate(points) if all(map(math.isfinite, point)))
+    found = set()
+    lowest, last = math.inf, None
+    for point, number in order:
+        if point[1] < lowest or point == last:
+            found.add(number)
+            lowest, last = point[1], point
+    return found
+
+
+def rows(state: State, resources: ResourceSettings, dev_s: float | None) -> list[Row]:
+    """A row for each trial: those of the search by dev WER, those without a score last, then the finalists' runs.
+
+    Args:
+        state: the sweep.
+        resources: what a trial takes.
+        dev_s: seconds of audio in dev; None where that is not known, and neither is a real-time factor then.
+    """
+    ranking = state.ranking()
+    scored = {trial.id for trial in ranking}
+    searched = ranking + [trial for trial in state.searched if trial.id not in scored]
+    cores = devices(resources)
+    hours = {trial.id: trial.spent_s / 3600 * cores for trial in state.trials.values()}
+    speeds = {trial.id: _real_time_factor(trial, dev_s) for trial in state.trials.values()}
+    wers = [trial.best["wer"] if trial.best and trial.best["wer"] < 1 else math.nan for trial in searched]
+    on_hours = front([(hours[trial.id], wer) for trial, wer in zip(searched, wers, strict=True)])
+    on_speed = front([(speeds[trial.id] or math.nan, wer) for trial, wer in zip(searched, wers, strict=True)])
+    return [
+        Row(trial, hours[trial.id], speeds[trial.id], number in on_hours, number in on_speed)
+        for number, trial in enumerate(searched + state.finalists)
+    ]
+
+
+def _real_time_factor(trial: TrialRecord, dev_s: float | None) -> float | None:
+    if not trial.best or not dev_s:
+        return None
+    at_best = next(report["metrics"] for report in trial.reports if report["step"] == trial.best["step"])
+    runtime_s = at_best.get("eval_runtime_s")
+    return float(runtime_s) / dev_s if runtime_s is not None else None
+
+
+def rungs(state: State) -> list[RungTally]:
+    """What each rung did, the earliest first."""
+    stopped = [trial for trial in state.searched if trial.waits_at is not None]
+    by = Counter((trial.waits_at, _metric(trial)) for trial in stopped)
+    audited = Counter(trial.waits_at for trial in stopped if trial.audited)
+    return [
+        RungTally(at_s, len(state.rungs.get(number, {})), by[number, "loss"], by[number, "wer"], audited[number])
+        for number, at_s in enumerate(state.marks)
+    ]
+
+
+def _metric(trial: TrialRecord) -> str:
+    """What it was last ranked by at the rung that it waits at."""
+    return next(str(one["metric"]) for one in reversed(trial.decisions) if one["rung"] == trial.waits_at)

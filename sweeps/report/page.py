@@ -1,0 +1,253 @@
+"""The report of a sweep as one page: `report.html` in its folder, with the pictures inside and nothing from outside.
+
+In: the settings, the ledger's state, the finalists' verdict and what the audits say. Written at the end of a sweep; it
+may be written again at any time, from the ledger alone, and for a sweep that has not ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hausa_asr.settings.load import SweepConfig
+from sweeps.planning.budget import duration, hours_word, spent
+from sweeps.record.ledger import State, TrialRecord
+from sweeps.report.figures import Row, rows, rungs
+from sweeps.report.html import page, picture, table
+from sweeps.verdict.verdict import Difference, Verdict, in_brackets
+
+FILE = "report.html"
+
+
+def write_report(
+    config: SweepConfig,
+    state: State,
+    folder: Path,
+    *,
+    verdict: Verdict | None,
+    audit: str,
+    dev_s: float | None,
+    test: Mapping[str, Mapping[str, float]] | None = None,
+) -> Path:
+    """Write the page, all of it or nothing.
+
+    Args:
+        config: the sweep's settings.
+        state: what its ledger adds up to.
+        folder: the sweep's.
+        verdict: what the finalists showed; None where none ran.
+        audit: what the audits say, in words.
+        dev_s: seconds of audio in dev, for the real-time factor; None where that is not known.
+        test: test scores (`wer`, `cer`) by trial, of those that were scored.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    unit = hours_word(config.resources)
+    made = rows(state, config.resources, dev_s)
+    parts = [
+        *_header(config, state, made, verdict, unit),
+        *(_finalists(verdict, test or {}) if verdict else ()),
+        *_curves(state, verdict),
+        *_pareto(made, unit),
+        *_pruning(state, audit),
+        *_failed(state),
+        *_trials(state, made, verdict, unit),
+    ]
+    partial = folder / f"{FILE}.partial"
+    partial.write_text(page(f"Sweep {state.name}", parts), encoding="utf-8")
+    return partial.replace(folder / FILE)
+
+
+def _header(
+    config: SweepConfig, state: State, made: Sequence[Row], verdict: Verdict | None, unit: str
+) -> Iterator[str]:
+    yield f"<h1>Sweep {escape(state.name)}</h1>"
+    lead, *notes = verdict.sentences() if verdict else _without_finalists(state)
+    yield f'<p class="lead">{escape(lead)}</p>'
+    yield from (f'<p class="note">{escape(note)}</p>' for note in notes)
+    took, price = spent(state, config), config.budget.price_per_hour
+    paid = f", {took.money:,.2f} at {price:g} an hour" if price else ""
+    of_final = sum(row.hours for row in made if row.trial.of)
+    part = f", of which finalists {of_final:,.2f}" if of_final else ""
+    states = Counter(_state(trial) for trial in state.searched)
+    facts = {
+        "spent": f"{took.hours:,.2f} {unit}{paid}{part}",
+        "wall-clock": duration(took.wall_s),
+        "trials": f"{len(state.searched):,}: " + ", ".join(f"{count:,} {name}" for name, count in states.most_common()),
+        "base checkpoint": config.model.base,
+        "dataset": state.prepared,
+    }
+    yield table((), [[name, value] for name, value in facts.items() if value], "")
+
+
+def _without_finalists(state: State) -> list[str]:
+    best, base = state.best(), state.baseline()
+    if best is None or best.best is None:
+        return ["no trial has been scored yet"]
+    told = f"lowest dev WER {best.id} {best.best['wer']:.3f}, on one seed and without finalists"
+    if base is not None and base.best and base is not best:
+        told += f"; baseline {base.best['wer']:.3f}"
+    return [told]
+
+
+def _finalists(verdict: Verdict, test: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    from sweeps.report.pictures import forest
+
+    yield "<h2>Finalists</h2>"
+    lines = []
+    for one in verdict.standings:
+        tested = [test[trial]["wer"] for trial in (one.setting, *one.trials) if trial in test]
+        name = one.setting + (" (baseline)" if one.setting == verdict.baseline else "")
+        seeds = ", ".join(f"{wer:.3f}" for wer in one.seeds.values())
+        lines.append([
+            name, f"{one.wer:.3f}", in_brackets(one.low, one.high), seeds, f"{one.p_best:.2f}",
+            ", ".join(f"{wer:.3f}" for wer in tested),
+        ])  # fmt: skip
+    columns = ("setting", "#dev WER", "#95 % interval", "#by seed", "#P(best)", "#test WER")
+    classes = ["lead" if one.setting == verdict.winner else "" for one in verdict.standings]
+    yield table(columns, lines, "The best settings and the baseline, trained again on fresh seeds.", classes)
+    for other, difference in (("the baseline", verdict.to_baseline), ("the runner-up", verdict.to_runner_up)):
+        if difference:
+            yield f"<p>{escape(_against(verdict, other, difference))}</p>"
+    caption = "Squares are means over seeds, ticks single seeds, and the dashed line is the baseline."
+    told = "; ".join(f"{s.setting} {s.wer:.3f} {in_brackets(s.low, s.high)}" for s in verdict.standings)
+    yield picture(forest(verdict), f"Dev WER of the finalists with 95 % intervals: {told}.", caption)
+
+
+def _against(verdict: Verdict, other: str, difference: Difference) -> str:
+    share = ""
+    if difference == verdict.to_baseline and verdict.relative is not None:
+        share = f", {-100 * verdict.relative:.0f} % fewer errors"
+    return f"{verdict.winner} against {other}, {difference.other}: {-difference.wer:.3f} lower {difference}{share}."
+
+
+def _curves(state: State, verdict: Verdict | None) -> Iterator[str]:
+    from sweeps.report.pictures import chosen_curves, curves
+
+    drawn, reported = len(chosen_curves(state)), sum(bool(trial.reports) for trial in state.searched)
+    if not drawn:
+        return
+    of_all = (
+        f"{drawn:,} of {reported:,} trials are drawn, the best of them and a choice of the others. "
+        if drawn < reported
+        else ""
+    )
+    yield "<h2>Learning curves</h2>"
+    lead = _lead(state, verdict)
+    best = state.trials[lead].best if lead else None
+    ends = f" {lead} comes to a WER of {best['wer']:.3f}." if best else ""
+    yield picture(
+        curves(state, lead, "winner" if verdict else "lowest WER"),
+        f"Dev WER and eval loss of {drawn} trials over the seconds of audio trained on, with {len(state.marks)} rungs."
+        + ends,
+        of_all + "WER stays near 1 until a trial has left the CTC plateau; the loss falls before that.",
+    )
+
+
+def _pareto(made: Sequence[Row], unit: str) -> Iterator[str]:
+    from sweeps.report.pictures import fronts
+
+    on_hours = [row.trial.id for row in made if row.on_hours]
+    on_speed = [row.trial.id for row in made if row.on_speed]
+    if not on_hours:
+        return
+    yield "<h2>What a lower WER takes</h2>"
+    told = f"On the front of WER against {unit}: {', '.join(on_hours)}."
+    if on_speed:
+        told += f" On that against real-time factor: {', '.join(on_speed)}."
+    yield picture(
+        fronts(made, unit),
+        f"Dev WER of each trial against its {unit} and its real-time factor, with both Pareto fronts. {told}",
+        f"{told} No other trial has a lower WER for as little. The real-time factor is that of scoring dev while the "
+        "sweep ran, other trials beside it: small differences say nothing.",
+    )
+
+
+def _pruning(state: State, audit: str) -> Iterator[str]:
+    yield "<h2>Pruning</h2>"
+    tallies = rungs(state)
+    if tallies:
+        lines = [
+            [
+                str(number), f"{one.at_s:,.0f}", str(one.ranked), str(one.ranked - one.by_loss - one.by_wer),
+                str(one.by_loss), str(one.by_wer), str(one.audited),
+            ]
+            for number, one in enumerate(tallies, start=1)
+        ]  # fmt: skip
+        columns = (
+            "rung",
+            "#seconds of audio",
+            "#ranked",
+            "#went on",
+            "#stopped by loss",
+            "#stopped by WER",
+            "#audited",
+        )
+        yield table(columns, lines, "How many trials stopped for good at which rung, and what they were ranked by.")
+    else:
+        yield "<p>This sweep has no rungs: every trial ran to its end.</p>"
+    yield f"<p>What pruning costs: {escape(audit)}.</p>"
+
+
+def _failed(state: State) -> Iterator[str]:
+    failed = [trial for trial in state.trials.values() if trial.state == "failed"]
+    if failed:
+        yield "<h2>Diverged and failed</h2>"
+        lines = [[t.id, _why(t), f"{t.seen_s:,.0f}", _settings(t)] for t in failed]
+        yield table(("trial", "reason", "#at seconds of audio", "*settings"), lines, "")
+
+
+def _trials(state: State, made: Sequence[Row], verdict: Verdict | None, unit: str) -> Iterator[str]:
+    yield "<h2>Trials</h2>"
+    lead = _lead(state, verdict)
+    lines, classes = [], []
+    for row in made:
+        trial, scores = row.trial, row.trial.best or {}
+        fronts = [name for name, on in (("hours", row.on_hours), ("speed", row.on_speed)) if on]
+        lines.append([
+            trial.id, f"{trial.source} of {trial.of}" if trial.of else trial.source, _state(trial),
+            str(max(trial.last_step, 0)), *(_number(scores.get(name)) for name in ("wer", "cer", "loss")),
+            f"{trial.spent_s:,.0f}", f"{row.hours:.3f}", _number(row.real_time_factor, 4), ", ".join(fronts),
+            _why(trial), _settings(trial),
+        ])  # fmt: skip
+        classes.append("lead" if trial.id == lead else "baseline" if trial.source == "baseline" else "")
+    columns = (
+        "trial", "source", "state", "#steps", "#WER", "#CER", "#loss", "#seconds", f"#{unit}", "#real-time factor",
+        "Pareto front", "reason", "*settings",
+    )  # fmt: skip
+    caption = "By dev WER of the best checkpoint; CER and loss are that checkpoint's. Finalists come last."
+    yield table(columns, lines, caption, classes)
+
+
+def _lead(state: State, verdict: Verdict | None) -> str:
+    """The trial that stands out: the winner, or the lowest dev WER where no finalists ran; "" before that."""
+    best = state.best()
+    return verdict.winner if verdict else best.id if best else ""
+
+
+def _state(trial: TrialRecord) -> str:
+    return f"{trial.state} (audit)" if trial.auditing else trial.state
+
+
+def _why(trial: TrialRecord) -> str:
+    return f"{trial.reason}: {trial.detail}" if trial.detail else trial.reason
+
+
+def _settings(trial: TrialRecord) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in trial.settings.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}" if math.isfinite(value) else str(value)

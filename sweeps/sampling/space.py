@@ -1,0 +1,135 @@
+"""From the settings' space to Optuna: which distributions there are, which are active, and what a proposal means.
+
+Conditional dimensions are asked for only when their condition holds, and a setting with several ranges has one Optuna
+parameter per range (`lr_peak`, `lr_peak#1`), so that a distribution never changes under its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+from hausa_asr.errors import UserError
+from hausa_asr.settings.load import Dimension, SweepConfig, check_setting
+
+Space = Mapping[str, Sequence[Dimension]]
+
+_TESTS = {
+    "is": lambda value, wanted: value == wanted,
+    "in": lambda value, wanted: value in wanted,
+    "above": lambda value, wanted: value > wanted,
+    "at_least": lambda value, wanted: value >= wanted,
+    "below": lambda value, wanted: value < wanted,
+    "at_most": lambda value, wanted: value <= wanted,
+}
+
+
+def ask(trial: Trial, parameter: str, wanted: BaseDistribution) -> Any:
+    """A value for one parameter from an Optuna trial."""
+    if isinstance(wanted, CategoricalDistribution):
+        return trial.suggest_categorical(parameter, wanted.choices)
+    if isinstance(wanted, IntDistribution):
+        return trial.suggest_int(parameter, wanted.low, wanted.high, log=wanted.log)
+    assert isinstance(wanted, FloatDistribution)
+    return trial.suggest_float(parameter, wanted.low, wanted.high, log=wanted.log)
+
+
+def parameter(name: str, alternative: int) -> str:
+    """The Optuna name of a setting's n-th range."""
+    return name if alternative == 0 else f"{name}#{alternative}"
+
+
+def distribution(name: str, dimension: Dimension) -> BaseDistribution:
+    """The Optuna distribution of one dimension; whole-number settings get whole numbers."""
+    if dimension.choices is not None:
+        return CategoricalDistribution(list(dimension.choices))
+    assert dimension.low is not None and dimension.high is not None
+    if isinstance(check_setting(name, dimension.low), int):
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def ordered(space: Space) -> list[str]:
+    """The searched settings, every one after those that its conditions name.
+
+    Raises:
+        UserError: two settings depend on each other.
+    """
+    done: list[str] = []
+    waiting = list(space)
+    while waiting:
+        ready = [n for n in waiting if all(p in done for one in space[n] for p in one.when)]
+        if not ready:
+            raise UserError(
+                f"The conditions of {', '.join(waiting)} depend on each other.",
+                where="space",
+                fix="Let `when` name only settings that do not depend on this one.",
+            )
+        done += ready
+        waiting = [n for n in waiting if n not in ready]
+    return done
+
+
+def active(space: Space, name: str, settings: Mapping[str, Any]) -> int | None:
+    """Which range of a setting holds, given the settings before it: the first whose conditions do; None if none."""
+    for number, one in enumerate(space[name]):
+        if all(
+            parent in settings and all(_TESTS[test](settings[parent], wanted) for test, wanted in tests.items())
+            for parent, tests in one.when.items()
+        ):
+            return number
+    return None
+
+
+def propose(space: Space, trial: Trial) -> dict[str, Any]:
+    """A full set of searched settings, each asked for by its Optuna parameter. Inactive ones are left out."""
+    settings: dict[str, Any] = {}
+    for name in ordered(space):
+        number = active(space, name, settings)
+        if number is not None:
+            settings[name] = ask(trial, parameter(name, number), distribution(name, space[name][number]))
+    return settings
+
+
+def parameters(space: Space, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Settings as Optuna parameters with their distributions, as far as the space contains them.
+
+    What the space lacks or has another range for is left out, so settings of an earlier, narrower or other sweep, or
+    a baseline outside the space, still tell the sampler what they can.
+    """
+    values: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for name in ordered(space):
+        number = active(space, name, settings)
+        if number is None or name not in settings:
+            continue
+        one = distribution(name, space[name][number])
+        if _contains(one, settings[name]):
+            values[parameter(name, number)] = settings[name]
+            distributions[parameter(name, number)] = one
+    return values, distributions
+
+
+def _contains(one: BaseDistribution, value: Any) -> bool:
+    if isinstance(one, CategoricalDistribution):
+        return value in one.choices
+    assert isinstance(one, FloatDistribution | IntDistribution)
+    return one.low <= value <= one.high
+
+
+def check(config: SweepConfig) -> None:
+    """Refuse a space that cannot be searched.
+
+    Raises:
+        UserError: nothing is searched though trials are wanted, or conditions run in a circle.
+    """
+    ordered(config.space)
+    if not config.space and config.search.trials > 1:
+        raise UserError(
+            f"{config.search.trials} trials are wanted but the space is empty.",
+            where="space",
+            fix="Name the settings to search, or set search.trials=1 for the baseline alone.",
+        )

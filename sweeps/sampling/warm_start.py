@@ -1,0 +1,91 @@
+"""Warm start: the trials of earlier sweeps, with their values, for the sampler of a new one.
+
+In: `search.warm_start`, names of sweeps in the storage (read from their ledgers) or `mlflow:EXPERIMENT` (read from the
+tracking server, so that sweeps of other machines count too). Out: trials as Optuna shall see them, through the new
+sweep's space, conditions included: what it lacks or has another range for is left out. Called by the start of a sweep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from hausa_asr.errors import UserError
+from hausa_asr.settings.load import RECIPE_FIELDS, SweepConfig, check_setting
+from hausa_asr.tracking.tracker import Tracker, TrialRun
+from sweeps.record.ledger import FILE, TrialRecord, read_state
+from sweeps.sampling.study import DIVERGED, told_before
+
+MLFLOW = "mlflow:"
+
+
+def earlier(config: SweepConfig, name: str, fingerprint: str) -> tuple[list[FrozenTrial], list[str]]:
+    """What earlier sweeps teach the sampler.
+
+    Args:
+        config: the new sweep's settings, paths absolute.
+        name: the new sweep's; its own trials are left out.
+        fingerprint: of its prepared dataset.
+
+    Returns:
+        The trials, and what a person should know of them, a line for each source.
+
+    Raises:
+        UserError: there is no such sweep or experiment.
+    """
+    found: list[FrozenTrial] = []
+    notes = []
+    for source in config.search.warm_start:
+        if source.startswith(MLFLOW):
+            tracker = Tracker.open(config.mlflow.uri, source.removeprefix(MLFLOW))
+            runs = [run for run in tracker.trials() if run.sweep != name]
+            trials = [_record(run) for run in runs]
+            others = sum(run.tags.get("fingerprint", fingerprint) != fingerprint for run in runs)
+        else:
+            folder = Path(config.storage) / source
+            if not (folder / FILE).is_file():
+                known = ", ".join(sorted(path.parent.name for path in Path(config.storage).glob(f"*/{FILE}"))) or "none"
+                raise UserError(
+                    f"search.warm_start names a sweep that is not there: {source}.",
+                    where=config.storage,
+                    fix=f"Name one of the storage ({known}), or mlflow:EXPERIMENT for an experiment of MLflow.",
+                )
+            state = read_state(folder)
+            trials = state.searched
+            others = len(trials) * (state.fingerprint != fingerprint)
+        told = told_before(config, trials)
+        found += told
+        note = f"warm start: {len(told)} of {len(trials)} trials of {source}"
+        if others:
+            note += f"; {others} were scored on other data, so their WER may not compare"
+        notes.append(note)
+    return found, notes
+
+
+def _record(run: TrialRun) -> TrialRecord:
+    """A run of MLflow as the ledger would have it, as far as the sampler asks."""
+    settings: dict[str, Any] = {}
+    for setting, text in _recipe(run.params.items()):
+        settings[setting] = text
+    trial = TrialRecord(run.trial, settings, run.tags.get("source", ""), run.tags.get("finalist_of", ""))
+    trial.state = "pruned" if run.state == "paused" else run.state
+    trial.reason = DIVERGED if run.tags.get("reason", "").startswith(DIVERGED) else ""
+    if run.loss is not None and run.wer is not None:
+        seen_s = run.metrics.get("seen_s", math.inf)
+        figures = {"loss": run.metrics.get("loss", run.loss), "wer": run.wer, "cer": run.cer or math.inf}
+        at = {"step": 0, "seen_s": seen_s if math.isfinite(seen_s) else 0.0, "metrics": figures}
+        trial.reports = [{**at, "best": {"step": 0, **figures}}]
+    return trial
+
+
+def _recipe(params: Iterable[tuple[str, str]]) -> Iterable[tuple[str, Any]]:
+    for name, text in params:
+        if name in RECIPE_FIELDS:
+            try:
+                yield name, check_setting(name, text)
+            except ValueError:  # recorded by another version, which allowed it
+                continue
