@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ToneSplit
 
 from hausa_asr.cli import main
 from hausa_asr.utterance import SAMPLE_RATE
+from helpers.speech import ToneSplit
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "datasets", "mlflow", "pyarrow", "numpy")

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 VERSION = 1
 """Of how utterances are chosen, spelled, cut into splits and reported. Raise it with every change of `choosing`,
 `leaks`, `numbers`, `report`, `splits` or `text` that makes another dataset of the same corpus: it is part of the
-fingerprint, so what was prepared before is then prepared anew. `tests/test_prepare_version.py` notices a change."""
+fingerprint, so what was prepared before is then prepared anew. tests/dataset/test_prepare_version.py sees a change."""
 _DEFAULTS = PrepareSettings()
 _MARK = ".preparing"
 """The lock of a folder, and the sign that what is in it was made here."""

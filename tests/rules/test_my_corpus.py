@@ -14,7 +14,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.settings.data import HEEDED
 from hausa_asr.settings.load import SweepConfig, load
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/my_corpus.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    hausa-asr (.+)$", PAGE, re.M)
 SETTINGS = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)

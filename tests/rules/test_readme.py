@@ -12,7 +12,7 @@ import yaml
 
 from hausa_asr.settings.load import SweepConfig, load
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CLUSTER = (ROOT / "cluster/README.md").read_text(encoding="utf-8")
 

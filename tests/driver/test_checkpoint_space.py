@@ -1,0 +1,105 @@
+"""Checkpoints stay within their bound: real files, and never the best model, the baseline or what a slot has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hausa_asr.recipe import TRAINING, step_folder
+from helpers.events import report
+from helpers.slots import Slots
+from sweeps.driver.checkpoint_space import Janitor, size
+from sweeps.record.ledger import TrialRecord
+
+WEIGHTS, STATE = 100_000, 200_000
+
+
+def write(slots: Slots, trial: TrialRecord, steps: list[int]) -> None:
+    """Checkpoints as a fine-tune leaves them: the newest can be gone on from."""
+    folder = slots.ledger.trial_folder(trial.id)
+    for step in steps:
+        one = step_folder(folder, step)
+        one.mkdir(parents=True, exist_ok=True)
+        (one / "weights.safetensors").write_bytes(b"0" * WEIGHTS)
+        if step == max(steps):
+            (one / TRAINING).write_bytes(b"0" * STATE)
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> Slots:
+    """A baseline that runs, three losers that wait, and one more that runs; the losers' losses rise."""
+    slots = Slots(tmp_path, "search.trials=6", "pruning.reduction=5", "finalists.k=1", "finalists.seeds=1")
+    trials = [slots.take() for _ in range(5)]
+    for trial in trials:
+        write(slots, trial, [30])
+    slots.ledger.append("reported", trial="t000", **report(30, 0.9, 1.0))
+    for n, loss in ((1, 2.0), (2, 3.0), (3, 4.0)):
+        slots.pause(trials[n], loss)
+        write(slots, trials[n], [30])
+    return slots
+
+
+def janitor(slots: Slots, gigabytes: float | None) -> Janitor:
+    slots.config = slots.config.model_copy(update={"max_checkpoint_gb": gigabytes})
+    one = Janitor(slots.ledger, slots.rule, slots.config)
+    one.begin()
+    return one
+
+
+def kept(slots: Slots) -> dict[str, tuple[bool, bool]]:
+    """By trial whether its weights and its optimizer's state are there."""
+    return {
+        name: (
+            any(slots.ledger.trial_folder(name).glob("*/weights.safetensors")),
+            any(slots.ledger.trial_folder(name).glob(f"*/{TRAINING}")),
+        )
+        for name in slots.ledger.state.trials
+    }
+
+
+def test_with_room_all_that_wait_can_go_on(slots: Slots) -> None:
+    janitor(slots, 1.0).tidy(slots.ledger.state.trials["t003"])
+    assert all(one == (True, True) for one in kept(slots).values())
+    janitor(slots, None).tidy(slots.ledger.state.trials["t003"])
+    assert all(one == (True, True) for one in kept(slots).values())
+
+
+def test_the_worst_losers_optimizer_states_go_first(slots: Slots) -> None:
+    total = size(slots.folder / "trials")
+    assert total == 5 * (WEIGHTS + STATE)
+    janitor(slots, (total - STATE) / 1e9).tidy(slots.ledger.state.trials["t003"])
+    assert kept(slots)["t003"] == (True, False)
+    assert not slots.ledger.state.trials["t003"].can_go_on
+    assert [name for name, one in kept(slots).items() if one == (True, True)] == ["t000", "t001", "t002", "t004"]
+
+
+def test_then_whole_losers_but_never_the_best_the_baseline_or_what_runs(slots: Slots) -> None:
+    for trial, wer in (("t001", 0.2), ("t002", 0.5), ("t003", 0.6)):
+        slots.ledger.state.trials[trial].reports[-1]["best"]["wer"] = wer
+    janitor(slots, 1e-9).tidy(slots.ledger.state.trials["t003"])
+    there = kept(slots)
+    assert there["t002"] == there["t003"] == (False, False)
+    assert there["t001"][0], "the best model so far"
+    assert there["t000"] == there["t004"] == (True, True), "slots have them"
+
+
+def test_an_ended_trial_keeps_its_best_model_only_and_half_written_ones_go(slots: Slots) -> None:
+    trial = slots.ledger.state.trials["t004"]
+    write(slots, trial, [30, 100])
+    (slots.ledger.trial_folder("t004") / ".step-000110.partial").mkdir()
+    told = {**report(100, 0.6, 0.5), "best": {"step": 30, "wer": 0.5, "cer": 0.2, "loss": 0.5}}
+    slots.ledger.append("reported", trial="t004", **told)
+    slots.ledger.append("ended", trial="t004", state="finished", reason="")
+    janitor(slots, None).tidy(trial)
+    left = [path.name for path in slots.ledger.trial_folder("t004").iterdir()]
+    assert left == ["step-000030"]
+    assert kept(slots)["t004"] == (True, False)
+
+
+def test_what_killed_trials_left_half_written_is_gone_before_anything_runs(slots: Slots) -> None:
+    orphan = slots.ledger.trial_folder("t001") / ".step-000040.partial"
+    orphan.mkdir()
+    (orphan / TRAINING).write_bytes(b"0")
+    janitor(slots, None)
+    assert not orphan.exists()

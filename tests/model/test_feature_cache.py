@@ -1,0 +1,153 @@
+"""The feature cache gives the uncached result, is made once, and is never used where it would not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hausa_asr.model import feature_cache as features
+from hausa_asr.model.evaluate import evaluate
+from hausa_asr.model.feature_cache import CachedSplit, cached, worthwhile
+from hausa_asr.model.wav2vec2 import new_model
+from hausa_asr.recipe import Answer, Progress
+from hausa_asr.training.finetune import Data, finetune
+from helpers.fine_tunes import RECIPE, losses, run
+from helpers.speech import ToneSplit
+
+CPU = torch.device("cpu")
+TOLERANCE = 5e-3
+"""Relative, on losses: a bfloat16 has 8 bits, so a feature is off by at most 0.4 %, and the errors are independent."""
+
+
+def make(base: Path, folder: Path, fingerprint: str = "data") -> dict:
+    model, processor = new_model(str(base), seed=0)
+    return cached({"train": ToneSplit(24, 0), "dev": ToneSplit(8, 1)}, fingerprint, model, processor, folder, CPU)
+
+
+def trained(base: Path, folder: Path, cache: Path | None, **changes: object) -> list[Progress]:
+    told: list[Progress] = []
+
+    def report(progress: Progress) -> Answer:
+        told.append(progress)
+        return Answer.CONTINUE
+
+    recipe = dataclasses.replace(RECIPE, **changes)  # type: ignore[arg-type]
+    data = Data(ToneSplit(24, 0), ToneSplit(8, 1), "data")
+    finetune(recipe, data, report, base=str(base), folder=folder, cache=cache)
+    return told
+
+
+def test_losses_are_those_without_the_cache(layer_norm_base: Path, tmp_path: Path) -> None:
+    with_cache = trained(layer_norm_base, tmp_path / "with", tmp_path / "cache")
+    assert list((tmp_path / "cache").glob("*/features.json"))
+    without = trained(layer_norm_base, tmp_path / "without", None)
+    for one, other in zip(losses(with_cache), losses(without), strict=True):
+        assert one == pytest.approx(other, rel=TOLERANCE)
+    assert losses(with_cache) != losses(without), "or the cache was not read at all"
+
+
+def test_evaluation_is_that_without_the_cache(layer_norm_base: Path, tmp_path: Path) -> None:
+    model, processor = new_model(str(layer_norm_base), seed=0)
+    plain = evaluate(model, processor, ToneSplit(8, 1))
+    quick = evaluate(model, processor, make(layer_norm_base, tmp_path)["dev"])
+    assert quick.loss == pytest.approx(plain.loss, rel=TOLERANCE)
+    assert (quick.ids, quick.references, quick.speakers) == (plain.ids, plain.references, plain.speakers)
+
+
+def test_features_are_the_encoders_own_unpadded(layer_norm_base: Path, tmp_path: Path) -> None:
+    split = make(layer_norm_base, tmp_path)["train"]
+    model, _ = new_model(str(layer_norm_base), seed=0)
+    for index in (0, 7, 23):
+        samples = ToneSplit(24, 0)[index].samples
+        samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+        with torch.inference_mode():
+            wanted = model.wav2vec2.feature_extractor(torch.from_numpy(samples)[None])[0].T
+        found = torch.from_numpy(np.array(split[index].features)).view(torch.bfloat16).float()
+        torch.testing.assert_close(found, wanted, rtol=1 / 128, atol=1e-3)
+        assert split[index].text == ToneSplit(24, 0)[index].text
+        assert len(split[index].samples) == 0
+
+
+def test_made_once_and_shared(layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make(layer_norm_base, tmp_path)
+    stamp = next(tmp_path.glob("*/train.bf16")).stat().st_mtime_ns
+    assert isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
+    assert next(tmp_path.glob("*/train.bf16")).stat().st_mtime_ns == stamp
+    assert first["train"].n_samples.tolist() == ToneSplit(24, 0).n_samples.tolist()
+    monkeypatch.setenv(features.VARIABLE, str(tmp_path / "elsewhere"))
+    make(layer_norm_base, tmp_path)
+    assert list((tmp_path / "elsewhere").glob("*/train.bf16"))
+
+
+def test_two_processes_at_once_make_one(layer_norm_base: Path, tmp_path: Path) -> None:
+    processes = [get_context("spawn").Process(target=make, args=(layer_norm_base, tmp_path)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len([one for one in tmp_path.iterdir() if one.is_dir()]) == 1
+
+
+def test_other_data_or_other_weights_are_another_cache(layer_norm_base: Path, tmp_path: Path) -> None:
+    make(layer_norm_base, tmp_path / "cache")
+    make(layer_norm_base, tmp_path / "cache", fingerprint="other")
+    assert len(list((tmp_path / "cache").glob("*/features.json"))) == 2
+    other = tmp_path / "base"
+    model, processor = new_model(str(layer_norm_base), seed=0)
+    with torch.no_grad():
+        next(model.wav2vec2.feature_extractor.parameters()).add_(0.01)
+    model.wav2vec2.save_pretrained(other)
+    processor.feature_extractor.save_pretrained(other)
+    make(other, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*/features.json"))) == 3
+
+
+def test_no_cache_where_features_would_depend_on_the_batch(group_norm_base: Path, tmp_path: Path) -> None:
+    assert not isinstance(make(group_norm_base, tmp_path)["train"], CachedSplit)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"freeze_feature_encoder": False}, {"speed_perturb": 0.1}, {"noise_prob": 0.5}, {"feature_cache": "off"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_no_cache_where_features_would_change(changes: dict, layer_norm_base: Path, tmp_path: Path) -> None:
+    trained(layer_norm_base, tmp_path / "trial", tmp_path / "cache", length_s=60, **changes)
+    assert not (tmp_path / "cache").exists()
+    assert not worthwhile(dataclasses.replace(RECIPE, **changes))
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_trial(
+    layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "SPARE_BYTES", shutil.disk_usage(tmp_path).free)
+    assert trained(layer_norm_base, tmp_path / "trial", tmp_path / "cache", length_s=60)[-1].last
+    assert not list((tmp_path / "cache").glob("*/*"))
+
+
+def test_a_damaged_cache_is_not_read(layer_norm_base: Path, tmp_path: Path) -> None:
+    make(layer_norm_base, tmp_path)
+    file = next(tmp_path.glob("*/train.bf16"))
+    file.write_bytes(file.read_bytes()[:-2])
+    assert not isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
+    (file.parent / "features.json").unlink()  # as if it had never been finished
+    assert isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
+    assert json.loads((file.parent / "features.json").read_text())["splits"] == ["dev", "train"]
+
+
+def test_resumed_with_the_cache_it_is_the_run_not_stopped(layer_norm_base: Path, tmp_path: Path) -> None:
+    data = Data(ToneSplit(24, 0), ToneSplit(8, 1))
+    whole = trained(layer_norm_base, tmp_path / "whole", tmp_path / "cache")
+    run(RECIPE, data, layer_norm_base, tmp_path / "parts", {5: Answer.PAUSE})
+    again = trained(layer_norm_base, tmp_path / "parts", tmp_path / "cache")
+    # The first five updates were made without the cache, so this holds within its tolerance.
+    assert losses(again)[-1] == pytest.approx(losses(whole)[-1], rel=4 * TOLERANCE)

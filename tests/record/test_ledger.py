@@ -1,0 +1,158 @@
+"""The ledger survives a crash at any byte, and its state is the sum of its events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hausa_asr.errors import UserError
+from helpers.events import report
+from sweeps.pruning.rule import Score
+from sweeps.record.ledger import FILE, Ledger
+
+SCORED = {"loss": 2.0, "wer": 1.0, "cer": 0.5, "turned": False}
+
+
+def a_sweep(folder: Path) -> Ledger:
+    ledger = Ledger(folder)
+    ledger.append("sweep", name="s", prepared="/p", fingerprint="f")
+    ledger.append("opened", run_id="parent")
+    ledger.append("proposed", trial="t000", settings={"lr_peak": 1e-3}, source="baseline")
+    ledger.append("started", trial="t000")
+    ledger.append("tracked", trial="t000", run_id="run0")
+    ledger.append("reported", trial="t000", **report(10))
+    ledger.append("ranked", trial="t000", rung=0, seen_s=100.0, passed=True, scored=SCORED)
+    ledger.append("proposed", trial="t001", settings={"lr_peak": 2e-3}, source="search")
+    ledger.append("started", trial="t001")
+    ledger.append("reported", trial="t000", **report(100, wer=0.5, loss=0.9))
+    ledger.append("ended", trial="t000", state="finished", reason="")
+    return ledger
+
+
+def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
+    written = a_sweep(tmp_path).state
+    read = Ledger(tmp_path).state
+    assert read == written
+    assert read.run_id == "parent"
+    assert read.rungs == {0: {"t000": Score(**SCORED)}}
+    assert list(read.ended) == ["t000"]
+    assert read.trials["t000"].run_id == "run0"
+    assert read.best() is read.trials["t000"] is read.baseline()
+    assert read.trials["t001"].is_open
+
+
+def test_cut_at_any_byte_it_reads_and_goes_on(tmp_path: Path) -> None:
+    a_sweep(tmp_path)
+    whole = (tmp_path / FILE).read_bytes()
+    ends = [n for n, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in sorted({*range(0, len(whole), 13), *ends, *(n + 1 for n in ends)}):  # also just before a line's end
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / FILE).write_bytes(whole[:cut])
+        ledger = Ledger(folder)
+        before = len(ledger.state.trials)
+        ledger.append("proposed", trial="new", settings={}, source="search")
+        assert len(Ledger(folder).state.trials) == before + 1
+
+
+def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
+    a_sweep(tmp_path)
+    lines = (tmp_path / FILE).read_text().split("\n")
+    lines[3] = lines[3][:10]
+    (tmp_path / FILE).write_text("\n".join(lines))
+    with pytest.raises(UserError, match="line 4"):
+        Ledger(tmp_path)
+
+
+def test_a_report_told_twice_counts_once(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("opened", run_id="parent")
+    ledger.append("started", trial="t001")
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("reported", trial="t001", **report(20))
+    assert [r["step"] for r in ledger.state.trials["t001"].reports] == [10, 20]
+
+
+def test_time_without_a_driver_is_nobodys(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for at, event, fields in (
+        (0, "sweep", {"name": "s"}),
+        (1, "opened", {}),
+        (2, "proposed", {"trial": "t0", "settings": {}, "source": "search"}),
+        (3, "started", {"trial": "t0"}),
+        (13, "reported", {"trial": "t0", **report(10)}),
+        (5000, "opened", {}),
+        (5002, "started", {"trial": "t0"}),
+        (5010, "ended", {"trial": "t0", "state": "pruned", "reason": "r"}),
+    ):
+        ledger.state.apply({"event": event, "time": float(at), **fields})
+    assert ledger.state.trials["t0"].spent_s == 18
+    assert ledger.state.wall_s == 22
+
+
+def test_best_is_by_wer_then_cer_and_never_a_diverged_one(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for name, wer, loss in (("a", 0.5, 1.0), ("b", 0.4, 1.5), ("c", 0.1, float("nan")), ("d", 0.4, 1.2)):
+        ledger.append("proposed", trial=name, settings={}, source="search")
+        ledger.append("reported", trial=name, **report(10, wer, loss))
+    assert ledger.state.best().id == "d"
+
+
+def test_a_loser_that_is_promoted_goes_on_and_its_decisions_stay(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED, audited=False)
+    ledger.append("paused", trial="t001", cause="rung", reason="it lost")
+    waiting = Ledger(tmp_path).state.trials["t001"]
+    assert (waiting.state, waiting.waits_at, waiting.lost_s, waiting.can_go_on) == ("paused", 0, 100.0, True)
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=True, promoted=True, scored=SCORED)
+    ledger.append("started", trial="t001")
+    ledger.append("reported", trial="t001", **report(100))
+    ledger.append("ended", trial="t001", state="finished", reason="")
+    again = Ledger(tmp_path).state.trials["t001"]
+    assert (again.state, again.waits_at, again.lost_s) == ("finished", None, 100.0)
+    assert [one["passed"] for one in again.decisions] == [False, True]
+
+
+def test_what_was_pruned_at_the_end_is_open_again_once_a_slot_has_it(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("ended", trial="t001", state="pruned", reason="it lost", cause="rung")
+    assert "t001" in ledger.state.ended
+    ledger.append("started", trial="t001")
+    state = Ledger(tmp_path).state
+    assert list(state.ended) == ["t000"]
+    assert state.trials["t001"].is_open
+
+
+def test_finalists_are_no_trials_of_the_search(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("proposed", trial="t000-s1", settings={"seed": 1}, source="finalist", of="t000")
+    ledger.append("reported", trial="t000-s1", **report(100, wer=0.01))
+    state = Ledger(tmp_path).state
+    assert [trial.id for trial in state.searched] == ["t000", "t001"]
+    assert [trial.id for trial in state.finalists] == ["t000-s1"]
+    assert state.best().id == "t000"
+
+
+def test_a_ledger_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
+    a_sweep(tmp_path)
+    for line in (
+        '{"event": "ranked", "time": 1.0, "trial": "t000", "rung": 0}',
+        '{"event": "danced", "time": 1.0, "trial": "t000"}',
+    ):
+        folder = tmp_path / str(len(line))
+        folder.mkdir()
+        (folder / FILE).write_text((tmp_path / FILE).read_text() + line + "\n")
+        with pytest.raises(UserError, match="version"):
+            Ledger(folder)
+
+
+def test_a_loser_waits_also_where_a_crash_came_before_that_was_written(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("reported", trial="t001", **report(10))
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED, audited=False)
+    trial = Ledger(tmp_path).state.trials["t001"]
+    assert (trial.state, trial.cause, trial.is_open, trial.can_go_on) == ("paused", "rung", False, True)

@@ -1,0 +1,127 @@
+"""Settings: what counts, what is refused, and that every problem is named at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from hausa_asr.errors import UserError
+from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.settings.load import RECIPE_FIELDS, SweepConfig, check_setting, load, make_absolute
+
+CONFIGS = sorted((Path(__file__).parents[2] / "sweeps/configs").glob("*.yaml"))
+
+
+def test_every_setting_of_a_recipe_has_its_limits() -> None:
+    assert set(RECIPE_FIELDS) == {field.name for field in dataclasses.fields(FinetuneConfig)}
+    assert load(None, environment={}).recipe() == FinetuneConfig()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_settings_are_valid_and_survive_being_saved(path: Path, tmp_path: Path) -> None:
+    config = load(path, environment={})
+    assert config.space
+    assert config.baseline
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(config.to_yaml(), encoding="utf-8")
+    assert load(saved, environment={}) == config
+
+
+def test_what_is_set_counts_over_environment_over_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("storage: file\nmlflow: {uri: sqlite:///file.db}\nsearch: {trials: 5}\n")
+    environment = {"HAUSA_ASR_STORAGE": "/env", "MLFLOW_TRACKING_URI": "http://env:5000"}
+    config = load(path, ["storage=/set"], environment)
+    assert (config.storage, config.mlflow.uri, config.search.trials) == ("/set", "http://env:5000", 5)
+    assert load(path, [], {}).storage == "file"
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    config = load(None, ["baseline.lr_peak=5e-5", "space.lr_peak={choices: [1e-4, 3e-4]}"], {})
+    assert config.baseline["lr_peak"] == 5e-5
+    assert config.space["lr_peak"][0].choices == [1e-4, 3e-4]
+    assert config.recipe(config.baseline).lr_peak == 5e-5
+
+
+def test_all_problems_are_named_at_once_with_the_nearest_name(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "finetune: {lr_pek: 3, batch_s: -1}\n"
+        "serch: {trials: 3}\n"
+        "baseline: {schedule: sinus}\n"
+        "space:\n"
+        "  mask_tme_prob: {low: 0, high: 1}\n"
+        "  seed: {choices: [1, 2]}\n"
+        "  hidden_dropout: {low: 0.2, high: 0.1}\n"
+        "  unfreeze: {choices: [all], when: {freeze: {above: 0}}}\n"
+    )
+    with pytest.raises(UserError) as refused:
+        load(path, environment={})
+    message = str(refused.value)
+    for words in (
+        "did you mean lr_peak?",
+        "batch_s",
+        "greater than 0",
+        "did you mean search?",
+        "linear, cosine, tri_stage",
+        "did you mean mask_time_prob?",
+        "space.seed",
+        "low (0.2) must be below high (0.1)",
+        "'freeze'",
+    ):
+        assert words in message, words
+    assert str(path) in message
+    assert "8 settings are wrong" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [1", "not YAML"), ("- 1\n- 2\n", "names and values"), (None, "no such settings file")],
+)
+def test_files_that_are_no_settings(text: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load(path, environment={})
+
+
+@pytest.mark.parametrize("override", ["search.trials", "=3", "search.trials=[1"])
+def test_set_without_name_or_value(override: str) -> None:
+    with pytest.raises(UserError, match="--set"):
+        load(None, [override], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ok"),
+    [("lr_peak", 0, False), ("lr_peak", 1e-3, True), ("mask_time_prob", 1.0, False), ("schedule", "cosine", True),
+     ("freeze_transformer_fraction", 1.2, False), ("mask_time_length", 0, False), ("lr_peak", float("nan"), False)],
+)  # fmt: skip
+def test_limits(name: str, value: object, ok: bool) -> None:
+    if ok:
+        assert check_setting(name, value) == value
+    else:
+        with pytest.raises(ValueError, match=r"."):
+            check_setting(name, value)
+
+
+def test_paths_become_absolute_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    config = make_absolute(load(None, ["model.base=base", "data.path=audio"], {}), in_job=False)
+    assert config.storage == str(tmp_path / "runs")
+    assert config.mlflow.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert config.model.base == str(tmp_path / "base")
+    assert config.data.path == str(tmp_path / "audio")
+    hub = make_absolute(load(None, ["model.base=facebook/wav2vec2-xls-r-300m"], {}), in_job=False)
+    assert hub.model.base == "facebook/wav2vec2-xls-r-300m"
+    assert make_absolute(config, in_job=True) == config
+
+
+def test_in_a_ray_job_relative_paths_are_refused_with_what_to_set() -> None:
+    with pytest.raises(UserError) as refused:
+        make_absolute(SweepConfig(), in_job=True)
+    assert "HAUSA_ASR_STORAGE" in str(refused.value)
+    assert "MLFLOW_TRACKING_URI" in str(refused.value)

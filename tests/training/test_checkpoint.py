@@ -1,0 +1,103 @@
+"""Checkpoints hold what changed, take the rest from the base that they name, and are complete or absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hausa_asr.errors import UserError
+from hausa_asr.model.wav2vec2 import new_model
+from hausa_asr.recipe import Answer, FinetuneConfig
+from hausa_asr.training import checkpoint
+from hausa_asr.training.finetune import Data
+from helpers.fine_tunes import RECIPE, run
+from helpers.speech import ToneSplit
+
+
+@pytest.fixture
+def data() -> Data:
+    return Data(ToneSplit(24, 0), ToneSplit(8, 1))
+
+
+def saved(recipe: FinetuneConfig, data: Data, base: Path, folder: Path) -> Path:
+    _, told = run(recipe, data, base, folder, {5: Answer.STOP})
+    return Path(told[-1].checkpoint)
+
+
+def test_frozen_weights_are_named_and_not_saved(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    head_only = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.9)
+    names = set(load_file(saved(head_only, data, layer_norm_base, tmp_path / "head") / checkpoint.WEIGHTS))
+    assert names == {"lm_head.weight", "lm_head.bias", "wav2vec2.masked_spec_embed"}
+    folder = saved(RECIPE, data, layer_norm_base, tmp_path / "all")
+    about = json.loads((folder / "base.json").read_text())
+    names = set(load_file(folder / checkpoint.WEIGHTS))
+    assert all("feature_extractor" in name for name in about["frozen"])
+    assert not names & set(about["frozen"])
+    whole, _ = new_model(str(layer_norm_base), seed=0)
+    assert names | set(about["frozen"]) == set(whole.state_dict())
+
+
+def test_the_optimizer_keeps_no_state_of_what_is_frozen(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    head_only = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.9)
+    saved(head_only, data, layer_norm_base, tmp_path)
+    state = checkpoint.latest(tmp_path).training_state()["state"]  # type: ignore[union-attr]
+    assert sorted(tuple(one["exp_avg"].shape) for one in state.values()) == [(33,), (33, 32)]
+
+
+def test_loaded_it_is_the_model_that_was_saved(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    _, told = run(RECIPE, data, layer_norm_base, tmp_path)
+    model, processor = checkpoint.load(told[-1].checkpoint)
+    from hausa_asr.model.evaluate import evaluate
+
+    scores = evaluate(model, processor, data.dev)
+    assert (scores.wer, scores.cer) == (told[-1].metrics["wer"], told[-1].metrics["cer"])
+    assert scores.loss == pytest.approx(told[-1].metrics["loss"], rel=1e-6)
+
+
+def test_a_base_that_was_moved_is_found_by_its_new_place(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(layer_norm_base, base)
+    folder = saved(RECIPE, data, base, tmp_path / "trial")
+    base.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="holds only what has changed"):
+        checkpoint.load(folder)
+    checkpoint.load(folder, base=str(tmp_path / "moved"))
+
+
+def test_another_base_under_the_same_name_is_refused(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(layer_norm_base, base)
+    folder = saved(RECIPE, data, base, tmp_path / "trial")
+    model, _ = new_model(str(base), seed=0)
+    with torch.no_grad():
+        next(model.wav2vec2.feature_extractor.parameters()).add_(0.1)
+    model.wav2vec2.save_pretrained(base)
+    with pytest.raises(UserError, match="not the one"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("lost", ["weights.safetensors", "base.json", "config.json"])
+def test_an_incomplete_checkpoint_is_refused_by_name(
+    lost: str, data: Data, layer_norm_base: Path, tmp_path: Path
+) -> None:
+    folder = saved(RECIPE, data, layer_norm_base, tmp_path)
+    (folder / lost).unlink()
+    with pytest.raises(UserError) as refused:
+        checkpoint.load(folder)
+    assert str(folder) in str(refused.value)
+
+
+def test_a_disk_that_fails_ends_the_trial_with_its_reason_and_the_checkpoint_before(
+    data: Data, layer_norm_base: Path, tmp_path: Path
+) -> None:
+    folder = saved(RECIPE, data, layer_norm_base, tmp_path)
+    (tmp_path / ".step-000010.partial").write_text("a file where the folder should be made")
+    with pytest.raises(FileExistsError):
+        run(RECIPE, data, layer_norm_base, tmp_path)
+    assert checkpoint.latest(tmp_path).folder == folder  # type: ignore[union-attr]
