@@ -36,5 +36,16 @@ class UserError(Exception):
         return _rebuild, (self.what, self.where, self.fix)
 
 
+def first_line(fault: BaseException, most: int = 300) -> str:
+    """Say in one line what an exception says first; the name of its class where it says nothing.
+
+    Args:
+        fault: any exception.
+        most: characters to keep.
+    """
+    text = str(fault).strip()
+    return text.splitlines()[0][:most] if text else type(fault).__name__
+
+
 def _rebuild(what: str, where: str | None, fix: str | None) -> UserError:
     return UserError(what, where=where, fix=fix)
