@@ -1,11 +1,12 @@
 # make sweep   the demo sweep, from speech to an exported model
-# make test    the checks and the tests
+# make test    the checks and all tests
+# make quick   the checks and the tests that need no Ray, no server and no whole sweep
 # make ui      the trials of `make sweep` in the MLflow UI
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: sweep test lint ui clean
+.PHONY: sweep test quick lint ui clean
 
 sweep: NAME := demo-$(shell date -u +%Y%m%d-%H%M%S)
 sweep: $(STAMP)
@@ -15,6 +16,9 @@ sweep: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest
+
+quick: lint
+	$(BIN)/python -m pytest -m "not whole and not server and not slow and not long"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ def trial(task: dict[str, Any], device: torch.device, work: Path) -> dict[str, A
     if task["cache"]:
         cache = work / "cache"
         started = time.monotonic()
-        model, processor = new_model(task["base"], seed=0)
+        model, processor = new_model(task["base"], FinetuneConfig())
         model.to(device)  # type: ignore[arg-type]
         cached({"train": train, "dev": dev}, "made-up", model, processor, cache, device)
         making_s = time.monotonic() - started
@@ -52,23 +52,23 @@ def trial(task: dict[str, Any], device: torch.device, work: Path) -> dict[str, A
         eval_every_steps=updates,
         mask_feature_length=16 if task["model"] == "demo" else 64,
     )
-    told: list[Progress] = []
+    reports: list[Progress] = []
     bytes_read = sum(file.stat().st_size for file in work.rglob("*.bf16"))
 
     def report(progress: Progress) -> Answer:
-        told.append(progress)
+        reports.append(progress)
         return Answer.CONTINUE
 
     data = Data(train, dev, "made-up")
     finetune(recipe, data, report, base=task["base"], folder=work / "trial", device=device, cache=cache)
-    seen = [0.0, *(one.seen_s for one in told)]
-    epochs = [(b - a) / one.metrics["audio_s_per_s"] for a, b, one in zip(seen, seen[1:], told, strict=False)]
+    seen = [0.0, *(one.seen_s for one in reports)]
+    epochs = [(b - a) / one.metrics["audio_s_per_s"] for a, b, one in zip(seen, seen[1:], reports, strict=False)]
     return {
         "epoch_s": epochs,
         "making_s": making_s,
         "cache_mib": bytes_read / 2**20,
         "audio_s": seen[-1],
-        "train_loss": told[-1].metrics["train_loss"],
+        "train_loss": reports[-1].metrics["train_loss"],
         "peak_gib": bench.peak_gib(device),
     }
 

@@ -40,7 +40,7 @@ sys.path.insert(0, str(ROOT))  # a plain checkout will do
 import bench  # noqa: E402
 
 from hausa_asr.recipe import step_folder  # noqa: E402
-from hausa_asr.settings.load import SweepConfig  # noqa: E402
+from hausa_asr.settings.sweep import SweepConfig  # noqa: E402
 from hausa_asr.tracking.tracker import Tracker  # noqa: E402
 from sweeps.mlflow_mirror.mirror import Mirror  # noqa: E402
 from sweeps.record.ledger import Ledger  # noqa: E402

@@ -37,7 +37,8 @@ from hausa_asr.dataset.prepare import load_prepared
 from hausa_asr.metrics import word_counts
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.settings.load import SweepConfig, load, make_absolute
+from hausa_asr.settings.load import load, make_absolute
+from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, finetune
 from sweeps.sampling.space import propose

@@ -6,7 +6,7 @@ Method. The search of `sweeps/run.py` with the space and the starting points of 
 virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train and torch that makes up a learning curve
 from the recipe, writes checkpoints of a few bytes and tells the same news as a real one, twice a second (at once would
 be faster than the driver, and few of the 16 at work; `at_once` says how many were), for the first time after 20 s, when
-all slots are there. All above it is real: Ray Tune, agenda, study (TPE), rule, ledger with fsync, the disk's janitor,
+all slots are there. All above it is real: Ray Tune, agenda, study (TPE), rule, ledger with fsync, the disk's space,
 the board (to /dev/null) and the mirror on a SQLite MLflow. So that the work per trial stays the same from the first to
 the last, all have as many evaluations and are ranked at the first rung, and chance weighs more than the recipe;
 finalists and budget are off. Time is CPU time of the driver's main thread (`time.thread_time`: neither the mirror's
@@ -38,7 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a plain checkout will do
 
 from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING, Progress, step_folder  # noqa: E402
-from hausa_asr.settings.load import ClusterSettings, SweepConfig, load  # noqa: E402
+from hausa_asr.settings.load import load  # noqa: E402
+from hausa_asr.settings.sweep import ClusterSettings, SweepConfig  # noqa: E402
 from sweeps.on_ray.cluster import connected, protect_local_ray  # noqa: E402
 
 LOCAL = ClusterSettings(local_cpus=16)
@@ -177,7 +178,8 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     from sweeps.on_ray.tune_run import search
     from sweeps.planning.forecast import forecast
     from sweeps.planning.slots import admit
-    from sweeps.record.ledger import Ledger, TrialRecord
+    from sweeps.record.ledger import Ledger
+    from sweeps.record.state import TrialRecord
     from sweeps.sampling.study import Study
 
     class TimedStudy(Study):

@@ -51,35 +51,35 @@ def rank_main(rank: int, world: int, port: int, task: dict[str, Any], folder: st
         activation_dropout=0.0,
         mask_feature_length=16 if task["model"] == "demo" else 64,
     )
-    told: list[dict[str, float]] = []
+    reports: list[dict[str, float]] = []
 
     def report(progress: Progress) -> Answer:
-        told.append({"step": progress.step, "seen_s": progress.seen_s, **progress.metrics})
+        reports.append({"step": progress.step, "seen_s": progress.seen_s, **progress.metrics})
         return Answer.CONTINUE
 
     data = Data(bench.MadeUpSplit(task["utterances"]), bench.MadeUpSplit(32, seed=1), "made-up")
     finetune(recipe, data, report, base=task["base"], folder=Path(folder) / "trial", device=device,
              cache=Path(folder) / "cache")  # fmt: skip
     if rank == 0:
-        (Path(folder) / "told.json").write_text(json.dumps(told))
+        (Path(folder) / "reports.json").write_text(json.dumps(reports))
     if world > 1:
         dist.destroy_process_group()
 
 
 def run(world: int, task: dict[str, Any]) -> list[dict[str, float]]:
-    """The reports of a fine-tune on so many ranks."""
+    """The reports of a fine-tune on `world` ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(rank_main, args=(world, port, task, folder), nprocs=world)
-        return json.loads((Path(folder) / "told.json").read_text())
+        return json.loads((Path(folder) / "reports.json").read_text())
 
 
-def speed(told: list[dict[str, float]]) -> float:
+def speed(reports: list[dict[str, float]]) -> float:
     """Seconds of audio per second after the first report, which also warms the process up."""
-    audio = [after["seen_s"] - before["seen_s"] for before, after in pairwise(told)]
-    return sum(audio) / sum(a / one["audio_s_per_s"] for a, one in zip(audio, told[1:], strict=True))
+    audio = [after["seen_s"] - before["seen_s"] for before, after in pairwise(reports)]
+    return sum(audio) / sum(a / one["audio_s_per_s"] for a, one in zip(audio, reports[1:], strict=True))
 
 
 def main() -> None:
@@ -115,12 +115,12 @@ def main() -> None:
         for one, two in zip(runs[1][0], runs[2][0], strict=True)
         for name in ("train_loss", "loss")
     )
-    speeds = {world: statistics.median(speed(told) for told in runs[world]) for world in runs}
+    speeds = {world: statistics.median(speed(reports) for reports in runs[world]) for world in runs}
     print(f"\n{model} on {bench.machine(torch.device(kind if kind == 'cpu' else 'cuda:0'))}; "
           f"{given.clips} clips per update, {given.threads} thread(s) a rank\n")  # fmt: skip
     rows = [
-        [str(world), f"{speeds[world]:.0f}", f"{speeds[world] / speeds[1]:.2f}", f"{told[0][-1]['loss']:.6f}"]
-        for world, told in runs.items()
+        [str(world), f"{speeds[world]:.0f}", f"{speeds[world] / speeds[1]:.2f}", f"{reports[0][-1]['loss']:.6f}"]
+        for world, reports in runs.items()
     ]
     print(bench.table(["ranks", "audio-s/s", "ratio", "last dev loss"], rows))
     print(f"\nlargest relative difference of a loss: {difference:.1e}")

@@ -2,7 +2,7 @@
 
     python benchmarks/step.py [--json FILE]
 
-With the demo model on the CPU, and where there is a GPU also with XLS-R 300M and wav2vec2-base on that.
+With the demo model on the CPU, and on a GPU, if there is one, also with XLS-R 300M and wav2vec2-base.
 
 Method. All rows train the same model on the same made-up utterances (lengths as in Common Voice Hausa) with the same
 seconds of audio per update, frozen convolutions, the same masks' settings and the same precision (bfloat16 autocast on
@@ -14,7 +14,7 @@ The peer is the Trainer as `transformers`' CTC example uses it: random batches o
 their longest. Where `accelerate` is not installed the Trainer refuses to start, and its loop is spelled out instead
 (same sampler, collator, forward pass, AdamW, clipping); `--peer loop` does that anyway, so that both can be compared.
 
-The rows below it tell where the speed comes from. `Trainer, by length` groups clips of like length;
+The rows below it show where the speed comes from. `Trainer, by length` groups clips of like length;
 `ours, its batches` is our step on the Trainer's random batches, without buckets and without the feature cache;
 `ours` is as shipped. The second table takes one thing at a time away from that.
 """
@@ -35,10 +35,11 @@ import bench
 import numpy as np
 import torch
 
+from hausa_asr.model.batch import PAD_UNIT
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import PAD, VOCAB
 from hausa_asr.training.run import Data, start, update
-from hausa_asr.training.updates import PAD_UNIT, Plan
+from hausa_asr.training.updates import UpdatePlan
 from hausa_asr.utterance import SAMPLE_RATE
 
 GFLOP_PER_AUDIO_S = {"xlsr-300m": 105.4, "base": 34.6}
@@ -69,8 +70,8 @@ def recipe(task: dict[str, Any]) -> FinetuneConfig:
     )
 
 
-class ItsBatches(Plan):
-    """The Trainer's batches: so many clips at random; padded to the longest, or to one of a few lengths."""
+class ItsBatches(UpdatePlan):
+    """The Trainer's batches: a fixed number of clips at random, padded to the longest, or to one of a few lengths."""
 
     def __init__(self, n_samples: np.ndarray, clips: int, length_s: float, seed: int, edges: bool) -> None:
         self._clips, self._fixed = clips, edges
@@ -172,7 +173,8 @@ def its_model(task: dict[str, Any], base: str) -> Any:
     """The example's model: `from_pretrained` with its masks and dropouts, convolutions frozen."""
     from transformers import Wav2Vec2ForCTC
 
-    from hausa_asr.model.wav2vec2 import base_path, quiet
+    from hausa_asr.model.base_check import base_path
+    from hausa_asr.model.wav2vec2 import quiet
 
     config = recipe(task)
     with quiet():

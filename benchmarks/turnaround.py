@@ -1,6 +1,6 @@
 """From one trial's end to the next trial's first update on the same slot, and what slots spend their time with.
 
-    python benchmarks/turnaround.py [--nested] [--before LEDGER] [--json FILE]
+    python benchmarks/turnaround.py [--nested] [--before LEDGER] [--json LEDGER_FILE]
 
 Method. Runs `sweeps/run.py` on the demo, then once more with 8 short trials (a quarter of the length, no pruning, no
 finalists), and computes all figures from their ledgers alone. A report says when it was told, how long dev took and how
@@ -37,9 +37,11 @@ from typing import Any
 import bench
 
 from hausa_asr.dataset.from_settings import CACHE, FEATURES, prepared_dataset
-from hausa_asr.settings.load import ClusterSettings, load
+from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import ClusterSettings
 from sweeps.on_ray.cluster import connected, protect_local_ray
-from sweeps.record.ledger import FILE, read_events
+from sweeps.record.ledger import read_events
+from sweeps.record.names import LEDGER_FILE
 
 DEMO = bench.ROOT / "sweeps/configs/demo.yaml"
 SHORT = ["finetune.length_s=1125", "search.trials=8", "pruning.rule=none", "finalists.k=0"]
@@ -172,13 +174,13 @@ def run_sweep(name: str, settings: list[str], storage: Path) -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(f"the {name} sweep failed:\n{done.stdout[-4000:]}")
-    total, first = account(storage / name / FILE)
+    total, first = account(storage / name / LEDGER_FILE)
     return {**total.figures(), "first_step_s": (first or math.nan) - began, "wall_s": time.time() - began}
 
 
 def nested(storage: Path, trials: int) -> dict[str, Any]:
     """Tiny trials, each a Ray Train run of its own; their figures, from a ledger written as a sweep's is."""
-    ledger = storage / f"nested-{FILE}"
+    ledger = storage / f"nested-{LEDGER_FILE}"
     config = load(DEMO, [f"storage={storage}", "finetune.length_s=160", "finetune.eval_every_steps=10"], environment={})
     prepared = prepared_dataset(config.data, storage / CACHE)
     cluster = ClusterSettings(local_cpus=2)

@@ -20,12 +20,7 @@ from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
     from hausa_asr.dataset.prepare import Prepared
-    from hausa_asr.settings.load import SweepConfig
-
-MAX_RECORDING_S = 300.0
-"""Attention over a longer recording takes more memory than a laptop has."""
-_AT_ONCE = 16
-"""Recordings read and transcribed together; their texts are printed as soon as they are there."""
+    from hausa_asr.settings.sweep import SweepConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -241,27 +236,35 @@ def best_model(
     hausa-asr best-model
     hausa-asr best-model --sweep demo-20260101-120000 --uri http://127.0.0.1:5000 --out ha-best
     """
-    from hausa_asr.export import best_model as export
+    from hausa_asr.export.best_model import best_model as export_best
 
     mlflow = _settings(config, []).mlflow
-    found = export.best_model(
+    exported = export_best(
         uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite
     )
     if json_:
-        _print_json({**found.__dict__, "out": str(found.out)})
+        _print_json({**exported.__dict__, "out": str(exported.out)})
         return
-    whence = "the sweep's artifact in MLflow" if found.source == "artifact" else "its checkpoint in the sweep's storage"
-    print(f"trial  {found.trial} of sweep {found.sweep}, from {whence}")
-    if found.seeds:
-        print(f"chosen by its finalists; WER and CER are means over {found.seeds} fresh seed{'s' * (found.seeds > 1)}")
+    whence = (
+        "the sweep's artifact in MLflow" if exported.source == "artifact" else "its checkpoint in the sweep's storage"
+    )
+    print(f"trial  {exported.trial} of sweep {exported.sweep}, from {whence}")
+    if exported.seeds:
+        print(
+            f"chosen by its finalists; WER and CER are means over {exported.seeds} fresh seed{'s' * (exported.seeds > 1)}"
+        )
     else:
         print("chosen by the lowest dev WER; no finalists ran")
-    print(f"dev    {_rates(found.wer, found.cer)}")
-    print(f"test   {_rates(found.test_wer, found.test_cer)}" if found.test_wer is not None else "test   not scored")
-    print(f"model  {found.out}")
+    print(f"dev    {_rates(exported.wer, exported.cer)}")
+    print(
+        f"test   {_rates(exported.test_wer, exported.test_cer)}"
+        if exported.test_wer is not None
+        else "test   not scored"
+    )
+    print(f"model  {exported.out}")
     print(f"try    hausa-asr transcribe --model {out} FILE")
-    if found.verdict:
-        print(found.verdict)
+    if exported.verdict:
+        print(exported.verdict)
 
 
 @app.command()
@@ -282,16 +285,13 @@ def transcribe(
     hausa-asr transcribe clip.mp3
     hausa-asr transcribe --model ha-best recordings/*.wav > texts.tsv
     """
-    if not Path(model).is_dir() and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
-        raise UserError(
-            "There is no such model folder.",
-            where=model,
-            fix="Export one with `hausa-asr best-model`, or give another with --model.",
-        )
+    from hausa_asr.model.transcribe import AT_ONCE, MAX_RECORDING_S, check_model
+
+    check_model(model)
     import torch
 
     from hausa_asr.audio.load import AudioRefused, load
-    from hausa_asr.model.evaluate import transcribe as texts_of
+    from hausa_asr.model.evaluate import transcribe_samples
     from hausa_asr.model.wav2vec2 import load_model
     from hausa_asr.utterance import SAMPLE_RATE
 
@@ -299,10 +299,10 @@ def transcribe(
     if torch.cuda.is_available():
         network.to(torch.device("cuda"))  # type: ignore[arg-type]
     results: list[dict[str, Any]] = []
-    for start in range(0, len(files), _AT_ONCE):
+    for start in range(0, len(files), AT_ONCE):
         heard: list[Any] = []
         rows: list[dict[str, Any]] = []
-        for file in files[start : start + _AT_ONCE]:
+        for file in files[start : start + AT_ONCE]:
             try:
                 samples = load(file, max_s=MAX_RECORDING_S).samples
             except AudioRefused as refused:
@@ -313,7 +313,7 @@ def transcribe(
             duration_s = round(len(samples) / SAMPLE_RATE, 3)
             rows.append({"file": str(file), "text": "", "duration_s": duration_s, "error": None})
         good = [row for row in rows if row["error"] is None]
-        for row, text in zip(good, texts_of(network, processor, heard), strict=True):
+        for row, text in zip(good, transcribe_samples(network, processor, heard), strict=True):
             row["text"] = text
             if not json_:
                 print(text if len(files) == 1 else f"{row['file']}\t{text}", flush=True)

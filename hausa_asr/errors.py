@@ -1,7 +1,7 @@
-"""Every error that a user can cause is a `UserError`: what is wrong, where, and what to do about it.
+"""The error that a user can mend: what is wrong, where, and what to do about it.
 
-The command lines (`hausa_asr.cli`, `sweeps.run`) print it without a traceback and exit with code 2. Anything else
-that escapes is a fault of ours and keeps its traceback.
+The command lines (`hausa_asr.cli`, `sweeps.run`) print a `UserError` without a traceback and exit with code 2. Any
+other exception is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ class UserError(Exception):
     """One problem that the user can mend.
 
     Args:
-        what: what is wrong, as a sentence.
+        what: what is wrong, as a sentence with its full stop.
         where: the file, setting or utterance that is at fault.
-        fix: what to do, as an imperative sentence.
+        fix: what to do, as an imperative sentence with its full stop.
     """
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
@@ -37,7 +37,7 @@ class UserError(Exception):
 
 
 def first_line(fault: BaseException, most: int = 300) -> str:
-    """Say in one line what an exception says first; the name of its class where it says nothing.
+    """The first line of an exception's message; the name of its class if the message is empty.
 
     Args:
         fault: any exception.

@@ -1,6 +1,6 @@
-"""Write files whole or not at all: aside first, then renamed into place.
+"""Write files whole or not at all: first to a temporary file, which is then renamed.
 
-Called by whatever keeps something that a crash must not tear. Nothing here knows what is in the files.
+Called for every file that a crash must not leave half-written. Nothing here knows what is in the files.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import IO
 
 @contextmanager
 def written_whole(path: Path, mode: str = "w", *, durable: bool = False, errors: str = "strict") -> Iterator[IO]:
-    """Open a file that takes its place when the block ends well, and leaves no trace when it does not.
+    """Open a file that appears when the block ends well; after an exception the old one is still there.
 
     Args:
-        path: the file to make or to replace; its folder must be there.
+        path: the file to make or to replace; its folder must exist.
         mode: `w` for text in UTF-8, `wb` for bytes.
-        durable: wait until the content is on the disk, so that it outlasts a power cut too.
-        errors: what becomes of text that UTF-8 can't hold, as in `open`.
+        durable: wait until the content is on the disk, so that it survives a power cut too.
+        errors: what to do with text that UTF-8 can't hold, as in `open`.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the file can't be written.
     """
     aside = path.with_name(f"{path.name}.partial")
-    text = {} if "b" in mode else {"encoding": "utf-8", "errors": errors}
+    is_text = "b" not in mode
     try:
-        with aside.open(mode, **text) as file:  # type: ignore[arg-type]
+        with aside.open(mode, encoding="utf-8" if is_text else None, errors=errors if is_text else None) as file:
             yield file
             if durable:
                 file.flush()

@@ -1,8 +1,8 @@
 """Word and character error rates: lists of references and hypotheses in, counts, rates and intervals out.
 
-Rates are corpus level: errors of all utterances over the length of all references, never a mean of utterances' rates.
-Texts are compared as they come; `text.normalise` or `text.fold` them first. Called by `evaluate`, by the sweep's
-verdict and by `diagnose`.
+Rates are corpus level: the errors of all utterances over the length of all references, never a mean of utterances'
+rates. Texts are compared as they come; `text.normalise` or `text.fold` them first. Called by `evaluate` and by the
+sweep's verdict.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jiwer
 import numpy as np
 
 FEWEST_SPEAKERS = 8
-"""With fewer, an interval over speakers says more about which of them happened to be drawn than about the model."""
+"""With fewer, an interval over speakers is mostly about who was recorded, and little about the model."""
 _CHUNK = 4_000_000
-"""Draws at a time: some 100 MB at the most, whatever the number of resamples."""
+"""Draws at a time: about 100 MB at most, for any number of resamples."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Errors of an alignment with the fewest errors, summed over utterances.
+    """The errors of the best alignments, summed over utterances.
 
     Attributes:
         errors: substitutions + deletions + insertions.
-        substitutions: units heard as another.
+        substitutions: units recognised as another.
         deletions: units of the reference that are missing.
         insertions: units that the reference does not have.
         reference_length: words, or characters with the spaces between words, in the references.
@@ -40,41 +41,62 @@ class Counts:
 
     @property
     def rate(self) -> float:
-        """Errors per unit of reference; above 1 where much is inserted.
+        """Errors per unit of reference; above 1 with many insertions.
 
-        References without any word count as one unit, so that the rate is always finite: 0 if nothing was heard
-        either, and else the number of insertions.
+        References without any word count as one unit, so the rate is always finite: the number of insertions.
         """
         return self.errors / max(1, self.reference_length)
 
 
 def word_counts(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
-    """Word errors of N hypotheses against N references; blank lines count like any others.
+    """Count the word errors of N hypotheses against N references; blank lines count like any others.
 
     Raises:
-        ValueError: there are more of one than of the other.
+        ValueError: the lists differ in length.
         TypeError: one of them is a single text and not a list.
     """
     return _counts(jiwer.process_words(*_paired(references, hypotheses)))
 
 
 def char_counts(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
-    """Character errors, likewise; the space between two words is a character."""
+    """Count the character errors; the space between two words is a character. Raises as `word_counts`."""
     return _counts(jiwer.process_characters(*_paired(references, hypotheses)))
 
 
 def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Word error rate over all utterances."""
+    """The word error rate over all utterances: 0 is perfect, 1.0 is as many errors as words.
+
+    Both texts are compared as they are, but for spacing: `normalise` them first.
+
+    Args:
+        references: N transcripts, of what was said.
+        hypotheses: N texts, of what was recognised.
+
+    Raises:
+        ValueError: the lists differ in length.
+        TypeError: one of them is a single text and not a list.
+
+    Example:
+        >>> wer(["ina kwana yau", "lafiya"], ["ina gwana yau", "lafiya"])
+        0.25
+    """
     return word_counts(references, hypotheses).rate
 
 
 def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Character error rate over all utterances."""
+    """The character error rate over all utterances; arguments and exceptions as in `wer`."""
     return char_counts(references, hypotheses).rate
 
 
-def counts_by_utterance(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Word errors and words of the reference of each of U utterances, both (U,) int64; their sums are `word_counts`'.
+class UtteranceCounts(NamedTuple):
+    """Word errors and words of the reference of each of U utterances, both (U,) int64."""
+
+    errors: np.ndarray
+    words: np.ndarray
+
+
+def counts_by_utterance(references: Sequence[str], hypotheses: Sequence[str]) -> UtteranceCounts:
+    """Count the word errors of each utterance by itself; they add up to `word_counts`.
 
     Raises:
         ValueError, TypeError: as `word_counts`.
@@ -86,48 +108,57 @@ def counts_by_utterance(references: Sequence[str], hypotheses: Sequence[str]) ->
             for part in parts
             if part.type != "equal"
         )
-        for parts in aligned.alignments[: len(references)]  # jiwer makes one of none
+        for parts in aligned.alignments[: len(references)]  # for no utterances, jiwer returns one
     ]
     words = [len(reference) for reference in aligned.references[: len(references)]]
-    return np.array(errors, dtype=np.int64), np.array(words, dtype=np.int64)
+    return UtteranceCounts(np.array(errors, dtype=np.int64), np.array(words, dtype=np.int64))
 
 
-def bootstrap_units(speakers: Sequence[str]) -> tuple[str, np.ndarray]:
-    """What is resampled: speakers where all are known and there are enough of them, else utterances.
+class BootstrapUnits(NamedTuple):
+    """What a bootstrap draws.
 
-    What one speaker says is heard alike well or badly, so that utterances drawn one by one give intervals that are too
-    narrow (Bisani and Ney, 2004).
+    Attributes:
+        kind: `speaker` or `utterance`.
+        numbers: (U,) the number of each utterance's unit, from 0.
+    """
+
+    kind: str
+    numbers: np.ndarray
+
+
+def bootstrap_units(speakers: Sequence[str]) -> BootstrapUnits:
+    """Choose what to resample: speakers if all are known and there are at least 8, else utterances.
+
+    A speaker's utterances are recognised about equally well. Drawn one by one they give intervals that are too narrow
+    (Bisani and Ney, 2004).
 
     Args:
-        speakers: one for each of U utterances, "" where unknown.
-
-    Returns:
-        `speaker` or `utterance`, and for each utterance the number of its unit, (U,).
+        speakers: one for each of U utterances, "" if unknown.
     """
     known = Counter(speakers)
     if "" in known or len(known) < FEWEST_SPEAKERS:
-        return "utterance", np.arange(len(speakers))
+        return BootstrapUnits("utterance", np.arange(len(speakers)))
     numbers = {speaker: number for number, speaker in enumerate(known)}
-    return "speaker", np.array([numbers[speaker] for speaker in speakers])
+    return BootstrapUnits("speaker", np.array([numbers[speaker] for speaker in speakers]))
 
 
 def bootstrap_wer(
     errors: np.ndarray, words: np.ndarray, units: np.ndarray, *, resamples: int = 10_000, seed: int = 0
 ) -> np.ndarray:
-    """Corpus WER of M models on resampled dev sets, the same for all of them, so that differences can be told (paired).
+    """Corpus WER of M models on resampled dev sets: the same sets for all models, so differences are paired.
 
-    Of G units G - 1 are drawn with replacement: with G the variance would come out (G - 1) / G of what it is, which
-    matters for few speakers (Rao and Wu, 1988).
+    Of G units, G - 1 are drawn with replacement. With G the variance would be too small by a factor of (G - 1) / G,
+    which matters for few speakers (Rao and Wu, 1988).
 
     Args:
         errors: word errors of each model on each utterance, (M, U).
         words: words of each reference, (U,).
-        units: the unit of each utterance, (U,), from 0, as `bootstrap_units` gives them.
+        units: the unit of each utterance, (U,), from 0: the `numbers` of `bootstrap_units`.
         resamples: how many dev sets are drawn.
-        seed: the same one gives the same dev sets.
+        seed: the same seed draws the same dev sets.
 
     Returns:
-        (resamples, M).
+        (resamples, M) rates.
     """
     n_units = int(units.max()) + 1
     sums = np.stack([np.bincount(units, row, n_units) for row in (words, *errors)], axis=1)
@@ -145,7 +176,7 @@ def bootstrap_wer(
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of resampled values, (R,)."""
+    """The lower and upper end of the middle 95 % of resampled values, (R,)."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 

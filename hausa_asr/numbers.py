@@ -1,7 +1,7 @@
-"""Whole numbers in, Hausa words out: the cardinals from 0 to 999,999.
+"""Spell whole numbers from 0 to 999,999 in Hausa words.
 
-`hausa_asr.text` spells out digits with it before anything is scored or trained on, and the demo corpus speaks its
-numbers from it. Spelling is Boko with hooked letters and the plain apostrophe, as `text.normalise` writes it.
+Called by `hausa_asr.text`, before anything is scored or trained on, and by the demo corpus, which speaks numbers. The
+spelling is Boko with hooked letters and the plain apostrophe, as `text.normalise` writes it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ def spell(n: int) -> str:
     """The Hausa cardinal of a whole number.
 
     Parts are joined from the largest to the smallest: the multiplier follows `dubu` (thousand) and `ɗari` (hundred),
-    `da` stands before each smaller part, and 11 to 19 are `goma sha ...`. A single thousand or hundred has no
-    multiplier (`dubu`, `ɗari`). Hausa itself leaves a few numbers open, and so does this: `dubu ashirin da ɗaya` is
-    21,000 and 20,001.
+    `da` joins each smaller part, and 11 to 19 are `goma sha ...`. A single thousand or hundred has no multiplier
+    (`dubu`, `ɗari`). A few numbers are ambiguous in Hausa itself: `dubu ashirin da ɗaya` is 21,000 and 20,001.
 
     Args:
         n: 0 to 999,999.

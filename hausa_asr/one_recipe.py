@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from hausa_asr.errors import UserError
-from hausa_asr.export.model_card import Card, Scores
+from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.recipe import Answer, FinetuneResult, Progress
-from hausa_asr.settings.load import SweepConfig
+from hausa_asr.settings.sweep import SweepConfig
 
 if TYPE_CHECKING:
     from hausa_asr.dataset.prepare import Prepared
@@ -48,11 +48,11 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
     _check_folder(out)
     console.print("loading")
     from hausa_asr.dataset.from_settings import CACHE, FEATURES
-    from hausa_asr.export.best_model import export_checkpoint
-    from hausa_asr.model.wav2vec2 import check_base
+    from hausa_asr.export.write import export_checkpoint
+    from hausa_asr.model.base_check import check_base
     from hausa_asr.training import checkpoint
     from hausa_asr.training.finetune import Data, finetune
-    from hausa_asr.training.updates import Plan
+    from hausa_asr.training.updates import UpdatePlan
 
     check_base(settings.model.base)
     recipe = settings.recipe()
@@ -66,7 +66,7 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
     }
     _open_folder(out, about)
     train, dev = data.splits["train"], data.splits["dev"]
-    updates = Plan(train.n_samples, recipe.batch_s, recipe.length_s, recipe.seed).updates
+    updates = UpdatePlan(train.n_samples, recipe.batch_s, recipe.length_s, recipe.seed).updates
     saved = checkpoint.latest(out)
     if saved:
         console.print(f"going on from step {saved.step} of {updates}, as {out} has checkpoints")
@@ -166,7 +166,7 @@ def _check_end(result: FinetuneResult, out: Path) -> None:
         )
 
 
-def _score(folder: Path, data: Prepared, split: str) -> Scores | None:
+def _score(folder: Path, data: Prepared, split: str) -> ErrorRates | None:
     import torch
 
     from hausa_asr.model.evaluate import evaluate
@@ -178,7 +178,7 @@ def _score(folder: Path, data: Prepared, split: str) -> Scores | None:
     if torch.cuda.is_available():
         model.to(torch.device("cuda"))  # type: ignore[arg-type]
     report = evaluate(model, processor, data.splits[split])
-    return Scores(report.wer, report.cer, report.wer_folded, report.cer_folded)
+    return ErrorRates(report.wer, report.cer, report.wer_folded, report.cer_folded)
 
 
 class _Follow:

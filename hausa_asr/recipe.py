@@ -1,6 +1,6 @@
-"""The words between a fine-tune and whoever runs it: its settings, its reports, the answers to them, how it ended.
+"""What a fine-tune and its caller exchange: a recipe in; reports, and answers to them; how it ended.
 
-Plain data and nothing else: a driver that plans a thousand trials reads this without importing torch.
+Plain data and nothing else, so the driver of a sweep and the settings read this without importing torch.
 """
 
 from __future__ import annotations
@@ -9,10 +9,22 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+SCHEDULES = ("linear", "cosine", "tri_stage")
+UNFREEZE = ("all", "top_down")
+COMPILE = ("auto", "on", "off")
+FEATURE_CACHE = ("auto", "off")
+"""The values of the settings `schedule`, `unfreeze`, `compile` and `feature_cache`."""
+
+STEP_PREFIX, CHECKPOINT, TRAINING = "step-", "base.json", "training.pt"
+"""A trial's checkpoints: how the names of their folders begin, a file that each has, and a file of the newest only,
+from which training can resume."""
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """One recipe. Every field can be fixed or searched; times are in seconds of audio, rates are per update.
+    """One recipe for a fine-tune: its length, batches, learning rates, masks, freezing, dropout and augmentation.
+
+    Every field can be fixed or searched by a sweep. Durations are in seconds of audio.
 
     Attributes:
         length_s: the trial's length: seconds of audio trained on, repetitions included.
@@ -20,36 +32,36 @@ class FinetuneConfig:
         micro_batch_s: seconds of audio, padding included, that one rank computes at once; a memory limit only.
         eval_every_steps: updates between two evaluations on dev, each with a checkpoint and a report.
         lr_peak: the peak learning rate.
-        head_lr_mult: the CTC head learns at so many times that rate; every published recipe has 1.
+        head_lr_mult: the CTC head's learning rate as a multiple of the others'; every published recipe has 1.
         warmup_fraction: share of the updates in which the learning rate rises to its peak.
         schedule: `linear`, `cosine` or `tri_stage`.
         weight_decay: AdamW's, on matrices only.
-        max_grad_norm: gradients are clipped to this norm; 0 turns it off.
-        mask_time_prob: share of the frames to mask (the Hugging Face meaning, about the share that ends masked).
+        max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
+        mask_time_prob: share of the frames to mask (the Hugging Face meaning: about the share that ends up masked).
         mask_time_length: frames per mask, 20 ms each.
         mask_feature_prob: share of the features to mask.
         mask_feature_length: features per mask.
         freeze_feature_encoder: the convolutions never learn.
         freeze_transformer_fraction: share of the updates in which only the CTC head learns.
         unfreeze: after that, `all` layers at once or `top_down`, one after another.
-        rewarm_fraction: share of the updates in which what has just been freed rises from 0 to the learning rate of
-            the rest; its optimizer state starts from nothing, so its first steps would be the largest of all.
-        adapter_dim: 0, or the width of the adapters (as in MMS) that are put into every transformer layer; then only
-            they and the CTC head learn.
+        rewarm_fraction: share of the updates in which a newly unfrozen layer's learning rate rises from 0 to that of
+            the others. Its optimizer state is new, so at the full rate its first steps would be the largest of all.
+        adapter_dim: the width of the adapters (as in MMS) in every transformer layer, or 0 for none. With adapters,
+            only they and the CTC head learn.
         hidden_dropout: of hidden states.
         attention_dropout: of attention weights.
         activation_dropout: inside the feed-forward layers.
         feat_proj_dropout: of the projected features, the encoder's input.
         final_dropout: of the CTC head's input.
         layerdrop: the chance that a transformer layer is skipped in an update.
-        speed_perturb: clips are played at 1 - x, 1 or 1 + x times their speed, as chance has it; 0 turns it off.
+        speed_perturb: x, for clips played at random at 1 - x, 1 or 1 + x times their speed; 0 for no change.
         noise_prob: the chance that noise is added to a clip.
-        noise_snr_db: how loud it is at most: the signal-to-noise ratio is drawn from here to 20 dB above.
+        noise_snr_db: the signal-to-noise ratio of the loudest noise; the ratio is drawn from here to 20 dB above.
         seed: of the head, the order of batches, the masks, augmentation and dropout.
-        gradient_checkpointing: compute the layers again in the backward pass instead of keeping their insides: less
-            memory, a third more time, the same result.
-        compile: `auto`, `on` or `off`: torch.compile the transformer's layers; `auto` does on a GPU.
-        feature_cache: `auto` or `off`: read what frozen convolutions make of the audio from disk, where that is valid.
+        gradient_checkpointing: compute the layers again in the backward pass instead of keeping their activations:
+            less memory, a third more time, the same result.
+        compile: `auto`, `on` or `off`: torch.compile the transformer's layers; `auto` means on a GPU only.
+        feature_cache: `auto` or `off`: read the output of frozen convolutions from disk, where that is valid.
     """
 
     length_s: float = 36_000.0
@@ -86,15 +98,8 @@ class FinetuneConfig:
     feature_cache: str = "auto"
 
 
-COMPILE = ("auto", "on", "off")
-FEATURE_CACHE = ("auto", "off")
-STEP_PREFIX, CHECKPOINT, TRAINING = "step-", "base.json", "training.pt"
-"""Of a trial's checkpoints: how their folders' names begin, the file that each has, and the file that those have which
-training can go on from."""
-
-
 class Answer(Enum):
-    """What a report is answered with. Both PAUSE and STOP end the call; the checkpoint is on disk either way."""
+    """The answer to a report: go on or not. PAUSE and STOP both end the call; the checkpoint is on disk either way."""
 
     CONTINUE = "continue"
     PAUSE = "pause"
@@ -103,19 +108,19 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """What is told at each evaluation.
+    """The report of one evaluation.
 
     Attributes:
         step: updates done.
         updates: updates of the whole trial.
         seen_s: seconds of audio trained on.
-        metrics: the figures of this evaluation; NaN where no update of the interval had finite gradients.
+        metrics: the figures of this evaluation; NaN if no update since the last one had finite gradients.
         best: `step`, `wer`, `cer` and `loss` of the best checkpoint so far.
         samples: dev utterances as (id, reference, hypothesis).
-        checkpoint: this step's checkpoint folder.
-        best_checkpoint: the best one's.
-        last: the trial is at its end; the answer is not heeded.
-        diverged: the trial has diverged and ends here; neither is it then.
+        checkpoint: the folder of this step's checkpoint.
+        best_checkpoint: the folder of the best checkpoint so far.
+        last: the trial ends here, at its full length, whatever the answer.
+        diverged: the trial has diverged and ends here, whatever the answer.
     """
 
     step: int
@@ -144,5 +149,5 @@ class FinetuneResult:
 
 
 def step_folder(trial: Path, step: int) -> Path:
-    """Where a trial's checkpoint of a step is, or would be."""
+    """The folder of a trial's checkpoint at a step, which need not exist."""
     return trial / f"{STEP_PREFIX}{step:06d}"

@@ -1,8 +1,7 @@
 """Hausa spelling: any transcript in, letters of one fixed alphabet out; and the letters' label ids.
 
-`normalise` is the strict form that models are trained on and scored against; `fold` is the form that forgives hooked
-letters. Both are called by `prepare` (references), `evaluate` (scores) and the language model's corpus, so that a word
-is spelled the same way wherever it is compared.
+Models are trained on and scored against the strict spelling, `normalise`. `fold` also forgives missing hooks. Called by
+`prepare` (references) and `evaluate` (scores), so a word is spelled the same way wherever it is compared.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzɓɗƙ'"
 VOCAB: dict[str, int] = {symbol: label for label, symbol in enumerate((PAD, UNK, WORD, *LETTERS))}
 """Label ids. `<pad>` is the CTC blank and `|` the space between words."""
 
-# Grave, acute and the spacing modifiers stand in for the apostrophe on keyboards that lack it.
+# Grave, acute and the spacing modifiers replace the apostrophe on keyboards that lack it.
 _APOSTROPHES = "`´ʹʻʼʽʾʿˈʹ՚׳‘’‛′‵ꞌ＇"
 # К is typed by hand for ƙ where a font lacks it, so the Cyrillic letter is the hooked one and not a plain k.
 _LOOK_ALIKES = str.maketrans(
@@ -47,12 +46,12 @@ _WHOLE = re.compile(r"0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 
 
 def normalise(text: str) -> str:
-    """The strict spelling of a transcript: lower case, hooked letters kept, everything that is not spoken gone.
+    """Spell a transcript strictly: lower case, hooked letters kept, everything that is not spoken removed.
 
     Look-alikes and makeshift hooks (Cyrillic К, ḳ, ḍ) become the letters they stand for, marks of tone and length are
     dropped, apostrophes of all kinds become ', ƴ becomes 'y, other punctuation becomes a space, and whole numbers up
     to 999,999 become words. What can't be read with certainty (3.5, 10:30, ₦500, 4g, 0803, letters of other scripts)
-    stays as it is, so that `unknown_characters` reports it rather than that a wrong transcript is trained on.
+    stays as it is: `unknown_characters` then reports it, and no wrong transcript is trained on.
 
     Idempotent: normalise(normalise(x)) == normalise(x).
     """
@@ -64,7 +63,7 @@ def normalise(text: str) -> str:
     text = text.translate(_DROPPED).lower().translate(_LOOK_ALIKES)
     text = unicodedata.normalize("NFC", text.translate(_DROPPED))
 
-    text = re.sub("''+", " ", text)  # a double quotation mark typed as two single ones
+    text = re.sub("''+", " ", text)  # a double quotation mark, typed as two single ones
     text = re.sub("'?ƴ", "'y", text)
     quoted = _QUOTE_END.search(text)
     if quoted:
@@ -80,7 +79,7 @@ def normalise(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """The forgiving spelling: `normalise`, then ɓ ɗ ƙ without their hooks and no apostrophes.
+    """Spell a transcript forgivingly: `normalise`, then drop hooks (ɓ ɗ ƙ) and apostrophes.
 
     Careless Hausa text leaves both out, so a score on folded text is about sounds and not about spelling.
     """
@@ -88,12 +87,12 @@ def fold(text: str) -> str:
 
 
 def unknown_characters(text: str) -> dict[str, int]:
-    """The characters of a normalised text that are not in the alphabet (digits too), with how often each occurs."""
+    """Count the characters of a normalised text that are not in the alphabet, digits included."""
     return dict(Counter(letter for letter in text if letter != " " and letter not in LETTERS))
 
 
 def encode(text: str) -> list[int]:
-    """Label ids of a normalised text, (L,); the space becomes `|`.
+    """The label ids of a normalised text, (L,); a space becomes `|`.
 
     Raises:
         ValueError: the text has a character outside the alphabet.
@@ -108,7 +107,7 @@ _LABELS = {letter: VOCAB[letter] for letter in LETTERS} | {" ": VOCAB[WORD]}
 
 
 class _ByCategory(dict[int, str]):
-    """A translation table for `str.translate` that is filled in by Unicode category as characters turn up."""
+    """A table for `str.translate`, filled in by Unicode category when a character first occurs."""
 
     def __init__(self, replacement: str, categories: tuple[str, ...], keep: str = "") -> None:
         super().__init__()
@@ -126,7 +125,7 @@ _SPACED = _ByCategory(" ", ("P", "S", "Z", "Cc"), keep="'")
 
 
 def _spelled(number: str) -> str:
-    """Digits and what touches them, as a word where they are a whole number and unchanged where they are not."""
+    """Spell digits, with what touches them, as words if they are a whole number; else leave them unchanged."""
     if _WHOLE.fullmatch(number) and (n := int(number.replace(",", ""))) <= LARGEST:
         return spell(n)
     return number

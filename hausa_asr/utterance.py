@@ -1,7 +1,7 @@
-"""What an utterance is: as a corpus yields it (`Utterance`) and as a model is trained on it (`Example`, `Split`).
+"""An utterance as a corpus yields it (`Utterance`), and as a model is trained on it (`Example`, `Split`).
 
-Corpora make `Utterance`s, `prepare` turns them into a prepared dataset, and its splits are `Split`s of `Example`s.
-This file imports nothing but NumPy, so that the fine-tune can be used without the packages that read data.
+Corpora make `Utterance`s. `prepare` turns them into a prepared dataset, whose splits are `Split`s of `Example`s. Only
+NumPy is imported here, so the fine-tune can be used without the packages that read data.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Utterance:
-    """One clip and its transcript, as found in a corpus; nothing has been opened or checked yet.
+    """One clip and its transcript as the corpus has them, neither opened nor checked yet.
 
     Attributes:
         id: unique within its corpus, stable from run to run.
         audio: where the clip is: an absolute path, a URL, or a row of an Arrow file (`sources.py`).
-        text: the transcript as written in the corpus; empty where there is none.
-        split: one of `SPLITS`, or None where the corpus does not say.
-        speaker: the speaker's name, or "" where unknown.
-        duration_s: the stated duration in seconds, or None where the corpus does not say.
-        corpus: the name of the corpus it came from.
+        text: the transcript as written in the corpus; may be empty.
+        split: one of `SPLITS`, or None if the corpus does not say.
+        speaker: the speaker's name, or "" if unknown.
+        duration_s: the stated duration in seconds, or None if the corpus does not say.
+        corpus: the name of the corpus.
     """
 
     id: str
@@ -42,10 +42,10 @@ class Example(NamedTuple):
     """One utterance ready for the model.
 
     Attributes:
-        id: the utterance's id; masks are drawn from it.
+        id: the utterance's id; its masks are drawn from it.
         samples: (S,) float32 mono at 16 kHz, in [-1, 1], not yet normalised.
         labels: (L,) int64 label ids, without blanks.
-        text: the normalised transcript; references are scored from it and never from the labels.
+        text: the normalised transcript. Scores compare with it and never with the labels.
         speaker: the speaker's name, or "".
         features: (T, C) uint16, the bits of bfloat16 features from the feature cache; then `samples` is empty.
     """
@@ -59,7 +59,7 @@ class Example(NamedTuple):
 
 
 class Split(Protocol):
-    """A sequence of N examples whose lengths are known without opening any of them."""
+    """A sequence of N examples. Their lengths are known without opening any of them."""
 
     n_samples: np.ndarray
     """(N,) int64: the length of each example in samples at 16 kHz."""

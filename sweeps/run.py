@@ -1,6 +1,7 @@
 """The entry point of a sweep: `python sweeps/run.py --config sweeps/configs/demo.yaml`, alone or as a Ray job.
 
-Reads like a table of contents: settings, tracker, data, cluster, search, result. What each step does is in its room.
+Reads like a table of contents: settings, Ray, data, tracker, search, result. What each step does is in its room. Much
+is imported late, so that `--help` is there at once and Ray starts while the rest is imported.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(_ROOT)  # run as a script, Python puts sweeps/ there, where our files would shadow other packages
@@ -19,12 +21,22 @@ import typer
 from rich.console import Console
 
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
-from hausa_asr.settings.load import SweepConfig
-from sweeps.driver.sweep_folder import LOG, log_to, only_driver, refuse_taken, save, settings_of, storage_of
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.driver.sweep_folder import log_to, only_driver, refuse_taken, settings_of, storage_of
+from sweeps.record.names import LOG_FILE
+from sweeps.wording import many
+
+if TYPE_CHECKING:
+    from hausa_asr.dataset.prepared import Prepared
+    from sweeps.driver.agenda import Agenda
+    from sweeps.driver.sweep import Sweep
+    from sweeps.mlflow_mirror.mirror import Mirror
+    from sweeps.planning.estimate import Prediction
+    from sweeps.record.state import State
 
 EXIT_INTERRUPTED, EXIT_LOST = 130, 1
-_MLFLOW_END_S, _MLFLOW_INTERRUPT_S = 120.0, 2.0
-"""How long MLflow is waited for at the end of a sweep, and after an interrupt (`ray job stop` kills after 3 s)."""
+_MLFLOW_INTERRUPT_S = 2.0
+"""How long MLflow is waited for after an interrupt: `ray job stop` kills after 3 s."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,8 +88,8 @@ def main(
             from sweeps.record.explain import explain as explained
             from sweeps.record.explain import find
 
-            told = explained(*find(storage_of(set_ or []), explain))
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
+            text = explained(*find(storage_of(set_ or []), explain))
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
             return
         settings, name = settings_of(config, set_ or [], resume)
         if plan:
@@ -98,9 +110,9 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     """Print what a sweep would take. Nothing is started; only a cluster that is given is asked for its nodes.
 
     Raises:
-        UserError: it cannot run, with what would.
+        UserError: it cannot run; the fix says what would.
     """
-    from sweeps.on_ray.cluster import address_of
+    from sweeps.on_ray.cluster import address_of, connected
     from sweeps.planning.admission import check, describe
     from sweeps.planning.estimate import predict
     from sweeps.planning.slots import admit, local_nodes
@@ -108,10 +120,8 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     if address_of(config.cluster) is None or config.cluster.nodes:
         nodes = local_nodes(config.cluster)
     else:
-        from sweeps.on_ray.cluster import connected
-
-        with connected(config.cluster, Path(config.storage)) as found:
-            nodes = found
+        with connected(config.cluster, Path(config.storage)) as living:
+            nodes = living
     plan = admit(config.resources, nodes, config.search.trials)
     prediction = predict(config, plan, Path(config.storage))
     console.print(describe(config, nodes, plan, prediction), markup=False, highlight=False, soft_wrap=True)
@@ -123,7 +133,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
 
     Args:
         config: its settings, all paths absolute.
-        name: its name; everything of it is in the storage's folder of that name.
+        name: its name, and its folder's in the storage.
         resumed: it goes on, rather than being new.
         console: where progress is shown.
 
@@ -131,90 +141,91 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         UserError: it cannot start. Nothing of the sweep is written then.
         KeyboardInterrupt: it was interrupted, and can be resumed.
     """
-    started = time.monotonic()
+    started_s = time.monotonic()
     folder = Path(config.storage) / name
     if not resumed:
         refuse_taken(folder)
-    from sweeps.on_ray.cluster import connected, protect_local_ray
-
-    protect_local_ray(config.cluster)
-    console.print(f"[bold]sweep {name}[/]: loading", highlight=False)
-    from hausa_asr.model.wav2vec2 import check_base
-    from hausa_asr.tracking.tracker import Tracker
-    from sweeps.driver.agenda import Agenda
-    from sweeps.driver.board import Board
-    from sweeps.driver.closing import end
-    from sweeps.mlflow_mirror.mirror import Mirror
-    from sweeps.on_ray.guard import watched
-    from sweeps.on_ray.scheduler import marks, rule_of
-    from sweeps.on_ray.tune_run import search
-    from sweeps.planning.admission import check
-    from sweeps.planning.estimate import predict
-    from sweeps.planning.forecast import forecast
-    from sweeps.planning.slots import admit
-    from sweeps.record.ledger import Ledger, State, read_state
+    _say(console, f"sweep {name}: starting")
+    from hausa_asr.model.base_check import check_base
+    from sweeps.on_ray.cluster import connecting, protect_local_ray
     from sweeps.sampling import space
-    from sweeps.sampling.study import Study
-    from sweeps.sampling.warm_start import earlier
-    from sweeps.verdict.result import RESULT
 
     space.check(config)
     check_base(config.model.base)
-    tracker = Tracker(config.mlflow.uri, config.mlflow.experiment)
-    prepared = _data(config, read_state(folder), console)
-    taught, notes = earlier(config, name, prepared.fingerprint)
-    with connected(config.cluster, folder / "logs") as nodes:
-        _end_gently()  # again: connecting to Ray has set a handler of its own
+    protect_local_ray(config.cluster)
+    with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
+        prepared = _data(config, folder, console)
+        with console.status("waiting for MLflow"):
+            from hausa_asr.tracking.tracker import Tracker
+            from sweeps.sampling.warm_start import earlier
+
+            tracker = Tracker(config.mlflow.uri, config.mlflow.experiment)
+            warm = earlier(config, name, prepared.fingerprint)
+        with console.status("waiting for Ray"):
+            nodes = connection.nodes()
+        _end_gently()
+
+        from sweeps.driver.agenda import Agenda
+        from sweeps.driver.closing import Ending, close_sweep
+        from sweeps.driver.sweep import open_sweep
+        from sweeps.mlflow_mirror.mirror import Mirror
+        from sweeps.on_ray.guard import watched
+        from sweeps.on_ray.scoring import scorer
+        from sweeps.planning.admission import check
+        from sweeps.planning.estimate import predict
+        from sweeps.planning.slots import admit
+        from sweeps.sampling.study import Study
+
         plan = admit(config.resources, nodes, config.search.trials)
         prediction = predict(config, plan, Path(config.storage))
         if not resumed:
             check(config, prediction)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = only_driver(folder)
-        log_to(folder / LOG)
-        ledger = Ledger(folder)
-        save(config, folder)
-        (folder / RESULT).unlink(missing_ok=True)  # of a finished sweep that is given more trials
-        if not ledger.state.name:
-            ledger.append(
-                "sweep", name=name, prepared=str(prepared.path), fingerprint=prepared.fingerprint, rungs=marks(config)
-            )
-        ledger.append("opened", slots=plan.slots)
-        tags = {"base": config.model.base, "prepared": str(prepared.path), "fingerprint": prepared.fingerprint}
-        mirror = Mirror(tracker, ledger, config, tags)
-        mirror.start()
-        rule = rule_of(config, ledger.state)
-        agenda = Agenda(config, ledger, rule, Study(config, taught))
-        _describe(config, plan, folder, [*notes, *prediction.warnings], console)
+        with only_driver(folder):
+            log_to(folder / LOG_FILE)
+            sweep = open_sweep(config, folder, prepared, plan)
+            _describe(sweep, [*warm.notes, *prediction.warnings], console)
+            agenda = Agenda(config, sweep.ledger, sweep.rule, Study(config, warm.trials))
+            mirror = Mirror(tracker, sweep.ledger, config, sweep.tags)
+            mirror.start()
+            try:
+                with watched(folder / "logs", partial(_ray_is_lost, sweep, mirror, console)):
+                    if not _search(sweep, agenda, mirror, prediction, console):
+                        mirror.interrupted(_MLFLOW_INTERRUPT_S)
+                        raise KeyboardInterrupt
+                    ending = Ending(agenda.over, time.monotonic() - started_s)
+                    agenda.finish()
+                    for trial in sweep.ledger.state.trials:
+                        mirror.mark(trial)
+                    score = scorer(prepared.path, plan)
+                    if not close_sweep(sweep, ending, score, tracker, mirror, console):
+                        raise typer.Exit(1)
+            finally:
+                mirror.close()
 
-        def left(state: State) -> str:
-            return str(forecast(state, config, plan.slots, time.time(), prediction))
 
-        def lost() -> NoReturn:
-            mirror.interrupted(_MLFLOW_INTERRUPT_S)
-            console.show_cursor()
-            why = f"The local Ray has ended; its logs in {folder / 'logs'} may say why."
-            then = f"Go on with:  python sweeps/run.py --resume {name}"
-            console.print(f"\n{why} {then}", highlight=False, soft_wrap=True)
-            os._exit(EXIT_LOST)  # anything gentler would wait for Ray
+def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction, console: Console) -> bool:
+    """Run trials and finalists, with the table of trials on the console; False after an interrupt."""
+    from sweeps.driver.board import Board
+    from sweeps.on_ray.tune_run import search
+    from sweeps.planning.forecast import forecast
 
-        try:
-            with watched(folder / "logs", lost):
-                with Board(ledger, config.search.trials, plan.slots, left, console) as board:
-                    done = search(config, ledger, folder, prepared, plan, agenda, rule, mirror, board)
-                if not done:
-                    mirror.interrupted(_MLFLOW_INTERRUPT_S)
-                    raise KeyboardInterrupt
-                agenda.finish()
-                for trial in ledger.state.trials:
-                    mirror.mark(trial)
-                end(
-                    config, ledger, prepared, plan, rule, tracker, mirror, console,
-                    over=agenda.over, started=started, mlflow_s=_MLFLOW_END_S,
-                )  # fmt: skip
-        finally:
-            mirror.close()
-            lock.close()
+    config, slots = sweep.config, sweep.plan.slots
+
+    def left(state: State) -> str:
+        return str(forecast(state, config, slots, time.time(), prediction))
+
+    with Board(sweep.ledger, config.search.trials, slots, left, console) as board:
+        return search(sweep, agenda, mirror, board)
+
+
+def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
+    """End the driver, and say how to go on, after the local Ray has ended."""
+    mirror.interrupted(_MLFLOW_INTERRUPT_S)
+    console.show_cursor()
+    why = f"The local Ray has ended; its logs in {sweep.folder / 'logs'} may say why."
+    _say(console, f"\n{why} Go on with:  python sweeps/run.py --resume {sweep.name}")
+    os._exit(EXIT_LOST)  # anything gentler would wait for Ray
 
 
 def _end_gently() -> None:
@@ -222,15 +233,17 @@ def _end_gently() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
-def _data(config: SweepConfig, began: Any, console: Console) -> Any:
-    """The prepared dataset: the very one that a sweep began with, since trials on other dev splits don't compare.
+def _data(config: SweepConfig, folder: Path, console: Console) -> Prepared:
+    """Open the prepared dataset: the very one that a sweep began with, since trials on other dev splits don't compare.
 
     Raises:
         UserError: it can't be had.
     """
     from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
-    from hausa_asr.dataset.prepare import load_prepared
+    from hausa_asr.dataset.prepared import load_prepared
+    from sweeps.record.ledger import read_state
 
+    began = read_state(folder)
     if began.prepared:
         prepared = load_prepared(began.prepared)
         if prepared.fingerprint != began.fingerprint:
@@ -241,21 +254,22 @@ def _data(config: SweepConfig, began: Any, console: Console) -> Any:
             )
     else:
         prepared = prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
-    parts = [f"{name} {len(split)}" for name, split in prepared.splits.items()]
-    console.print(f"data: {', '.join(parts)} utterances in {prepared.path}", highlight=False, soft_wrap=True)
+    splits = ", ".join(f"{name} {len(split)}" for name, split in prepared.splits.items())
+    _say(console, f"data: {splits} utterances in {prepared.path}")
     return prepared
 
 
-def _describe(config: SweepConfig, plan: Any, folder: Path, notes: list[str], console: Console) -> None:
-    workers = config.resources.workers_per_trial
-    console.print(
-        f"{config.search.trials} trials, {plan.slots} side by side with {workers} "
-        f"worker{'s' if workers > 1 else ''} each; base checkpoint {config.model.base}; logs in {folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
+def _describe(sweep: Sweep, notes: list[str], console: Console) -> None:
+    """Print what will run where, and what the user should know before."""
+    workers = many(sweep.config.resources.workers_per_trial, "worker")
+    trials = f"{many(sweep.config.search.trials, 'trial')}, {sweep.plan.slots} side by side with {workers} each"
+    _say(console, f"{trials}; base checkpoint {sweep.config.model.base}; logs in {sweep.folder}")
     for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        _say(console, note)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes / 1e6:.0f} MB"
 
 
-def interval(low: float, high: float) -> str:
+def in_brackets(low: float, high: float) -> str:
     """An interval of WER, in brackets."""
     return f"[{round(low, 3) + 0.0:.3f}, {round(high, 3) + 0.0:.3f}]"  # + 0.0: there is no -0.000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Before torch is imported anywhere: two test processes on two cores must not fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,15 +20,30 @@ from helpers.speech import ToneSplit, save_base
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole sweeps run one after another in one process, from the beginning; all else beside them, jobs last."""
-    order = {"test_sweep.py": 0, "test_kill.py": 0, "test_job.py": 2}
-    groups = {"test_kill.py": "test_sweep"}
+SHARED_SWEEPS = ("finished", "killed")
+"""Fixtures that run a sweep once for several tests."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark the tiers, and let whole sweeps begin first: they wait most of their time, and the rest runs beside them."""
     for item in items:
-        if item.path.name in order:
-            item.add_marker(pytest.mark.xdist_group(groups.get(item.path.name, item.path.stem)))
-    items.sort(key=lambda item: order.get(item.path.name, 1))
+        if item.path.parent.name == "whole":
+            item.add_marker(pytest.mark.whole)
+            # Tests that look at one sweep stay in one process, which runs it once; other sweeps may run beside it.
+            shared = [name for name in SHARED_SWEEPS if name in getattr(item, "fixturenames", ())]
+            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.name))
+        elif needs_server(item):
+            item.add_marker(pytest.mark.server)
+            item.add_marker(pytest.mark.xdist_group(f"server of {item.path.stem}"))
+    items.sort(key=lambda item: item.path.parent.name != "whole")
+    yield
+
+
+def needs_server(item: pytest.Item) -> bool:
+    """Whether a test starts a real MLflow server, as a fixture or by its parameters."""
+    given = getattr(item, "callspec", None)
+    return "server" in getattr(item, "fixturenames", ()) or (given is not None and "server" in given.params.values())
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""From a model's logits to text."""
+"""Greedy CTC decoding: logits in, texts out. Called by `evaluate` for scores and for transcripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SILENT = (VOCAB[PAD], VOCAB[UNK])
 
 
 def greedy(logits: torch.Tensor, frames: torch.Tensor) -> list[str]:
-    """The best path of each utterance: the likeliest label of each frame, repeats merged, blanks dropped.
+    """Decode the likeliest label of each frame: merge repeats, then drop blanks.
 
     Args:
         logits: (B, T, V).

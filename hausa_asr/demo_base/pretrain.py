@@ -1,8 +1,8 @@
-"""Pretrains the demo's base checkpoint: `python -m hausa_asr.demo_base.pretrain --out FOLDER`.
+"""Pretrain the demo's base checkpoint: `python -m hausa_asr.demo_base.pretrain --out FOLDER`.
 
-A freeze schedule means nothing on random weights, so the tiny model of the demo is pretrained like its big relatives,
-only that it learns from labels: CTC on pseudo-words of all Hausa sounds, in voices that the demo corpus does not
-use. It hears no word of the demo corpus. The CTC head is thrown away; what is shipped is the encoder.
+Speech of pseudo-words in, an encoder's folder out. A freeze schedule is pointless on random weights, so the demo's tiny
+model is pretrained like the large ones, but with labels: CTC on pseudo-words of all Hausa sounds, in voices that the
+demo corpus does not use. None of them is a word of the demo corpus. The CTC head is thrown away, the encoder is kept.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ CONFIG = Wav2Vec2Config(
     num_hidden_layers=3,
     num_attention_heads=4,
     intermediate_size=576,
-    conv_dim=(32, 64, 128, 128),  # few where there are many samples: on a CPU that is where the time goes
+    conv_dim=(32, 64, 128, 128),  # the first layers see the most samples, and take the most time on a CPU
     conv_kernel=(10, 8, 4, 4),
     conv_stride=(5, 4, 4, 4),  # 320 samples a frame, as in every wav2vec 2.0
     num_feat_extract_layers=4,  # type: ignore[call-arg]
@@ -39,7 +40,7 @@ CONFIG = Wav2Vec2Config(
     num_conv_pos_embedding_groups=16,
     mask_feature_length=16,
 )
-"""Shaped like XLS-R (layer norm, pre-norm transformer), at a three-hundredth of its size."""
+"""Shaped like XLS-R (layer norm, pre-norm transformer), with a three-hundredth of its parameters."""
 
 RECIPE = FinetuneConfig(
     length_s=80_000.0,
@@ -60,10 +61,10 @@ RECIPE = FinetuneConfig(
 
 
 def main() -> None:
-    """Make the pseudo-words, train, and write the encoder to a folder."""
+    """Speak pseudo-words, train on them, and write the encoder to a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where config.json and weights go")
-    parser.add_argument("--work", type=Path, help="keep speech and checkpoints here, and go on from them")
+    parser.add_argument("--work", type=Path, help="keep speech and checkpoints here, and resume from them")
     parser.add_argument("--length-s", type=float, default=RECIPE.length_s, help="seconds of audio to train on")
     parser.add_argument("--count", type=int, default=3000, help="utterances to speak")
     arguments = parser.parse_args()
@@ -77,7 +78,7 @@ def main() -> None:
         Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(start)
         utterances = pseudo.utterances(work / "pseudo", count=arguments.count)
         prepared = prepare(utterances, work / "prepared", PrepareSettings())
-        recipe = FinetuneConfig(**{**RECIPE.__dict__, "length_s": arguments.length_s})
+        recipe = replace(RECIPE, length_s=arguments.length_s)
         result = finetune(
             recipe,
             Data(prepared.splits["train"], prepared.splits["dev"]),
@@ -87,7 +88,7 @@ def main() -> None:
         )
         model, processor = checkpoint.load(result.progress.checkpoint)
         encoder = model.wav2vec2
-        encoder.config = Wav2Vec2Config(**CONFIG.to_dict())  # without what belongs to the head
+        encoder.config = Wav2Vec2Config(**CONFIG.to_dict())  # without the head's settings
         with quiet():
             encoder.save_pretrained(work / "encoder")
         processor.feature_extractor.save_pretrained(work / "encoder")

@@ -1,7 +1,7 @@
-"""A trial to a model folder that anyone can load with `transformers`, with its model card.
+"""Find the best model that MLflow knows, and export it.
 
-In: a checkpoint of a trial and a `Card`, or an MLflow experiment to find the best trial in. Out: a folder that is
-complete or absent. Called by the end of a sweep, by `hausa-asr best-model` and by `hausa-asr finetune`.
+In: a tracking URI, an experiment, perhaps a sweep. Out: a model folder that is complete or absent, and what is in it.
+Called by `hausa-asr best-model`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from hausa_asr.errors import UserError
-from hausa_asr.export.folder import NEEDED, POSSIBLE, SETTINGS, WEIGHTS, check_out, weights_are_whole, written_aside
-from hausa_asr.export.model_card import Card, Scores, render, scores_from
+from hausa_asr.export.folder import NEEDED, POSSIBLE, WEIGHTS, check_out, weights_are_whole, written_aside
+from hausa_asr.export.model_card import Card, scores_from
+from hausa_asr.export.write import write_model
 from hausa_asr.recipe import CHECKPOINT
-from hausa_asr.settings.load import RECIPE_FIELDS, check_setting
+from hausa_asr.settings.recipe import RECIPE_FIELDS, check_setting
 
 if TYPE_CHECKING:
     from hausa_asr.tracking.tracker import SweepRun, Tracker, TrialRun
-
-__all__ = ["Card", "Exported", "Scores", "best_model", "export_checkpoint"]
 
 ARTIFACT = "best_model"
 """Where a sweep's parent run in MLflow keeps the export of its winner."""
@@ -58,44 +57,6 @@ class Exported:
     chosen: Literal["finalists", "lowest dev WER"] = "lowest dev WER"
     seeds: int = 0
     verdict: str = ""
-
-
-def export_checkpoint(checkpoint: Path, out: Path, card: Card, *, overwrite: bool = False) -> Path:
-    """Write the model of a checkpoint as a folder of its own: weights, processor, settings and model card.
-
-    Args:
-        checkpoint: a checkpoint's folder, `step-000120`.
-        out: the folder to write.
-        card: what its README says.
-        overwrite: replace `out` if it is an export.
-
-    Returns:
-        `out`, absolute.
-
-    Raises:
-        UserError: `out` is taken or can't be written, or the checkpoint is not complete.
-    """
-    with written_aside(out, overwrite) as partial:
-        _write(checkpoint, partial, card)
-    return out.resolve()
-
-
-def _write(checkpoint: Path, folder: Path, card: Card) -> None:
-    from hausa_asr.model.wav2vec2 import quiet
-    from hausa_asr.training import checkpoint as checkpoints
-
-    model, processor = checkpoints.load(checkpoint)
-    with quiet():
-        model.save_pretrained(folder, max_shard_size="100GB")  # one file, whatever the size
-    processor.save_pretrained(folder)
-    # transformers before 5 want the feature extractor in a file of its own, and break where they find it in this one.
-    processor.feature_extractor.save_pretrained(folder)
-    file = folder / "processor_config.json"
-    about = json.loads(file.read_text(encoding="utf-8"))
-    about.pop("feature_extractor", None)
-    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    (folder / SETTINGS).write_text(json.dumps(card.recipe, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(render(card), encoding="utf-8")
 
 
 def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overwrite: bool = False) -> Exported:
@@ -213,7 +174,7 @@ def _fetch(
     elif not (folder / CHECKPOINT).is_file():
         missing.append(f"the folder {folder}, which checkpoint_uri names")
     else:
-        _write(folder, partial, _card_of(tracker, best, trials, folder))
+        write_model(folder, partial, _card_of(tracker, best, trials, folder))
         return "checkpoint"
     raise UserError(
         f"The model of trial {best.trial} (dev WER {best.wer:.4f}) is nowhere to be found. Missing:\n"

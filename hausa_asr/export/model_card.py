@@ -29,7 +29,7 @@ _SCORE_NAMES = {
 
 
 @dataclass(frozen=True)
-class Scores:
+class ErrorRates:
     """Error rates of greedy decoding over a whole split; `folded` forgives hooked letters and apostrophes."""
 
     wer: float
@@ -57,11 +57,11 @@ class Card:
     base: str
     recipe: dict[str, Any]
     data: dict[str, Any]
-    dev: Scores
-    test: Scores | None = None
+    dev: ErrorRates
+    test: ErrorRates | None = None
     baseline_trial: str | None = None
-    baseline_dev: Scores | None = None
-    baseline_test: Scores | None = None
+    baseline_dev: ErrorRates | None = None
+    baseline_test: ErrorRates | None = None
 
 
 def render(card: Card) -> str:
@@ -176,7 +176,7 @@ def _joined(parts: list[Mapping[str, Any]]) -> str:
 
 
 def _scores(card: Card) -> str:
-    columns: list[tuple[str, Scores | None]] = [("dev", card.dev), ("test", card.test)]
+    columns: list[tuple[str, ErrorRates | None]] = [("dev", card.dev), ("test", card.test)]
     if card.baseline_trial is not None and card.baseline_trial != card.trial:
         columns += [("baseline, dev", card.baseline_dev), ("baseline, test", card.baseline_test)]
     rows = [
@@ -280,9 +280,9 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def scores_from(figures: Mapping[str, float], prefix: str = "") -> Scores | None:
-    """Scores out of figures by name (`wer`, `cer`, ...), each with a prefix; None without a WER and a CER."""
-    found = {field.name: figures.get(prefix + field.name) for field in fields(Scores)}
+def scores_from(figures: Mapping[str, float], prefix: str = "") -> ErrorRates | None:
+    """ErrorRates out of figures by name (`wer`, `cer`, ...), each with a prefix; None without a WER and a CER."""
+    found = {field.name: figures.get(prefix + field.name) for field in fields(ErrorRates)}
     if found["wer"] is None or found["cer"] is None:
         return None
-    return Scores(**found)  # type: ignore[arg-type]
+    return ErrorRates(**found)  # type: ignore[arg-type]

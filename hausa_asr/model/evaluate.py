@@ -1,31 +1,30 @@
-"""A model and a split to an `EvalReport`; audio to text. Called by the fine-tune, the sweep and `transcribe`."""
+"""Score a model on a split, or transcribe recordings with it. Called by the fine-tune, the sweeps and `transcribe`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.decoding.greedy import greedy
 from hausa_asr.metrics import cer, wer
+from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths, uses_layer_norm
 from hausa_asr.text import fold
-from hausa_asr.training.loader import Batch, collate
-from hausa_asr.training.updates import evaluation_batches, pad_lengths
 from hausa_asr.utterance import Example, Split
 
 EVAL_BATCH_S = 120.0
-"""Seconds of audio per evaluation batch, padding included; without gradients that fits wherever training does."""
+"""Seconds of audio per evaluation batch, padding included. Without gradients it fits wherever training does."""
 
 
 @dataclass(frozen=True)
 class EvalReport:
-    """How good a model is on a split, over all its utterances, whatever the number of ranks.
+    """A model's scores on a split, over all its utterances, for any number of ranks.
 
     Attributes:
         loss: mean over utterances of the CTC loss per label, in nats, with no mask and no dropout.
@@ -47,75 +46,97 @@ class EvalReport:
     runtime_s: float
 
 
+class _Scored(NamedTuple):
+    """One utterance, scored; `place` is its index in the split."""
+
+    place: int
+    id: str
+    loss: float
+    reference: str
+    hypothesis: str
+    speaker: str
+
+
 @torch.inference_mode()
 def evaluate(
     model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, split: Split, *, batch_s: float = EVAL_BATCH_S
 ) -> EvalReport:
-    """Score a model on a split, each rank a share of it; every rank returns the whole report.
+    """Score a model on a split. Each rank scores a share; every rank returns the whole report.
 
     Args:
         model: the model; left in the mode (train or eval) that it was in.
         processor: its processor.
-        split: N examples.
+        split: N examples, at least one.
         batch_s: seconds of audio at once, padding included.
+
+    Raises:
+        ValueError: the split is empty.
     """
+    if len(split) == 0:
+        raise ValueError("a split without utterances has no scores")
     started = time.monotonic()
+    share = Share.current()
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    n_samples = np.asarray(split.n_samples)
-    mine = np.arange(len(split))[rank::world]
-    rows: list[tuple] = []
-    layer_norm = uses_layer_norm(model)
-    edges = pad_lengths(n_samples) if layer_norm else None
-    sizes = n_samples if edges is None else edges[np.searchsorted(edges, n_samples)]
-    do_normalize = processor.feature_extractor.do_normalize
-    for part in evaluation_batches(sizes[mine], batch_s, one_by_one=not layer_norm):
-        indices = [int(mine[i]) for i in part]
-        examples = [split[index] for index in indices]
-        batch = collate(examples, do_normalize, lambda n: frame_lengths(model, n), edges).to(device)
-        logits = _logits(model, batch, device)
-        losses = ctc_losses(logits, batch.frames, batch.labels, batch.label_lengths).tolist()
-        for index, example, loss, text in zip(indices, examples, losses, greedy(logits, batch.frames), strict=True):
-            rows.append((index, example.id, loss, example.text, text, example.speaker))
+    mine = _scored(model, processor, split, share.of(np.arange(len(split))), batch_s)
     model.train(was_training)
-    if world > 1:
-        shares: list = [None] * world
-        dist.all_gather_object(shares, rows)
-        rows = [row for share in shares for row in share]
-    rows.sort()
-    _, ids, losses, references, hypotheses, speakers = (list(column) for column in zip(*rows, strict=True))
+    rows = sorted(row for part in share.gathered(mine) for row in part)
+    references, hypotheses = [row.reference for row in rows], [row.hypothesis for row in rows]
     folded_references, folded_hypotheses = [fold(t) for t in references], [fold(t) for t in hypotheses]
     return EvalReport(
-        loss=float(np.mean(losses)),
+        loss=float(np.mean([row.loss for row in rows])),
         wer=wer(references, hypotheses),
         cer=cer(references, hypotheses),
         wer_folded=wer(folded_references, folded_hypotheses),
         cer_folded=cer(folded_references, folded_hypotheses),
-        ids=ids,
+        ids=[row.id for row in rows],
         references=references,
         hypotheses=hypotheses,
-        speakers=speakers,
+        speakers=[row.speaker for row in rows],
         runtime_s=time.monotonic() - started,
     )
 
 
+def _scored(
+    model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, split: Split, indices: np.ndarray, batch_s: float
+) -> list[_Scored]:
+    """Score some utterances of a split, in the order that batches best."""
+    device = next(model.parameters()).device
+    do_normalize = processor.feature_extractor.do_normalize
+    layer_norm = uses_layer_norm(model)
+    n_samples = np.asarray(split.n_samples)
+    edges = pad_lengths(n_samples) if layer_norm else None
+    sizes = n_samples if edges is None else edges[np.searchsorted(edges, n_samples)]
+    rows = []
+    for part in evaluation_batches(sizes[indices], batch_s, one_by_one=not layer_norm):
+        chosen = [int(indices[i]) for i in part]
+        examples = [split[index] for index in chosen]
+        batch = collate(examples, do_normalize, lambda n: frame_lengths(model, n), edges).to(device)
+        logits = _logits(model, batch, device)
+        losses = ctc_losses(logits, batch.frames, batch.labels, batch.label_lengths).tolist()
+        for index, example, loss, text in zip(chosen, examples, losses, greedy(logits, batch.frames), strict=True):
+            rows.append(_Scored(index, example.id, loss, example.text, text, example.speaker))
+    return rows
+
+
 @torch.inference_mode()
-def transcribe(
+def transcribe_samples(
     model: Wav2Vec2ForCTC,
     processor: Wav2Vec2Processor,
     samples: Sequence[np.ndarray],
     *,
     batch_s: float = EVAL_BATCH_S,
 ) -> list[str]:
-    """The texts of N recordings, each (S,) float32 mono at 16 kHz, in their order."""
-    nothing = np.zeros(0, dtype=np.int64)
+    """Transcribe N recordings, each (S,) float32 mono at 16 kHz, in batches; the texts are in their order.
+
+    The model must be in `eval` mode, as `load_model` gives it.
+    """
+    no_labels = np.zeros(0, dtype=np.int64)
     device = next(model.parameters()).device
     texts = [""] * len(samples)
     lengths = np.array([len(one) for one in samples])
     for indices in evaluation_batches(lengths, batch_s, one_by_one=not uses_layer_norm(model)):
-        examples = [Example("", samples[index], nothing, "", "") for index in indices]
+        examples = [Example("", samples[index], no_labels, "", "") for index in indices]
         batch = collate(examples, processor.feature_extractor.do_normalize, lambda n: frame_lengths(model, n))
         logits = _logits(model, batch.to(device), device)
         for index, text in zip(indices, greedy(logits, batch.frames), strict=True):

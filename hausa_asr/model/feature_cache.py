@@ -1,11 +1,12 @@
-"""The feature cache: what frozen convolutions make of a dataset, computed once and read by every trial.
+"""The feature cache: the output of frozen convolutions on a dataset, computed once and read by every trial.
 
-With the convolutions frozen their output is the same in every epoch of every trial. It is written once for each base
-checkpoint and prepared dataset, as unpadded bfloat16 in one file a split, and memory-mapped by all trials of a node and
-by later sweeps: 50 frames of C features a second, 184 MB per hour of speech for XLS-R (C = 512).
+Splits in, the same splits with features out. With the convolutions frozen, their output is the same in every epoch of
+every trial. It is written once for each base checkpoint and prepared dataset, as unpadded bfloat16 in one file per
+split. All trials of a node and later sweeps map it into memory: 50 frames of C features per second, 184 MB per hour of
+speech for XLS-R (C = 512).
 
-Valid for layer-norm checkpoints only (a group norm sees the padding), and without waveform augmentation. The fine-tune
-itself asks for it, once it has its model: a cache is found by the weights that it was made with.
+Valid for layer-norm checkpoints only (with a group norm, padding changes the features), and without waveform
+augmentation. Called by the fine-tune, once it has its model: a cache's name is a digest of the weights.
 
     KEY/train.bf16, dev.bf16    (sum of T, C) frames, one utterance after another
     KEY/features.json           written last
@@ -29,19 +30,19 @@ import numpy as np
 import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
+from hausa_asr.errors import first_line
+from hausa_asr.model.batch import collate, evaluation_batches
 from hausa_asr.model.forward import autocast, encode_audio, frame_lengths, uses_layer_norm
 from hausa_asr.recipe import FinetuneConfig
-from hausa_asr.training.loader import collate
-from hausa_asr.training.updates import evaluation_batches
 from hausa_asr.utterance import Example, Split
 
 log = logging.getLogger("hausa_asr.one_recipe")
 
 FORMAT = 1
 VARIABLE = "HAUSA_ASR_CACHE"
-"""Names a folder for caches, such as one on a disk of the node's own."""
+"""The environment variable that names a folder for caches, such as one on a local disk of the node."""
 SPARE_BYTES = 2 * 2**30
-"""Left free on the disk: checkpoints go there too."""
+"""Kept free on the disk, for checkpoints."""
 DONE = "features.json"
 _ABANDONED_S = 86_400.0
 _BATCH_S = 120.0
@@ -49,7 +50,7 @@ _BYTES = 2  # of a bfloat16
 
 
 class CachedSplit:
-    """N examples that come with features in place of samples, a `manifest.Split`.
+    """A split of N examples that have features in place of samples.
 
     Attributes:
         inner: the split with the samples.
@@ -67,7 +68,7 @@ class CachedSplit:
         return len(self.inner)
 
     def __getitem__(self, index: int) -> Example:
-        """The example at `index` with (T, C) features; they are a view of the mapped file."""
+        """The example at `index`; its (T, C) features are a view of the mapped file."""
         describe: Callable[[int], Example] = getattr(self.inner, "without_samples", self.inner.__getitem__)
         end = int(self._ends[index])
         return describe(index)._replace(
@@ -75,12 +76,12 @@ class CachedSplit:
         )
 
     def __reduce__(self) -> tuple:
-        """By its file: a memory map would be pickled with all that is in it."""
+        """Pickle the file's name only: a memory map would be pickled with its content."""
         return CachedSplit, (self.inner, self._file, self._frames, self._channels)
 
 
 def worthwhile(config: FinetuneConfig) -> bool:
-    """Whether a recipe leaves the convolutions' output the same in every epoch, so that a cache may serve it."""
+    """Whether a recipe can use a cache: the convolutions' output must be the same in every epoch."""
     return (
         config.feature_cache == "auto"
         and (config.freeze_feature_encoder or config.adapter_dim > 0)
@@ -90,7 +91,7 @@ def worthwhile(config: FinetuneConfig) -> bool:
 
 
 def key_of(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, fingerprint: str) -> str:
-    """A name for the output of these convolutions on these data: the same weights, settings and data give the same."""
+    """The cache's name: a digest of the convolutions' weights and settings, and of the data's fingerprint."""
     digest = hashlib.sha256(f"{FORMAT} {fingerprint} {processor.feature_extractor.do_normalize}".encode())
     config = model.config
     digest.update(repr([config.conv_stride, config.conv_kernel, config.feat_extract_activation]).encode())
@@ -108,19 +109,19 @@ def cached(
     folder: Path,
     device: torch.device,
 ) -> dict[str, Split]:
-    """Splits with their features, computed now unless they are there already.
+    """Give splits their features, computing them unless they are on disk already.
 
-    One process computes while all others of the node wait. Where it is not possible (a group-norm checkpoint, no room
-    on the disk, a folder that can't be written) the splits come back as they are and the log says why: a trial without
-    a cache is slower and nothing else.
+    One process computes while the others of the node wait. Without a cache (a group-norm checkpoint, too little disk
+    space, a folder that can't be written) the splits come back as they are and the log says why: a trial then is
+    slower, and otherwise the same.
 
     Args:
-        splits: what will be read, by name.
-        fingerprint: of the data; other data, another cache.
-        model: the base checkpoint with its processor; its convolutions are used.
-        processor: the processor.
-        folder: where caches are kept, unless `HAUSA_ASR_CACHE` names another.
-        device: what to compute on.
+        splits: the splits, by name.
+        fingerprint: the data's; other data get another cache.
+        model: the model whose convolutions are used, on `device`.
+        processor: its processor.
+        folder: the folder of all caches, unless `HAUSA_ASR_CACHE` names another.
+        device: where to compute.
     """
     if not uses_layer_norm(model):
         log.info("no feature cache: a group-norm checkpoint's features depend on padding")
@@ -133,14 +134,14 @@ def cached(
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("waiting for the feature cache, which another process is making")
+                log.info("waiting for another process to finish the feature cache")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             target = folder / key
             if not (target / DONE).is_file():
                 _make(splits, fingerprint, model, processor, target, device)
         return {name: _open(split, target / f"{name}.bf16", model) for name, split in splits.items()}
     except (OSError, ValueError) as error:
-        log.warning("no feature cache, so the convolutions are computed every time: %s", error)
+        log.warning("no feature cache, so the convolutions are computed every time: %s", first_line(error))
         return dict(splits)
 
 
@@ -151,7 +152,7 @@ def _frames(split: Split, model: Wav2Vec2ForCTC) -> np.ndarray:
 def _open(split: Split, file: Path, model: Wav2Vec2ForCTC) -> CachedSplit:
     frames, channels = _frames(split, model), int(model.config.conv_dim[-1])
     if file.stat().st_size != int(frames.sum()) * channels * _BYTES:
-        raise ValueError(f"{file} has not the size that the dataset calls for; remove its folder")
+        raise ValueError(f"{file} does not have the size that the dataset needs; remove its folder")
     return CachedSplit(split, file, frames, channels)
 
 
@@ -169,7 +170,7 @@ def _make(
     needed = sum(int(_frames(split, model).sum()) for split in splits.values()) * channels * _BYTES
     free = shutil.disk_usage(target.parent).free
     if needed + SPARE_BYTES > free:
-        raise OSError(f"{needed / 2**30:.1f} GiB are needed below {target.parent} and {free / 2**30:.1f} GiB are free")
+        raise OSError(f"{target.parent} has {free / 2**30:.1f} GiB free and {needed / 2**30:.1f} GiB are needed")
     log.info("computing features for the cache: %.2f GiB in %s", needed / 2**30, target)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -178,16 +179,16 @@ def _make(
         about = {"format": FORMAT, "fingerprint": fingerprint, "channels": channels, "splits": sorted(splits)}
         (partial / DONE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         if (target / DONE).is_file():
-            return  # another node was quicker: its file system may not know the lock
-        partial.chmod(0o755)  # others may read it
-        shutil.rmtree(target, ignore_errors=True)  # an incomplete one
+            return  # another node was quicker: network file systems may ignore the lock
+        partial.chmod(0o755)  # readable by other users
+        shutil.rmtree(target, ignore_errors=True)  # it is incomplete
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what was being written when its process was killed: its room was taken from the beginning."""
+    """Remove the unfinished caches of killed processes, which have their full size from the start."""
     for left in target.parent.glob(f".{target.name}.*"):
         with suppress(OSError):
             if time.time() - max(file.stat().st_mtime for file in (left, *left.iterdir())) > _ABANDONED_S:
@@ -199,7 +200,7 @@ def _write(split: Split, file: Path, model: Wav2Vec2ForCTC, processor: Wav2Vec2P
     frames, channels = _frames(split, model), int(model.config.conv_dim[-1])
     ends = np.cumsum(frames)
     with file.open("wb") as handle:
-        # Asked for beforehand: a disk that fills up under a mapped file would kill the process.
+        # Allocated beforehand: a disk that fills up under a mapped file would kill the process.
         os.posix_fallocate(handle.fileno(), 0, int(ends[-1]) * channels * _BYTES)
     features = np.memmap(file, dtype=np.uint16, mode="r+", shape=(int(ends[-1]), channels))
     was_training = model.training
@@ -209,8 +210,8 @@ def _write(split: Split, file: Path, model: Wav2Vec2ForCTC, processor: Wav2Vec2P
         batch = collate([split[index] for index in indices], do_normalize, lambda n: frame_lengths(model, n)).to(device)
         assert batch.samples is not None
         with autocast(device):
-            found = encode_audio(model, batch.samples, frozen=True)
-        bits = found.to(torch.bfloat16).cpu().view(torch.uint16).numpy()
+            encoded = encode_audio(model, batch.samples, frozen=True)
+        bits = encoded.to(torch.bfloat16).cpu().view(torch.uint16).numpy()
         for index, row in zip(indices, bits, strict=True):
             features[ends[index] - frames[index] : ends[index]] = row[: frames[index]]
     model.train(was_training)

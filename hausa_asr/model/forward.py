@@ -1,8 +1,9 @@
-"""The forward pass of a wav2vec 2.0 CTC model, spelled out over the modules of `transformers`.
+"""The forward pass of a wav2vec 2.0 CTC model: samples or cached features in, logits and losses out.
 
-Three steps: `encode_audio` (the convolutions), `ctc_logits` (the transformer and the CTC head), `ctc_losses`. Spelled
-out so that masks are passed in, features can come from a cache, frozen parts cost no backward pass, and little waits
-for the device: lengths stay on the CPU, where they are known. A test holds that the result is `transformers`' own.
+Three steps: `encode_audio` (the convolutions), `ctc_logits` (the transformer and the CTC head), `ctc_losses`. They call
+the modules of `transformers`, and a test holds that the result is the same as `transformers`' own. Written out so that
+masks are passed in, features can come from a cache, frozen parts cost no backward pass, and little waits for the
+device: lengths stay on the CPU. Called by training, the evaluation and the feature cache.
 """
 
 from __future__ import annotations
@@ -13,33 +14,32 @@ import torch
 from transformers import Wav2Vec2ForCTC
 
 from hausa_asr.text import PAD, VOCAB
-from hausa_asr.training.schedules import Trainable
 
 
 def uses_layer_norm(model: Wav2Vec2ForCTC) -> bool:
-    """Whether the convolutions use layer norm ("large", XLS-R, MMS), which alone is blind to padding."""
+    """Whether the convolutions use layer norm ("large", XLS-R, MMS): only then padding does not change the output."""
     return model.config.feat_extract_norm == "layer"
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the device computes in it; the CPU stays in float32, where bfloat16 is slower."""
+    """bfloat16 on a GPU that computes in it, else float32: on a CPU bfloat16 is slower."""
     enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def frame_lengths(model: Wav2Vec2ForCTC, n_samples: torch.Tensor) -> torch.Tensor:
-    """Frames that the encoder makes of so many samples; (B,) to (B,), int64."""
+    """Lengths in frames, (B,) int64, from lengths in samples, (B,)."""
     lengths: Any = model._get_feat_extract_output_lengths(n_samples)  # type: ignore[arg-type]
     return lengths.to(torch.int64)
 
 
 def encode_audio(model: Wav2Vec2ForCTC, samples: torch.Tensor, *, frozen: bool) -> torch.Tensor:
-    """The convolutional feature encoder.
+    """Run the convolutional feature encoder.
 
     Args:
         model: the model.
         samples: (B, S) float32, normalised.
-        frozen: compute no gradients for it.
+        frozen: compute no gradients.
 
     Returns:
         (B, T, C) features.
@@ -57,7 +57,7 @@ def ctc_logits(
     time_mask: torch.Tensor | None = None,
     feature_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The transformer and the CTC head.
+    """Run the transformer and the CTC head.
 
     Args:
         model: the model.
@@ -79,23 +79,23 @@ def ctc_logits(
     if feature_mask is not None:
         hidden = hidden.masked_fill(feature_mask[:, None, :], 0.0)
     hidden = _transformer(model, hidden, frames)
-    # In float32: eight bits are too few to tell the likeliest of two near letters, here and on other devices.
+    # In float32: with bfloat16's eight bits, two letters of nearly the same score could tie.
     with torch.autocast(hidden.device.type, enabled=False):
         return model.lm_head(model.dropout(hidden).float())
 
 
 def _transformer(model: Wav2Vec2ForCTC, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """The transformer encoder, (B, T, hidden) to the same.
+    """Run the transformer encoder, (B, T, hidden) to (B, T, hidden).
 
-    `transformers`' own asks the device whether anything is padded, which waits for it; here the CPU knows.
+    `transformers`' own asks the device whether anything is padded, and waits for the answer; here the CPU knows.
     """
     encoder = model.wav2vec2.encoder
     attention_mask = None
     if uses_layer_norm(model) and int(frames.min()) < hidden.shape[1]:
         on_device = frames.to(hidden.device, non_blocking=True)
-        heard = torch.arange(hidden.shape[1], device=hidden.device) < on_device[:, None]
-        hidden = hidden * heard[:, :, None]
-        attention_mask = heard[:, None, None, :]
+        not_padded = torch.arange(hidden.shape[1], device=hidden.device) < on_device[:, None]
+        hidden = hidden * not_padded[:, :, None]
+        attention_mask = not_padded[:, None, None, :]
     hidden = hidden + encoder.pos_conv_embed(hidden)
     pre_norm = model.config.do_stable_layer_norm
     if not pre_norm:
@@ -113,7 +113,7 @@ def _transformer(model: Wav2Vec2ForCTC, hidden: torch.Tensor, frames: torch.Tens
 def ctc_losses(
     logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor, label_lengths: torch.Tensor
 ) -> torch.Tensor:
-    """The CTC loss of each utterance over its number of labels, in float32.
+    """The CTC loss of each utterance, divided by its number of labels, in float32.
 
     Args:
         logits: (B, T, V).
@@ -125,7 +125,7 @@ def ctc_losses(
         (B,) nats per label; 0 for an utterance that cannot be aligned (`prepare` refuses those).
     """
     log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)
-    # cuDNN's takes transcripts of at most 255 labels. Lengths as lists, or a GPU's labels are copied back twice.
+    # cuDNN's takes at most 255 labels. Lengths are lists, since as tensors they make torch copy the labels back.
     with torch.backends.cudnn.flags(enabled=False):
         losses = torch.nn.functional.ctc_loss(
             log_probs,
@@ -137,31 +137,3 @@ def ctc_losses(
             zero_infinity=True,
         )
     return losses / label_lengths.to(losses.device, non_blocking=True).clamp(min=1)
-
-
-def set_trainable(model: Wav2Vec2ForCTC, parts: Trainable, *, feature_encoder: bool, adapters: bool = False) -> None:
-    """Turn gradients on for what learns at this step and off for the rest.
-
-    Autograd records nothing below the lowest part that learns, so a frozen transformer costs a forward pass only.
-
-    Args:
-        model: the model.
-        parts: which layers learn.
-        feature_encoder: free the convolutions too, once all that lies above them learns.
-        adapters: of each layer, only its adapter learns, and nothing below the layers.
-    """
-    encoder = model.wav2vec2
-    below = parts.projection and not adapters
-    encoder.feature_extractor.requires_grad_(feature_encoder and below)
-    encoder.feature_projection.requires_grad_(below)
-    encoder.masked_spec_embed.requires_grad_(below)
-    encoder.encoder.requires_grad_(below)  # the positional convolution and the layer norm
-    for index, layer in enumerate(encoder.encoder.layers):
-        learns = index >= parts.first_layer
-        layer.requires_grad_(learns and not adapters)
-        if adapters:
-            layer.adapter_layer.requires_grad_(learns)
-    # The last layer norm of a pre-norm transformer lies above all layers.
-    if model.config.do_stable_layer_norm and not adapters:
-        encoder.encoder.layer_norm.requires_grad_(parts.first_layer < len(encoder.encoder.layers))
-    model.lm_head.requires_grad_(True)

@@ -30,7 +30,8 @@ _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIM
 _AWAY = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 """MLflow's error codes of a locked or unreachable database, and of a server that is overrun."""
 
-_environment_lock = threading.RLock()
+environment_lock = threading.RLock()
+"""Held while environment variables come and go: whoever copies the environment in another thread holds it too."""
 _ours: set[str] = set()
 """Variables that `settle_http_limits` has set, and not the user."""
 
@@ -38,7 +39,7 @@ _ours: set[str] = set()
 @contextmanager
 def environment(settings: Mapping[str, str], override: bool = False) -> Iterator[None]:
     """Set environment variables for the length of a block; what the user has set wins unless `override`."""
-    with _environment_lock:
+    with environment_lock:
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update({name: value for name, value in settings.items() if override or before[name] is None})
         try:
@@ -62,7 +63,7 @@ def settle_http_limits() -> None:
     A variable that came and went with each call, in a thread, would trip whoever is just copying the environment:
     Python raises KeyError or RuntimeError there. From here on only values change.
     """
-    with _environment_lock:
+    with environment_lock:
         for name, value in http_limits(CALL_S).items():
             if name not in os.environ:
                 os.environ[name] = value

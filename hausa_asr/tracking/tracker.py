@@ -13,6 +13,7 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -37,13 +38,14 @@ from hausa_asr.tracking.store import (
     unusable,
 )
 
-with environment({"MLFLOW_DISABLE_TELEMETRY": "true"}):  # read once, at import: else usage records go to a third party
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read once, at import: else usage goes to a third party
 
-__all__ = ["MlflowException", "Row", "Sample", "SweepRun", "Tracker", "TrialRun"]
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+
+__all__ = ["MetricsRow", "MlflowException", "Sample", "SweepRun", "Tracker", "TrialRun"]
 
 TrialState = Literal["running", "finished", "pruned", "failed", "paused"]
 SweepState = Literal["running", "finished", "stopped", "failed"]
@@ -66,7 +68,7 @@ _ENDED = {"FINISHED", "KILLED", "FAILED"}
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricsRow:
     """The metrics of one evaluation: optimizer step, wall clock in ms since 1970, values by name."""
 
     step: int
@@ -185,7 +187,7 @@ class Tracker(Reader):
         self.set_status(run_id, "running")
         self.set_tags(run_id, {"state": "running", "reason": ""})
 
-    def log(self, run_id: str, rows: Sequence[Row], tags: Mapping[str, str] | None = None) -> None:
+    def log(self, run_id: str, rows: Sequence[MetricsRow], tags: Mapping[str, str] | None = None) -> None:
         """Log metrics and set tags, in one call up to `BATCH` metrics; the same rows again change nothing.
 
         A row is never torn: of each either all is stored or nothing, and no row before those that go before it.
@@ -304,7 +306,7 @@ class Tracker(Reader):
         ended_s: float | None = None,
     ) -> None:
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        self.log(run_id, [Row(step, int((ended_s or time.time()) * 1000), finite)], tags)
+        self.log(run_id, [MetricsRow(step, int((ended_s or time.time()) * 1000), finite)], tags)
         self.set_status(run_id, state, ended_s)
 
 
@@ -312,7 +314,7 @@ def _make_database(uri: str) -> None:
     MlflowClient(uri)._tracking_client.store.engine.dispose()
 
 
-def _metrics(row: Row) -> tuple[list[Metric], str]:
+def _metrics(row: MetricsRow) -> tuple[list[Metric], str]:
     """MLflow's metrics of a row, and its non-finite values in words ("" where there are none)."""
     values = {key: float(value) for key, value in row.metrics.items()}
     bad = {key: value for key, value in values.items() if not math.isfinite(value)}

@@ -1,14 +1,14 @@
-"""Saving and resuming a trial: folders that are complete or absent, and hold only what has changed.
+"""Save and load a trial's checkpoints: folders that are complete or absent, and hold only the weights that changed.
 
-A trial's folder holds one folder per kept checkpoint, `step-000120`. Two are kept: the newest, to go on from, and the
-best so far, to export. Weights that no update has touched are not saved again but named, with their base checkpoint and
-a digest: `load` takes them from there. Nothing else needs saving: batches, masks and dropout are all functions of the
-seed and the step.
+A trial's folder holds one folder per kept checkpoint, such as `step-000120`. Two are kept: the newest, to resume from,
+and the best so far, to export. Weights that no update has changed are only named, with their base checkpoint and a
+digest, and `load` reads them from the base. Nothing else needs saving, since batches, masks and dropout follow from the
+seed and the step. Called by the fine-tune, the export and the sweeps.
 
-    weights.safetensors    what differs from the base checkpoint
+    weights.safetensors    the weights that differ from the base checkpoint
     config.json and the processor's files
-    training.pt            the optimizer's state; only in the newest
-    base.json              the base checkpoint and which of its weights are used as they are
+    training.pt            the optimizer's state; in the newest checkpoint only
+    base.json              the base checkpoint and the names of the weights taken from it
     progress.json          the report of this step; written last
 """
 
@@ -29,8 +29,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from hausa_asr.errors import UserError
-from hausa_asr.model.wav2vec2 import base_path, is_new, quiet
+from hausa_asr.errors import UserError, first_line
+from hausa_asr.model.base_check import base_path
+from hausa_asr.model.wav2vec2 import is_new, quiet
 from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING, step_folder
 from hausa_asr.training.optimizer import Optimizer
 
@@ -52,9 +53,9 @@ class Checkpoint:
 
 
 class Saving:
-    """A checkpoint that is being written, in a thread of its own while the model is evaluated.
+    """Write a checkpoint in a thread, while the model is evaluated.
 
-    The model and its optimizer must not change until `finish`.
+    The model and its optimizer must not change until `finish` or `abandon`.
 
     Args:
         trial: the trial's folder.
@@ -82,10 +83,10 @@ class Saving:
     def _run(self, model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, optimizer: Optimizer, base: str) -> None:
         device = next(model.parameters()).device
         try:
-            # A stream of its own, or the copies would wait for the evaluation, and it for them.
+            # On a stream of its own: on the common one, the copies and the evaluation would wait for each other.
             with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
                 self._write(model, processor, optimizer, base)
-        except BaseException as fault:  # raised where it is waited for
+        except BaseException as fault:  # raised again by `finish`
             self._fault = fault
 
     def _write(self, model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, optimizer: Optimizer, base: str) -> None:
@@ -108,10 +109,10 @@ class Saving:
             _fsync(file)
 
     def finish(self, progress: dict[str, Any], best_step: int) -> Path:
-        """Wait for the writing and make the checkpoint appear; then drop those that are neither newest nor best.
+        """Complete the checkpoint, then remove those that are neither the newest nor the best.
 
         Args:
-            progress: what `progress.json` shall hold.
+            progress: the content of `progress.json`.
             best_step: the step of the best checkpoint so far, perhaps this one.
 
         Returns:
@@ -124,7 +125,7 @@ class Saving:
         report.write_text(json.dumps(progress, ensure_ascii=False, indent=1), encoding="utf-8")
         _fsync(report)
         _fsync(self._partial)
-        shutil.rmtree(self._target, ignore_errors=True)  # a resumed trial may come to the same step again
+        shutil.rmtree(self._target, ignore_errors=True)  # a resumed trial may reach the same step again
         os.replace(self._partial, self._target)
         _fsync(self._trial)
         for old in all_checkpoints(self._trial):
@@ -137,20 +138,20 @@ class Saving:
         return self._target
 
     def abandon(self) -> None:
-        """Wait for the writing and leave no checkpoint."""
+        """Wait for the thread and remove what it wrote."""
         self._thread.join()
         shutil.rmtree(self._partial, ignore_errors=True)
 
 
 def load(folder: str | Path, base: str | None = None) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
-    """The model of a checkpoint (`eval` mode) and its processor.
+    """Load a checkpoint's model, in `eval` mode, and its processor.
 
     Args:
         folder: the checkpoint's folder.
-        base: where its base checkpoint is now; by default where it was.
+        base: its base checkpoint, if it was moved since.
 
     Raises:
-        UserError: the checkpoint is damaged, or its base checkpoint is gone or another.
+        UserError: the checkpoint is incomplete, or its base checkpoint is gone or has other weights.
     """
     folder = Path(folder)
     try:
@@ -160,7 +161,7 @@ def load(folder: str | Path, base: str | None = None) -> tuple[Wav2Vec2ForCTC, W
         processor = Wav2Vec2Processor.from_pretrained(folder)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise UserError(
-            f"The checkpoint is not complete: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"The checkpoint is not complete ({first_line(error).rstrip('.')}).",
             where=folder,
             fix="Give a checkpoint's folder (step-000120) with all of its files.",
         ) from error
@@ -172,9 +173,9 @@ def load(folder: str | Path, base: str | None = None) -> tuple[Wav2Vec2ForCTC, W
             )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"The checkpoint holds only what has changed, and its base checkpoint {base} cannot be loaded.",
+            f"The checkpoint holds only the weights that changed, and its base checkpoint {base} cannot be loaded.",
             where=folder,
-            fix="Put the base checkpoint back to where it was, or make it known to the hub's cache.",
+            fix="Put the base checkpoint back where it was, or download it to the hub's cache.",
         ) from error
     loaded: Any = model.load_state_dict(changed, strict=False)
     state = model.state_dict()
@@ -183,13 +184,13 @@ def load(folder: str | Path, base: str | None = None) -> tuple[Wav2Vec2ForCTC, W
         raise UserError(
             f"The base checkpoint {base} is not the one that this checkpoint was trained from.",
             where=folder,
-            fix="Use the base checkpoint of then: the weights that were frozen are taken from it.",
+            fix="Use the base checkpoint of that time: the frozen weights are taken from it.",
         )
     return model.eval(), processor
 
 
 def _digest(weights: dict[str, torch.Tensor]) -> str:
-    """A name for weights by their values; the order of their names does not matter."""
+    """A digest of named weights; their order does not matter."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(weights):
         digest.update(name.encode())
@@ -206,26 +207,26 @@ def _fsync(path: Path) -> None:
 
 
 def all_checkpoints(trial: Path) -> list[Checkpoint]:
-    """The complete checkpoints of a trial, oldest first; empty when it has none."""
-    found = []
+    """The complete checkpoints of a trial, oldest first."""
+    complete = []
     for folder in sorted(trial.glob(f"{STEP_PREFIX}*")) if trial.is_dir() else []:
         progress = folder / _PROGRESS
         if progress.is_file():
             step = int(folder.name.removeprefix(STEP_PREFIX))
-            found.append(Checkpoint(folder, step, json.loads(progress.read_text(encoding="utf-8"))))
-    return found
+            complete.append(Checkpoint(folder, step, json.loads(progress.read_text(encoding="utf-8"))))
+    return complete
 
 
 def latest(trial: Path) -> Checkpoint | None:
-    """The newest checkpoint that training can go on from."""
-    found = [one for one in all_checkpoints(trial) if (one.folder / _TRAINING).is_file()]
-    return found[-1] if found else None
+    """The newest checkpoint that training can resume from, or None."""
+    resumable = [one for one in all_checkpoints(trial) if (one.folder / _TRAINING).is_file()]
+    return resumable[-1] if resumable else None
 
 
 def best(trial: Path) -> Checkpoint | None:
-    """The checkpoint with the best dev WER so far, as the newest one names it."""
-    found = all_checkpoints(trial)
-    if not found:
+    """The checkpoint with the best dev WER so far, which the newest one names; or None."""
+    complete = all_checkpoints(trial)
+    if not complete:
         return None
-    step = found[-1].progress["best"]["step"]
-    return next((one for one in found if one.step == step), None)
+    step = complete[-1].progress["best"]["step"]
+    return next((one for one in complete if one.step == step), None)

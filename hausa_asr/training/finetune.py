@@ -1,7 +1,8 @@
-"""The fine-tune: one recipe, one prepared dataset, one model. A laptop, a test and a Ray worker call the same function.
+"""Fine-tune one model: a recipe, train and dev splits and a base checkpoint in; checkpoints and reports out.
 
-No Ray and no MLflow in here: `report` is told how it goes, and its answer says whether to go on. The checkpoint is on
-disk before `report` is called, so whatever ends the trial, it can go on from there.
+A laptop, a test and a Ray worker call the same function. It knows neither Ray nor MLflow: the caller's `report` gets
+the figures of each evaluation and answers whether to go on. The checkpoint is on disk before `report` is called, so the
+trial can resume from there, whatever ends it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from hausa_asr.model.batch import Share
 from hausa_asr.model.evaluate import EvalReport, evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import checkpoint
 from hausa_asr.training.run import MAX_NONFINITE_STEPS, Data, Run, Window, has_diverged, start, update
-from hausa_asr.training.updates import Plan
+from hausa_asr.training.updates import UpdatePlan
 
 __all__ = ["Data", "Report", "finetune"]
 
 SAMPLE_TRANSCRIPTS = 10
-"""How many dev utterances are shown, reference beside hypothesis, with every report."""
-
+"""Dev utterances in every report, each with its reference and hypothesis."""
 
 Report = Callable[[Progress], Answer]
+"""Called after each evaluation with its figures; the answer says whether to go on."""
 
 
 def finetune(
@@ -42,29 +44,65 @@ def finetune(
     cache: Path | None = None,
     evaluate_at_s: Sequence[float] = (),
 ) -> FinetuneResult:
-    """Fine-tune `base` on `data.train` by one recipe, from the trial's newest checkpoint if it has one.
+    """Fine-tune a wav2vec 2.0 checkpoint for Hausa by one recipe, or resume it.
 
-    Under `torch.distributed` every rank calls this with the same arguments; the global batch is then shared between
-    them and only rank 0 reports. A resumed trial starts with the report of its newest checkpoint once more, since
-    its first telling may have been lost: reports are known by their step.
+    Trains a new CTC head and the encoder on `data.train`. Every `config.eval_every_steps` updates it scores `data.dev`,
+    writes a checkpoint and calls `report`. Two checkpoints are kept in `folder`: the newest, and the best by dev WER.
+
+    If `folder` has checkpoints of this trial, training resumes from the newest as if it had not stopped. It first sends
+    that checkpoint's report again, with the same step, since the first may have been lost.
+
+    Under `torch.distributed` every rank calls this with the same arguments. The ranks share each global batch, and only
+    rank 0 calls `report`.
 
     Args:
         config: the recipe.
-        data: train and dev.
-        report: is told, and answers.
-        base: the base checkpoint: a hub id, a folder, or `demo`.
-        folder: the trial's folder, where its checkpoints are.
-        device: the current CUDA device if there is one, else the CPU.
-        cache: where the features of frozen convolutions are kept for all trials; None for no cache.
-        evaluate_at_s: seconds of audio after which it is evaluated too, as soon as they were trained on: the rungs.
+        data: the train and dev splits: sequences of `utterance.Example` with their lengths in `n_samples`.
+        report: called after each evaluation with its figures (`recipe.Progress`). Answers `Answer.CONTINUE` to go on,
+            or `Answer.PAUSE` or `Answer.STOP` to end the call.
+        base: the base checkpoint: an id on the Hugging Face hub, a folder, or `demo`, the tiny one in the package.
+        folder: the trial's folder for its checkpoints; made if it is missing.
+        device: where to compute; by default the current CUDA device if there is one, else the CPU.
+        cache: a folder for the features of frozen convolutions, shared by all trials; None for no cache.
+        evaluate_at_s: further evaluations, each at the first update by which that many seconds of audio were trained
+            on: the rungs of a sweep.
+
+    Returns:
+        How it ended (`finished`, `stopped`, `paused` or `diverged`), and the last report. The best checkpoint is at
+        `result.progress.best_checkpoint`.
 
     Raises:
-        UserError: the base checkpoint cannot be used.
+        UserError: the base checkpoint cannot be used, or the trial's own checkpoints cannot.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hausa_asr.recipe import Answer, FinetuneConfig
+        >>> from hausa_asr.text import encode
+        >>> from hausa_asr.training.finetune import Data, finetune
+        >>> from hausa_asr.utterance import Example
+        >>> class Clips(list):  # a split: examples, and their lengths in samples at 16 kHz
+        ...     @property
+        ...     def n_samples(self):
+        ...         return np.array([len(example.samples) for example in self])
+        >>> noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+        >>> example = Example("clip-1", noise, np.array(encode("ina kwana")), "ina kwana", "a speaker")
+        >>> def report(progress):
+        ...     print(f"step {progress.step} of {progress.updates}")
+        ...     return Answer.CONTINUE
+        >>> recipe = FinetuneConfig(length_s=12, batch_s=3, eval_every_steps=2)
+        >>> data = Data(train=Clips([example] * 3), dev=Clips([example]))
+        >>> result = finetune(recipe, data, report, base="demo", folder=Path(tempfile.mkdtemp()) / "trial")
+        step 2 of 4
+        step 4 of 4
+        >>> result.end
+        'finished'
     """
     if device is None:
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # messages between ranks go by the current one
+        torch.cuda.set_device(device)  # NCCL uses the current device
     saved = checkpoint.latest(folder)
     run = start(config, data, base, folder, device, saved, cache)
     progress = _progress_at(saved, folder) if saved else None
@@ -72,7 +110,7 @@ def finetune(
     try:
         while True:
             if progress is not None:
-                answer = _tell(report, progress, run.rank, run.world)
+                answer = _answer(report, progress, run.share)
                 if progress.diverged:
                     return FinetuneResult("diverged", progress)
                 if progress.last:
@@ -87,14 +125,13 @@ def finetune(
         run.loader.close()
 
 
-def evaluations(plan: Plan, every_steps: int, at_s: Sequence[float] = ()) -> frozenset[int]:
-    """The steps after which a trial is evaluated: its end, those asked for, every so many where that tells something.
+def evaluations(plan: UpdatePlan, every_steps: int, at_s: Sequence[float] = ()) -> frozenset[int]:
+    """The steps after which a trial is evaluated: regular ones, the rungs, and its end.
 
     Args:
-        plan: the trial's batches.
-        every_steps: updates between two evaluations. One shortly before another that is due tells nothing new, and is
-            left out.
-        at_s: seconds of audio; each means the first step after which they were trained on.
+        plan: the trial's updates.
+        every_steps: updates between two regular evaluations. One shortly before a rung or the end is left out.
+        at_s: the rungs in seconds of audio; each means the first step by which they were trained on.
     """
     fixed = {int(np.searchsorted(plan.seen_s, mark - 1e-6)) for mark in at_s}
     fixed = {step for step in fixed if 0 < step < plan.updates} | {plan.updates}
@@ -104,7 +141,7 @@ def evaluations(plan: Plan, every_steps: int, at_s: Sequence[float] = ()) -> fro
 
 
 def _due(run: Run, steps: frozenset[int]) -> bool:
-    """Whether it is time for an evaluation."""
+    """Whether an evaluation is due: at the given steps, or because the trial has diverged."""
     if run.window.updates == 0:
         return False
     if run.step in steps:
@@ -113,10 +150,10 @@ def _due(run: Run, steps: frozenset[int]) -> bool:
 
 
 def _evaluate(run: Run) -> Progress:
-    """Score dev while the checkpoint is written, and say how it stands."""
+    """Score dev while a thread writes the checkpoint, and make the report."""
     window_s = _seconds(run.window, run.device)
     saving = None
-    if run.rank == 0:
+    if run.share.rank == 0:
         saving = checkpoint.Saving(run.folder, run.step, run.model, run.processor, run.optimizer, run.base)
     try:
         scores = evaluate(run.model, run.processor, run.data.dev)
@@ -133,7 +170,7 @@ def _evaluate(run: Run) -> Progress:
             checkpoint=str(step_folder(run.folder, run.step)),
             best_checkpoint=str(step_folder(run.folder, int(run.best["step"]))),
             last=run.step == run.plan.updates,
-            # Weights that no update has changed for long still score a finite loss.
+            # has_diverged too, since weights that skipped updates left unchanged still have a finite loss.
             diverged=has_diverged(run) or not math.isfinite(scores.loss),
         )
     except BaseException:
@@ -153,16 +190,16 @@ def _seconds(window: Window, device: torch.device) -> float:
 
 
 def _order(scores: dict[str, float]) -> tuple[float, float, float]:
-    """What the best checkpoint has least of: WER first; on the plateau, where it is blind, CER and the loss tell."""
+    """The key of the best checkpoint, lower is better: WER, then CER and loss, which differ when WER is always 1."""
     return scores["wer"], scores["cer"], scores["loss"]
 
 
 def _metrics(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
-    """The figures of a report; their names are those of MLflow and of `result.json`."""
+    """The figures of a report, under their names in MLflow and `result.json`."""
     window = run.window
     good, losses, norms, skipped = window.sums.tolist()
     masked = torch.tensor(window.masked, dtype=torch.float64)
-    if run.world > 1:
+    if run.share.world > 1:
         masked = masked.to(run.device)
         dist.all_reduce(masked)
     seconds = max(1e-9, window_s)
@@ -186,18 +223,18 @@ def _metrics(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
 
 
 def _progress_at(saved: checkpoint.Checkpoint, folder: Path) -> Progress:
-    """The report of a checkpoint, with its paths where the trial's folder is now."""
-    told = dict(saved.progress)
-    told["samples"] = [tuple(sample) for sample in told["samples"]]
-    told["checkpoint"] = str(saved.folder)
-    told["best_checkpoint"] = str(step_folder(folder, int(told["best"]["step"])))
-    return Progress(**told)
+    """The report of a checkpoint, with paths to the trial's folder as it is now."""
+    fields = dict(saved.progress)
+    fields["samples"] = [tuple(sample) for sample in fields["samples"]]
+    fields["checkpoint"] = str(saved.folder)
+    fields["best_checkpoint"] = str(step_folder(folder, int(fields["best"]["step"])))
+    return Progress(**fields)
 
 
-def _tell(report: Report, progress: Progress, rank: int, world: int) -> Answer:
-    """Rank 0 tells; all ranks hear its answer."""
-    answer = [report(progress) if rank == 0 else None]
-    if world > 1:
+def _answer(report: Report, progress: Progress, share: Share) -> Answer:
+    """Report on rank 0 and give all ranks its answer."""
+    answer = [report(progress) if share.rank == 0 else None]
+    if share.world > 1:
         dist.broadcast_object_list(answer, src=0)
     assert answer[0] is not None
     return answer[0]

@@ -1,4 +1,8 @@
-"""The table of trials that a person follows: live on a terminal, plain lines elsewhere, in the sweep's log always."""
+"""The table of trials that a person follows: live on a terminal, plain lines elsewhere, in the sweep's log always.
+
+In: the ledger's state. Out: a table with a last line that says how the sweep stands and when it will end. Updated by
+Tune's callbacks.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.planning.budget import duration
 from sweeps.planning.forecast import last_interval
-from sweeps.record.ledger import Ledger, State, TrialRecord
+from sweeps.record.ledger import Ledger
+from sweeps.record.state import State, TrialRecord
+from sweeps.wording import duration, many, short
 
 log = logging.getLogger("sweeps")
 
@@ -32,19 +37,19 @@ _COLUMNS = {
 }
 _REFRESH_S = 1.0
 _FORECAST_S = 60.0
-"""Without a terminal, how often it is said how the sweep stands and when it will end."""
+"""Without a terminal, how often a line says how the sweep stands and when it will end."""
 _SHOWN_ENDED = 12
 """How many ended trials stay on screen; the best always does."""
 
 
 class Board:
-    """Shows the state of a ledger. Use it as a context manager.
+    """Show the state of a ledger. Use it as a context manager.
 
     Args:
         ledger: the sweep's ledger.
         trials: how many trials the search will have.
         slots: how many run side by side.
-        forecast: how the sweep will end, in words; asked for now and then.
+        forecast: says in words when the sweep will end; called now and then.
         console: where to; one without a terminal gets a line per report.
     """
 
@@ -55,6 +60,8 @@ class Board:
         self._forecast = forecast
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._next_tick = self._next_forecast = 0.0
+        self._shown_s, self._has_reported = time.monotonic(), False
+        self._reports_before = _count_reports(ledger.state)
         self._said: dict[str, str] = {}
 
     def __enter__(self) -> Board:
@@ -71,7 +78,7 @@ class Board:
     def update(self, trial_id: str) -> None:
         """Something happened to a trial."""
         line = describe(self._ledger.state.trials[trial_id])
-        if line == self._said.get(trial_id):  # Tune tells of a trial's last report and of its end
+        if line == self._said.get(trial_id):  # Tune calls for a trial's last report and for its end
             return
         self._said[trial_id] = line
         log.info("%s", line)
@@ -94,7 +101,7 @@ class Board:
         best = state.best()
         shown = [t for t in state.trials.values() if t.is_open]
         left = [t for t in state.trials.values() if not t.is_open]
-        recent = sorted(left, key=lambda t: t.reports[-1]["time"] if t.reports else 0.0)[-_SHOWN_ENDED:]
+        recent = sorted(left, key=lambda t: t.reports[-1].time if t.reports else 0.0)[-_SHOWN_ENDED:]
         if best and not best.is_open and best not in recent:
             recent.insert(0, best)
         table = Table(title=f"sweep {state.name}", title_justify="left", box=None, pad_edge=False, expand=True)
@@ -107,13 +114,24 @@ class Board:
             table.add_row(*_cells(trial), style=style)
         return Group(table, Text(self._footer()))
 
+    def _reported(self) -> bool:
+        """Whether a slot of this driver has reported; before that its workers are still starting."""
+        if not self._has_reported:
+            self._has_reported = _count_reports(self._ledger.state) > self._reports_before
+        return self._has_reported
+
+    def _waiting(self) -> str:
+        """What is waited for before the first report."""
+        waited = duration(time.monotonic() - self._shown_s)
+        return f"{many(self._slots, 'worker group')} starting, then the first updates ({waited} so far)"
+
     def _footer(self) -> str:
         state = self._ledger.state
         tried = sum(not trial.is_open for trial in state.searched)
         parts = [f"{tried} of {self._trials} trials tried, {self._slots} side by side"]
         if runs := state.finalists:
             parts.append(f"{sum(not run.is_open for run in runs)} finalist runs done")
-        parts.append(self._forecast(state))
+        parts.append(self._forecast(state) if self._reported() else self._waiting())
         best, baseline = state.best(), state.baseline()
         if best and best.best:
             parts.append(f"best {best.best['wer']:.3f} ({best.id})")
@@ -122,21 +140,25 @@ class Board:
         return " · ".join(part for part in parts if part)
 
 
+def _count_reports(state: State) -> int:
+    return sum(len(trial.reports) for trial in state.trials.values())
+
+
 def _cells(trial: TrialRecord) -> list[str]:
-    settings = " ".join(f"{name}={_short(value)}" for name, value in trial.settings.items())
+    settings = " ".join(f"{name}={short(value)}" for name, value in trial.settings.items())
     if trial.source != "search":
         settings = f"{trial.source}{f' of {trial.of}' if trial.of else ''}: {settings}"
     if not trial.reports:
         return [trial.id, trial.state, *[""] * 7, settings]
     last = trial.reports[-1]
-    figures = last["metrics"]
+    figures = last.metrics
     return [
         trial.id,
         trial.state,
-        f"{last['step']}/{last['updates']}",
+        f"{last.step}/{last.updates}",
         f"{figures['loss']:.3f}",
         f"{figures['wer']:.3f}",
-        f"{last['best']['wer']:.3f}",
+        f"{last.best['wer']:.3f}",
         f"{figures['cer']:.3f}",
         f"{figures['audio_s_per_s']:.0f}",
         duration(left_s(trial)) if trial.is_open else "",
@@ -149,18 +171,18 @@ def describe(trial: TrialRecord) -> str:
     parts = [trial.id, trial.state]
     if trial.reports:
         last = trial.reports[-1]
-        figures = last["metrics"]
+        figures = last.metrics
         parts += [
-            f"step {last['step']}/{last['updates']}",
+            f"step {last.step}/{last.updates}",
             f"loss {figures['loss']:.3f}",
             f"WER {figures['wer']:.3f}",
-            f"(best {last['best']['wer']:.3f})",
+            f"(best {last.best['wer']:.3f})",
             f"{figures['audio_s_per_s']:.0f} audio-s/s",
         ]
         if trial.is_open:
             parts.append(f"{duration(left_s(trial))} left")
     else:
-        parts.append(" ".join(f"{name}={_short(value)}" for name, value in trial.settings.items()))
+        parts.append(" ".join(f"{name}={short(value)}" for name, value in trial.settings.items()))
     if trial.reason:
         parts.append(f"({trial.reason})")
     return "  ".join(parts)
@@ -170,9 +192,5 @@ def left_s(trial: TrialRecord) -> float:
     """Seconds that a running trial still needs, at the pace of its last interval, evaluation included."""
     last = trial.reports[-1]
     audio_s, took_s = last_interval(trial)
-    length_s = last["seen_s"] * last["updates"] / last["step"]
-    return max(0.0, (length_s - last["seen_s"]) / max(audio_s / max(took_s, 1e-9), 1e-9))
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    length_s = last.seen_s * last.updates / last.step
+    return max(0.0, (length_s - last.seen_s) / max(audio_s / max(took_s, 1e-9), 1e-9))

@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from hausa_asr.recipe import STEP_PREFIX, TRAINING
-from hausa_asr.settings.load import SweepConfig
+from hausa_asr.settings.sweep import SweepConfig
 from sweeps.pruning.rule import Rule
-from sweeps.record.ledger import Ledger, TrialRecord
+from sweeps.record.ledger import Ledger
+from sweeps.record.state import TrialRecord
 from sweeps.verdict.finalists import chosen
 
 log = logging.getLogger("sweeps")
@@ -25,7 +26,7 @@ _KEEP_FREE_SHARE, _KEEP_FREE_BYTES = 0.1, 10 * 2**30
 """Without a bound of its own a sweep leaves so much of the disk free: the smaller of the two."""
 
 
-class Janitor:
+class CheckpointSpace:
     """Keeps a sweep's checkpoints within their bound.
 
     Args:

@@ -1,4 +1,7 @@
-"""How a sweep begins or goes on: whose settings count, who may drive it, where its log is. Called by `run.py`."""
+"""A sweep's folder: whose settings count, who may drive it, where its log is.
+
+In: what was typed. Out: the settings and the sweep's name; a folder that no other driver works in. Called by `run`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import SweepConfig, in_ray_job, load, make_absolute
+from hausa_asr.files import write_whole
+from hausa_asr.settings.load import in_ray_job, load, make_absolute
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.record.names import SETTINGS_FILE
 
-SETTINGS = "sweep.yaml"
-LOG = "sweep.log"
 CHANGEABLE = (
     "search",
     "space",
@@ -26,11 +30,11 @@ CHANGEABLE = (
     "storage",
     "max_checkpoint_gb",
 )
-"""Settings of a sweep that may be others when it goes on; the trials stay comparable."""
+"""Settings that may change when a sweep goes on: its trials stay comparable."""
 
 
 def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> tuple[SweepConfig, str]:
-    """The settings and the sweep's name: from the file for a new one, from its folder for one that goes on.
+    """Read the settings and the sweep's name: a new one's from its file, a resumed one's from its folder.
 
     Raises:
         UserError: they can't be read, are wrong, or would change what a sweep that goes on must keep.
@@ -49,9 +53,9 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
             fix=f"Only {', '.join(CHANGEABLE)} can be set with --resume; for anything else start a new sweep.",
         )
     storage = storage_of(overrides)
-    saved = storage / resume / SETTINGS
+    saved = storage / resume / SETTINGS_FILE
     if not saved.is_file():
-        known = sorted((p.parent for p in storage.glob(f"*/{SETTINGS}")), key=lambda p: p.stat().st_mtime)
+        known = sorted((p.parent for p in storage.glob(f"*/{SETTINGS_FILE}")), key=lambda p: p.stat().st_mtime)
         names = ", ".join(p.name for p in known[-5:]) or "none"
         raise UserError(
             f"There is no sweep named {resume}.",
@@ -63,7 +67,7 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
 
 
 def storage_of(overrides: list[str]) -> Path:
-    """Where sweeps are, by `--set storage=`, the environment or the default; all else is the sweep's own."""
+    """The folder of all sweeps, by `--set storage=`, the environment or the default."""
     return Path(os.path.abspath(load(None, [o for o in overrides if o.startswith("storage=")]).storage))
 
 
@@ -82,14 +86,12 @@ def refuse_taken(folder: Path) -> None:
 
 
 def save(config: SweepConfig, folder: Path) -> None:
-    """Keep a sweep's settings in its folder, whole or not at all."""
-    aside = folder / f"{SETTINGS}.partial"
-    aside.write_text(config.to_yaml(), encoding="utf-8")
-    aside.replace(folder / SETTINGS)
+    """Write a sweep's settings to its folder."""
+    write_whole(folder / SETTINGS_FILE, config.to_yaml())
 
 
 def only_driver(folder: Path) -> IO[str]:
-    """Keep other drivers out of a sweep's folder, until this process ends or the file is closed.
+    """Lock a sweep's folder against other drivers, until this process ends or the file is closed.
 
     Raises:
         UserError: another driver is at work.
@@ -107,7 +109,7 @@ def only_driver(folder: Path) -> IO[str]:
 
 
 def log_to(path: Path) -> None:
-    """Everything that Ray, Tune and we have to say goes to the sweep's log and not across the table of trials."""
+    """Send what Ray, Tune and we log to the sweep's log, so that it does not run across the table of trials."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     for name in ("sweeps", "ray", "ray.tune", "ray.train", "mlflow", "optuna", "urllib3"):

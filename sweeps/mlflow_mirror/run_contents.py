@@ -1,4 +1,4 @@
-"""What a trial's run in MLflow shows by what the ledger says of the trial, and what it has of that.
+"""What a trial's run in MLflow should hold, and what it holds already.
 
 In: a trial's record, its run as read back, its best checkpoint. Out: rows of metrics, transcripts, a colour, and what
 is still lacking. Called by the mirror.
@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hausa_asr.metrics import wer
-from hausa_asr.tracking.tracker import SAMPLES_FILE, STATUS, Row, Sample, TrialRun
-from sweeps.record.ledger import TrialRecord
+from hausa_asr.tracking.tracker import SAMPLES_FILE, STATUS, MetricsRow, Sample, TrialRun
+from sweeps.record.state import TrialRecord
 
 AT_BEST = ("wer_folded", "cer_folded")
-"""Metrics of the best checkpoint that are found in its own report only."""
+"""Metrics of the best checkpoint that only its own report has."""
 
 
 @dataclass
-class Held:
-    """What a trial's run has already.
+class RunContents:
+    """What a trial's run holds already.
 
     Attributes:
         step: the optimizer step of the last report; None where MLflow is yet to be asked.
@@ -44,8 +44,8 @@ class Held:
     samples_step: int | None = None
 
 
-def held(trial: TrialRecord, run: TrialRun | None) -> Held | None:
-    """What a run that was read back has; None unless that is all figures of a trial that is not open.
+def contents(trial: TrialRecord, run: TrialRun | None) -> RunContents | None:
+    """What a run that was read back holds; None if MLflow lacks anything, or the trial is still running.
 
     `spent_s` is written with the last of them and grows whenever a slot has the trial.
     """
@@ -56,10 +56,12 @@ def held(trial: TrialRecord, run: TrialRun | None) -> Held | None:
         return None
     there = SAMPLES_FILE in run.tags.get("mlflow.loggedArtifacts", "")
     shown = best_step(trial) if there else None
-    return Held(trial.last_step, run.status, trial.ended_s, run.tags, trial.spent_s, settings=True, samples_step=shown)
+    return RunContents(
+        trial.last_step, run.status, trial.ended_s, run.tags, trial.spent_s, settings=True, samples_step=shown
+    )
 
 
-def lacks_samples(trial: TrialRecord, has: Held) -> bool:
+def lacks_samples(trial: TrialRecord, has: RunContents) -> bool:
     """Whether the transcripts of a trial that has ended are not there, or are those of an earlier checkpoint."""
     ended = not trial.is_open and trial.state != "paused"
     return ended and trial.best is not None and has.samples_step != best_step(trial)
@@ -70,27 +72,27 @@ def best_step(trial: TrialRecord) -> int | None:
     return int(trial.best["step"]) if trial.best else None
 
 
-def rows(trial: TrialRecord, after: int) -> list[Row]:
+def rows(trial: TrialRecord, after: int) -> list[MetricsRow]:
     """One row for each report beyond the step `after`: its metrics, and `best_*`, those of the best checkpoint."""
-    by_step = {report["step"]: report["metrics"] for report in trial.reports}
-    found = []
+    by_step = {report.step: report.metrics for report in trial.reports}
+    made = []
     for report in trial.reports:
-        if report["step"] > after:
-            at_best = by_step.get(report["best"]["step"], {})
-            best = {**report["best"], **{name: at_best[name] for name in AT_BEST if name in at_best}}
-            metrics = {"seen_s": report["seen_s"], **report["metrics"]}
+        if report.step > after:
+            at_best = by_step.get(int(report.best["step"]), {})
+            best = {**report.best, **{name: at_best[name] for name in AT_BEST if name in at_best}}
+            metrics = {"seen_s": report.seen_s, **report.metrics}
             metrics |= {f"best_{name}": value for name, value in best.items()}
-            found.append(Row(report["step"], int(report["time"] * 1000), metrics))
-    return found
+            made.append(MetricsRow(report.step, int(report.time * 1000), metrics))
+    return made
 
 
 def samples(checkpoint: Path) -> list[Sample] | None:
-    """Dev utterances as a checkpoint hears them; None where it has had to make room on the disk."""
+    """Dev utterances as a checkpoint hears them; None if it had to make room on the disk."""
     try:
-        told = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))["samples"]
+        progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return [Sample(name, reference, heard, wer([reference], [heard])) for name, reference, heard in told]
+    return [Sample(name, reference, heard, wer([reference], [heard])) for name, reference, heard in progress["samples"]]
 
 
 def colour(number: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 
 from sweeps.driver.board import Board
-from sweeps.driver.checkpoint_space import Janitor
+from sweeps.driver.checkpoint_space import CheckpointSpace
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.record.ledger import Ledger
 
@@ -20,15 +20,15 @@ log = logging.getLogger("sweeps")
 
 
 class SweepCallback(tune.Callback):
-    """Tune's events, as they come.
+    """Pass Tune's events on as they come.
 
     Args:
         ledger: the sweep's ledger.
         mirror: MLflow.
         board: the table of trials.
-        janitor: the disk.
+        space: the disk.
         trial_of: our trial id for a Tune trial's id; "" for one that only waits.
-        why: why a paused trial goes on, by Tune's id: `recall` or `audit`.
+        why: by Tune's id, `recall` for a paused trial that goes on by the second look.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -40,11 +40,11 @@ class SweepCallback(tune.Callback):
         ledger: Ledger,
         mirror: Mirror,
         board: Board,
-        janitor: Janitor,
+        space: CheckpointSpace,
         trial_of: Callable[[str], str],
         why: Mapping[str, str],
     ) -> None:
-        self._ledger, self._mirror, self._board, self._janitor = ledger, mirror, board, janitor
+        self._ledger, self._mirror, self._board, self._space = ledger, mirror, board, space
         self._trial_of, self._why = trial_of, why
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -78,7 +78,7 @@ class SweepCallback(tune.Callback):
         if not name:
             return
         try:
-            self._janitor.tidy(self._ledger.state.trials[name])
+            self._space.tidy(self._ledger.state.trials[name])
         except OSError as error:  # of the storage; the next trial's tidying tries again
             log.warning("%s: its folder could not be tidied: %s", name, error)
         self._show(name)

@@ -1,4 +1,7 @@
-"""The Ray that a sweep runs on: the cluster that is given, else a local one that ends with the sweep."""
+"""The Ray that a sweep runs on: the cluster that is given, else a local one that ends with the sweep.
+
+In: the cluster's settings. Out: a connection for the length of a block, and what the nodes have. Called by `run`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hausa_asr.errors import UserError
-from hausa_asr.settings.load import ClusterSettings, in_ray_job
+from hausa_asr.errors import UserError, first_line
+from hausa_asr.settings.load import in_ray_job
+from hausa_asr.settings.sweep import ClusterSettings
+from hausa_asr.tracking.store import environment_lock
 from sweeps.planning.slots import usable_cpus
 
 log = logging.getLogger("sweeps")
@@ -42,47 +48,100 @@ def protect_local_ray(settings: ClusterSettings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-@contextmanager
-def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, float]]]:
-    """A connection to Ray for the length of the block; gives the resources of each living node.
+class Connection:
+    """A connection to Ray that is made in a thread of its own, while the driver does other things.
+
+    The thread lives as long as Ray does: the kernel ends Ray's servers with the thread that started them.
 
     Args:
         settings: the address, if any.
         logs: where a local Ray's own logs are kept.
+    """
+
+    def __init__(self, settings: ClusterSettings, logs: Path) -> None:
+        self._settings, self._logs, self._address = settings, logs, address_of(settings)
+        self._temp = None if self._address else _temp_folder()
+        self._warden: subprocess.Popen[bytes] | None = None
+        self._fault: BaseException | None = None
+        self._tried, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray-connection", daemon=True)
+        self._thread.start()
+
+    def nodes(self) -> list[dict[str, float]]:
+        """Wait for Ray, and give the resources of each living node.
+
+        Raises:
+            UserError: the cluster does not answer.
+        """
+        import ray
+
+        self._tried.wait()
+        if self._fault is not None:
+            raise self._fault
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def close(self) -> None:
+        """Leave the cluster, or end the local Ray and keep its logs."""
+        import ray
+
+        self._tried.wait()
+        ray.shutdown()
+        self._over.set()
+        if self._temp is not None:
+            _keep_logs(self._temp, self._logs)
+            shutil.rmtree(self._temp, ignore_errors=True)
+        if self._warden is not None:
+            self._warden.communicate()
+
+    def _run(self) -> None:
+        try:
+            with environment_lock:  # Ray copies the environment, which MLflow's calls change for a moment
+                self._connect()
+        except BaseException as fault:  # raised where the nodes are asked for
+            self._fault = fault
+        self._tried.set()
+        self._over.wait()
+
+    def _connect(self) -> None:
+        import ray
+
+        if self._temp is None:
+            _join(str(self._address))
+            return
+        ray.init(
+            address="local",
+            num_cpus=self._settings.local_cpus or usable_cpus(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            # A slot has six processes, most of which only wait; by default Ray warns of them on few CPUs.
+            _system_config={"worker_maximum_startup_concurrency": _STARTING_AT_ONCE},
+            _temp_dir=str(self._temp),
+            _node_ip_address="127.0.0.1",
+        )
+        self._warden = _set_warden(self._temp)
+
+
+@contextmanager
+def connecting(settings: ClusterSettings, logs: Path) -> Iterator[Connection]:
+    """Begin to connect to Ray, for the length of the block; arguments as in `Connection`."""
+    connection = Connection(settings, logs)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, float]]]:
+    """Connect to Ray for the length of the block; gives the resources of each living node.
 
     Raises:
         UserError: the cluster does not answer.
     """
-    import ray
-
-    address = address_of(settings)
-    temp = None if address else _temp_folder()
-    warden = None
-    try:
-        if temp is None:
-            _join(str(address))
-        else:
-            ray.init(
-                address="local",
-                num_cpus=settings.local_cpus or usable_cpus(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                # A slot has five processes, most of which only wait; by default Ray warns of them on few CPUs.
-                _system_config={"worker_maximum_startup_concurrency": _STARTING_AT_ONCE},
-                _temp_dir=str(temp),
-                _node_ip_address="127.0.0.1",
-            )
-            warden = _set_warden(temp)
-        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    finally:
-        ray.shutdown()
-        if temp is not None:
-            _keep_logs(temp, logs)
-            shutil.rmtree(temp, ignore_errors=True)
-        if warden is not None:
-            warden.communicate()
+    with connecting(settings, logs) as connection:
+        yield connection.nodes()
 
 
 _WARDEN = """
@@ -90,9 +149,9 @@ read -r _                            # returns when the driver is gone, however 
 for pid in $1; do
     grep -qs Agent "/proc/$pid/cmdline" && kill -9 "$pid"
 done
-for told in /proc/[0-9]*/cmdline; do  # what is just starting would look for its servers, and write to the folder again
-    pid=${told#/proc/}
-    grep -qsF -- "=$2/" "$told" && kill -9 "${pid%/cmdline}"
+for command in /proc/[0-9]*/cmdline; do  # what is just starting would write to the folder again
+    pid=${command#/proc/}
+    grep -qsF -- "=$2/" "$command" && kill -9 "${pid%/cmdline}"
 done
 rm -rf "$2"
 """
@@ -142,7 +201,7 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise UserError(
-            f"The Ray cluster does not answer: {str(error).strip().splitlines()[0]}",
+            f"The Ray cluster does not answer: {first_line(error)}.",
             where=f"address {address}",
             fix="Start it (`ray start --head`), or leave cluster.address and RAY_ADDRESS unset for a local Ray.",
         ) from error

@@ -12,13 +12,14 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from sweeps.driver.agenda import Agenda
-from sweeps.record.ledger import Ledger, TrialRecord
+from sweeps.record.ledger import Ledger
+from sweeps.record.state import TrialRecord
 
-CRASHED = "its workers crashed again and again; the sweep's log says how"
+CRASHED = "its workers crashed again and again; see the sweep's log"
 
 
 class SweepSearcher(Searcher):
-    """Hands out what the agenda says.
+    """Hand the agenda's orders to Ray Tune.
 
     Args:
         ledger: the sweep's ledger.
@@ -29,7 +30,7 @@ class SweepSearcher(Searcher):
 
     Attributes:
         trial_of: our trial id by Tune's; "" for one that only waits.
-        why: why a paused trial goes on, by Tune's id, where its rung does not say so: `recall` or `audit`.
+        why: by Tune's id, `recall` for a paused trial that goes on by the second look.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class SweepSearcher(Searcher):
         return self._job(order.trial)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """A slot has let go of a trial; the ledger says how it stands. Called by Tune."""
+        """Take a trial back from its slot; the ledger has what became of it. Called by Tune."""
         self._out.discard(trial_id)
         name = self.trial_of.get(trial_id, "")
         if not name:

@@ -1,4 +1,8 @@
-"""The search itself: one Ray Tune run that drives the slots, from the ledger's state to its end."""
+"""The search itself: one Ray Tune run that drives the slots.
+
+In: a sweep, its agenda, its MLflow mirror and its table of trials. Out: trials that have ended, in the ledger. Called
+by `run`.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,23 @@ import os
 import shutil
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from hausa_asr.dataset.from_settings import CACHE, FEATURES
-from hausa_asr.settings.load import SweepConfig
 from sweeps.driver.agenda import Agenda
 from sweeps.driver.board import Board
-from sweeps.driver.checkpoint_space import Janitor
+from sweeps.driver.checkpoint_space import CheckpointSpace
+from sweeps.driver.sweep import Sweep
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.on_ray.callbacks import SweepCallback
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
-from sweeps.planning.slots import Plan
-from sweeps.pruning.rule import Rule
-from sweeps.record.ledger import Ledger, TrialRecord
+from sweeps.record.state import TrialRecord
 
 _MAX_CRASHES = 2
 """How often a trial whose workers crash is started anew, from its last checkpoint."""
@@ -37,23 +40,16 @@ _TUNE_ENVIRONMENT = {
 }
 
 
-def search(
-    config: SweepConfig,
-    ledger: Ledger,
-    folder: Path,
-    prepared: Any,
-    plan: Plan,
-    agenda: Agenda,
-    rule: Rule,
-    mirror: Mirror,
-    board: Board,
-    slot: type[tune.Trainable] = Slot,
-) -> bool:
+def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: type[tune.Trainable] = Slot) -> bool:
     """Run trials and finalists until the agenda is at its end, or until an interrupt.
 
     Never `Tuner.restore`: a resumed sweep is a new Tune run whose agenda hands out the unfinished trials first.
 
     Args:
+        sweep: what is run.
+        agenda: what slots do next.
+        mirror: MLflow.
+        board: the table of trials.
         slot: what Tune runs; the benchmarks give one that trains nothing.
 
     Returns:
@@ -62,58 +58,60 @@ def search(
     if agenda.is_done():
         return True
     os.environ.update(_TUNE_ENVIRONMENT)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.slots)  # so that all slots start at once
-    tune_storage = folder / "ray"
-    spec = {
-        "workers": config.resources.workers_per_trial,
-        "gpus_per_worker": config.resources.gpus_per_worker,
-        "resources_per_worker": plan.worker_resources,
-        "threads": plan.threads,
-        "train_storage": str(tune_storage),
-        "startup_timeout_s": config.cluster.startup_timeout_s,
-        "goodbye_s": _GOODBYE_S,
-        "prepared": str(prepared.path),
-        "base": config.model.base,
-    }
-
-    def job(trial: TrialRecord | None) -> dict[str, Any]:
-        if trial is None:
-            return {"slot": spec, "job": None}
-        return {
-            "slot": spec,
-            "job": {
-                "trial": trial.id,
-                "recipe": asdict(config.recipe(trial.settings)),
-                "base": config.model.base,
-                "prepared": str(prepared.path),
-                "folder": str(ledger.trial_folder(trial.id)),
-                "cache": str(Path(config.storage) / CACHE / FEATURES),
-                # Finalists are not ranked.
-                "rungs": [] if trial.of else ledger.state.marks,
-            },
-        }
-
-    searcher = SweepSearcher(ledger, agenda, job, plan.slots)
-    janitor = Janitor(ledger, rule, config)
-    janitor.begin()
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sweep.plan.slots)  # so that all slots start at once
+    storage = sweep.folder / "ray"
+    tune_config = partial(_tune_config, sweep, _slot_spec(sweep, storage))
+    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, sweep.plan.slots)
+    space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config)
+    space.begin()
     trial_of = searcher.trial_of.__getitem__
     tuner = tune.Tuner(
-        tune.with_resources(slot, plan.slot_resources),
+        tune.with_resources(slot, sweep.plan.slot_resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=SweepScheduler(config, ledger, rule, agenda, trial_of),
+            scheduler=SweepScheduler(sweep.config, sweep.ledger, sweep.rule, agenda, trial_of),
             num_samples=-1,  # the agenda says when it is over
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name=f"tune-{time.time_ns()}",
-            storage_path=str(tune_storage),
-            callbacks=[SweepCallback(ledger, mirror, board, janitor, trial_of, searcher.why)],
+            storage_path=str(storage),
+            callbacks=[SweepCallback(sweep.ledger, mirror, board, space, trial_of, searcher.why)],
             failure_config=tune.FailureConfig(max_failures=_MAX_CRASHES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
     tuner.fit()
-    shutil.rmtree(tune_storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
+    shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
     return agenda.is_done()
+
+
+def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
+    """What all trials of a slot share."""
+    resources = sweep.config.resources
+    return {
+        "workers": resources.workers_per_trial,
+        "gpus_per_worker": resources.gpus_per_worker,
+        "resources_per_worker": sweep.plan.worker_resources,
+        "threads": sweep.plan.threads,
+        "train_storage": str(storage),
+        "startup_timeout_s": sweep.config.cluster.startup_timeout_s,
+        "goodbye_s": _GOODBYE_S,
+    }
+
+
+def _tune_config(sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None) -> dict[str, Any]:
+    """A Tune trial's configuration: the slot's, and the job of one trial of ours; None to wait."""
+    if trial is None:
+        return {"slot": spec, "job": None}
+    job = {
+        "trial": trial.id,
+        "recipe": asdict(sweep.config.recipe(trial.settings)),
+        "base": sweep.config.model.base,
+        "prepared": str(sweep.prepared.path),
+        "folder": str(sweep.ledger.trial_folder(trial.id)),
+        "cache": str(Path(sweep.config.storage) / CACHE / FEATURES),
+        "rungs": [] if trial.of else sweep.ledger.state.marks,  # finalists are not ranked
+    }
+    return {"slot": spec, "job": job}

@@ -9,12 +9,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import SweepConfig
-from sweeps.planning.budget import duration, finalist_length_s, finalist_runs, hours_word
-from sweeps.planning.estimate import Prediction, amount, figures, fitting, limits, size
-from sweeps.planning.slots import Plan, many, stock_would_hang
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.budget import finalist_length_s, finalist_runs, hours_word
+from sweeps.planning.estimate import Prediction, figures, fitting, limits
+from sweeps.planning.slots import SlotPlan, stock_would_hang
 from sweeps.planning.speed import Speed
-from sweeps.pruning.expected_length import least_s, stops_s
+from sweeps.pruning.expected_length import least_s
+from sweeps.pruning.rungs import rungs_s
+from sweeps.wording import amount, duration, many, size
 
 GUESS_FACTOR = 3.0
 """By a guessed speed a sweep is refused for its budget only where it would be too long at so many times that speed."""
@@ -65,12 +67,12 @@ def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator
     guessed, trials = prediction.speed.guessed, config.search.trials
     sure = Speed(prediction.speed.audio_s_per_s * (GUESS_FACTOR if guessed else 1.0), prediction.speed.source, guessed)
     at_least = f"even at {GUESS_FACTOR:g} times the guessed speed" if guessed else "at the least"
-    for name, limit, taken, say in limits(config, figures(config, prediction.slots, sure, trials, least_s)):
-        if taken <= limit:
+    for of in limits(config, figures(config, prediction.slots, sure, trials, least_s)):
+        if of.taken <= of.limit:
             continue
-        enough = fitting(config, prediction.slots, sure, name, limit, least_s)
+        enough = fitting(config, prediction.slots, sure, of, least_s)
         without = config.model_copy(update={"finalists": config.finalists.model_copy(update={"k": 0})})
-        enough_without = fitting(without, prediction.slots, sure, name, limit, least_s)
+        enough_without = fitting(without, prediction.slots, sure, of, least_s)
         if enough > 1:
             instead = f"search.trials to {enough}"
         elif enough_without > 1:
@@ -80,12 +82,12 @@ def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator
         else:
             instead = "finetune.length_s to less"
         yield (
-            f"The sweep takes {say(taken)} {at_least}, but {name} allows {say(limit)}.",
-            f"set {name} to {math.ceil(taken * 100) / 100:g}, or {instead}",
+            f"The sweep takes {of.say(of.taken)} {at_least}, but {of.setting} allows {of.say(of.limit)}.",
+            f"set {of.setting} to {math.ceil(of.taken * 100) / 100:g}, or {instead}",
         )
 
 
-def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: Plan, prediction: Prediction) -> str:
+def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: SlotPlan, prediction: Prediction) -> str:
     """The text of a plan, for a person; what would be refused is in its last lines.
 
     Args:
@@ -118,7 +120,7 @@ def _cluster(nodes: Sequence[Mapping[str, float]]) -> str:
     return f"{many(len(nodes), 'node')}, {many(cpus, 'CPU')}, {many(gpus, 'GPU') if gpus else 'no GPU'}"
 
 
-def _slots(config: SweepConfig, plan: Plan) -> str:
+def _slots(config: SweepConfig, plan: SlotPlan) -> str:
     wanted = config.resources
     takes = many(wanted.cpus_per_worker, "CPU")
     if wanted.gpus_per_worker:
@@ -130,7 +132,7 @@ def _slots(config: SweepConfig, plan: Plan) -> str:
 
 
 def _trials(config: SweepConfig) -> list[tuple[str, str]]:
-    length_s, stops, runs = config.recipe().length_s, stops_s(config), finalist_runs(config)
+    length_s, stops, runs = config.recipe().length_s, rungs_s(config), finalist_runs(config)
     text = f"{many(config.search.trials, 'trial')}, the baseline among them, of up to {length_s:,.0f} s of audio each"
     if stops:
         text += f"; 1 in {config.pruning.reduction} goes on at {' and '.join(f'{at:,.0f}' for at in stops)} s"

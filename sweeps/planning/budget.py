@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hausa_asr.settings.load import ResourceSettings, SweepConfig
-from sweeps.record.ledger import State
+from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
+from sweeps.record.state import State
+from sweeps.wording import duration
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,3 @@ def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Rese
     if slots is None:
         slots = max(1, round(state.spent_s / state.wall_s)) if state.wall_s else 1
     return Reserve(runs * one_s / 3600 * devices(config.resources), math.ceil(runs / slots) * one_s)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as m:ss, h:mm:ss, or days and hours from two days on."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} d {hours % 24} h"
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

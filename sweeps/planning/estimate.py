@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hausa_asr.settings.load import SweepConfig
-from sweeps.planning.budget import devices, duration, finalist_length_s, finalist_runs, hours_word
-from sweeps.planning.slots import Plan
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.budget import devices, finalist_length_s, finalist_runs, hours_word
+from sweeps.planning.slots import SlotPlan
 from sweeps.planning.speed import Speed, base_of, speed_of, trained_weights
-from sweeps.pruning.expected_length import least_s, mean_s, most_s, shares_passing, stops_s
+from sweeps.pruning.expected_length import least_s, mean_s, most_s, shares_passing
+from sweeps.pruning.rungs import rungs_s
+from sweeps.wording import amount, duration, size
 
 _START_S = 40.0
 """Loading, Ray, the first worker group, and the test scores and export at the end, on two cores."""
@@ -71,7 +73,7 @@ class Prediction:
     warnings: tuple[str, ...]
 
 
-def predict(config: SweepConfig, plan: Plan, storage: Path, dev_s: float | None = None) -> Prediction:
+def predict(config: SweepConfig, plan: SlotPlan, storage: Path, dev_s: float | None = None) -> Prediction:
     """What a sweep will take.
 
     Args:
@@ -142,7 +144,7 @@ def _disk(config: SweepConfig, slots: int) -> tuple[float | None, float | None]:
         _NEWEST * (final + bool(final)) + _BEST * (settings + runs - final),
     )
     passing = math.prod(
-        shares_passing(trials, config.pruning.reduction, len(stops_s(config)), config.pruning.finish_share)
+        shares_passing(trials, config.pruning.reduction, len(rungs_s(config)), config.pruning.finish_share)
     )
     waiting = min((trials - 1) * (1 - passing), trials - slots)
     search_peak = _WRITING * slots + _PAUSED * waiting + _ENDED * (trials - slots - waiting)
@@ -150,51 +152,60 @@ def _disk(config: SweepConfig, slots: int) -> tuple[float | None, float | None]:
     return weight * least, weight * max(search_peak, finals_peak)
 
 
-def limits(config: SweepConfig, of: Figures) -> list[tuple[str, float, float, Callable[[float], str]]]:
-    """The budget's limits that are set, each as its setting, its value, what `of` takes of it, and how to say it."""
-    budget, word = config.budget, hours_word(config.resources)
-    every: list[tuple[str, float | None, float | None, Callable[[float], str]]] = [
-        ("budget.hours", budget.hours, of.hours, lambda x: f"{amount(x)} {word}"),
-        ("budget.money", budget.money, of.money, lambda x: f"{amount(x)} in money"),
-        ("budget.wall_s", budget.wall_s, of.wall_s, lambda x: f"{duration(x)} of wall clock"),
+@dataclass(frozen=True)
+class Limit:
+    """One limit of the budget: its setting, what it allows, and what a sweep takes of it.
+
+    `unit` says what is counted: CPU-hours or GPU-hours, money, or seconds of wall clock.
+    """
+
+    setting: str
+    limit: float
+    taken: float
+    unit: str
+
+    def say(self, figure: float) -> str:
+        """A figure of this limit in words."""
+        return f"{duration(figure)} of wall clock" if self.unit == "s" else f"{amount(figure)} {self.unit}"
+
+
+def limits(config: SweepConfig, of: Figures) -> list[Limit]:
+    """The budget's limits that are set, with what `of` takes of each."""
+    budget = config.budget
+    every = (
+        ("budget.hours", budget.hours, of.hours, hours_word(config.resources)),
+        ("budget.money", budget.money, of.money, "in money"),
+        ("budget.wall_s", budget.wall_s, of.wall_s, "s"),
+    )
+    return [
+        Limit(setting, limit, taken, unit)
+        for setting, limit, taken, unit in every
+        if limit is not None and taken is not None
     ]
-    return [(name, limit, taken, say) for name, limit, taken, say in every if limit is not None and taken is not None]
 
 
 def fitting(
-    config: SweepConfig, slots: int, speed: Speed, name: str, limit: float, a_trial: Callable[[SweepConfig, int], float]
+    config: SweepConfig, slots: int, speed: Speed, within: Limit, a_trial: Callable[[SweepConfig, int], float]
 ) -> int:
     """How many trials a limit of the budget is enough for, finalists included."""
 
     def taken(trials: int) -> float:
         of = figures(config, min(slots, trials), speed, trials, a_trial)
-        return next(used for setting, _, used, _ in limits(config, of) if setting == name)
+        return next(one.taken for one in limits(config, of) if one.setting == within.setting)
 
-    return bisect_right(range(1, config.search.trials + 1), limit, key=taken)
+    return bisect_right(range(1, config.search.trials + 1), within.limit, key=taken)
 
 
 def _budget_warnings(config: SweepConfig, slots: int, speed: Speed, low: Figures, expected: Figures) -> list[str]:
+    """Which limits of the budget are expected to end the search, and when."""
     warnings = []
     trials = config.search.trials
-    for (name, limit, mean, say), (_, _, least, _) in zip(limits(config, expected), limits(config, low), strict=True):
-        if mean <= limit:
+    for mean, least in zip(limits(config, expected), limits(config, low), strict=True):
+        if mean.taken <= mean.limit:
             continue
-        enough = fitting(config, slots, speed, name, limit, mean_s)
+        enough = fitting(config, slots, speed, mean, mean_s)
         at = f"at about trial {enough} of {trials}" if enough else "before its baseline and finalists are through"
-        all_of_it = f"all of it takes {say(mean)}, and {say(least)} at the least"
+        whole = f"all of it takes {mean.say(mean.taken)}, and {mean.say(least.taken)} at the least"
         guess = ", if the guessed speed is right" if speed.guessed else ""
-        warnings.append(f"{name} ({say(limit)}) is expected to end the search {at}; {all_of_it}{guess}")
+        warnings.append(f"{mean.setting} ({mean.say(mean.limit)}) is expected to end the search {at}; {whole}{guess}")
     return warnings
-
-
-def amount(figure: float) -> str:
-    """Hours or money, with as many digits as matter."""
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"
-
-
-def size(count: float) -> str:
-    """Bytes in MB, GB or TB."""
-    for unit, bytes_per in (("TB", 1e12), ("GB", 1e9)):
-        if count >= bytes_per:
-            return f"{count / bytes_per:.1f} {unit}"
-    return f"{count / 1e6:.0f} MB"

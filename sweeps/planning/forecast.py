@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hausa_asr.settings.load import SweepConfig
-from sweeps.planning.budget import Spent, devices, duration, finalist_length_s, finalist_runs, hours_word, spent
-from sweeps.planning.estimate import Prediction, amount
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.budget import Spent, devices, finalist_length_s, finalist_runs, hours_word, spent
+from sweeps.planning.estimate import Prediction
 from sweeps.pruning.expected_length import ahead_s
-from sweeps.record.ledger import State, TrialRecord
+from sweeps.record.state import State, TrialRecord
+from sweeps.wording import amount, duration
 
 _WEIGHT = 4
 """The mean of what trials took counts against the expectation as that of so many trials: the first to end are short."""
@@ -94,7 +95,7 @@ def _begun(state: State, config: SweepConfig, pace: float, now: float) -> tuple[
     """Seconds of a slot that trials which were begun still take: the search's, its longest, the finalists', theirs."""
     search_s = longest_s = final_s = longest_final_s = 0.0
     for trial in state.trials.values():
-        waits = trial.is_open or trial.cause == "crash" or trial.audited
+        waits = trial.is_open or trial.cause == "crash"
         if not waits or not (trial.is_open or trial.can_go_on):
             continue
         own = pace
@@ -117,15 +118,15 @@ def last_interval(trial: TrialRecord) -> tuple[float, float]:
     By the trial's own clock: what a slot takes to start, or a trial to wait, says nothing of its pace.
     """
     last = trial.reports[-1]
-    audio_s = last["seen_s"] - (trial.reports[-2]["seen_s"] if len(trial.reports) > 1 else 0.0)
-    figures = last["metrics"]
+    audio_s = last.seen_s - (trial.reports[-2].seen_s if len(trial.reports) > 1 else 0.0)
+    figures = last.metrics
     return audio_s, audio_s / max(figures["audio_s_per_s"], 1e-9) + figures.get("eval_runtime_s", 0.0)
 
 
 def _audio_left_s(trial: TrialRecord, config: SweepConfig) -> float:
     if trial.of:
         return max(0.0, finalist_length_s(config) - trial.seen_s)
-    if trial.source == "baseline" or trial.audited:
+    if trial.is_baseline:
         return max(0.0, config.recipe().length_s - trial.seen_s)
     return max(0.0, ahead_s(config, trial.seen_s, config.search.trials))
 
@@ -138,7 +139,7 @@ def _to_come(state: State, config: SweepConfig) -> float:
         if trial.of:
             continue
         searched += 1
-        if trial.source != "baseline" and not trial.is_open and trial.reports:
+        if not trial.is_baseline and not trial.is_open and trial.reports:
             count, seen_s = count + 1, seen_s + trial.seen_s
     expected_s = ahead_s(config, 0.0, config.search.trials)
     mean_s = (seen_s + _WEIGHT * expected_s) / (count + _WEIGHT)

@@ -1,10 +1,10 @@
-"""Admission: what will run where. What cannot run is refused before anything starts.
+"""Slots: what will run where. What cannot run is refused before anything starts.
 
 A trial is a *slot*: a group of workers, each wholly on one node. As many slots as fit run side by side; everything
 else of a sweep (Tune's actors, the desks) takes no CPU, and the number of slots is capped by a share of the head
 node's own marker resource, so that no more slots than fit are ever asked for and none waits for another for ever.
 
-In: what one trial takes and what the nodes have, as Ray says it or, without Ray, as this machine does. Out: a `Plan`.
+In: what one trial takes and what the nodes have, as Ray says it or, without Ray, this machine. Out: a `SlotPlan`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import ClusterSettings, ResourceSettings
+from hausa_asr.settings.sweep import ClusterSettings, ResourceSettings
+from sweeps.wording import many
 
 HEAD = "node:__internal_head__"
 _HEAD_SHARE = 0.9
@@ -23,7 +24,7 @@ _HEAD_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Plan:
+class SlotPlan:
     """What a sweep will hold.
 
     Attributes:
@@ -39,7 +40,7 @@ class Plan:
     threads: int
 
 
-def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> Plan:
+def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> SlotPlan:
     """How many slots fit on the cluster.
 
     Args:
@@ -65,7 +66,7 @@ def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials
     per_worker = {"CPU": wanted.cpus_per_worker}
     if wanted.gpus_per_worker:
         per_worker["GPU"] = wanted.gpus_per_worker
-    return Plan(
+    return SlotPlan(
         slots=slots,
         slot_resources={"CPU": 0, HEAD: int(1e4 * _HEAD_SHARE / slots) / 1e4},  # Ray counts in ten-thousandths
         worker_resources=per_worker,
@@ -122,11 +123,6 @@ def usable_gpus() -> int:
     if visible is None:
         return there
     return min(there, sum(one.strip() not in ("", "-1", "NoDevFiles") for one in visible.split(",")))
-
-
-def many(count: float, what: str) -> str:
-    """A count and its noun."""
-    return f"{count:g} {what}{'' if count == 1 else 's'}"
 
 
 def _workers_on(node: Mapping[str, float], wanted: ResourceSettings) -> int:

@@ -19,10 +19,11 @@ import yaml
 
 import hausa_asr
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import SweepConfig
-from sweeps.record.ledger import FILE, read_state
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.record.ledger import read_state
+from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE
+from sweeps.wording import many
 
-SETTINGS = "sweep.yaml"
 _SWEEPS_READ, _TRIALS_READ, _SWEEPS_LOOKED_AT = 4, 20, 30
 """The newest like sweeps are read until there are so many trials; more would cost time and tell little more."""
 
@@ -132,7 +133,7 @@ def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> 
         if len(measured) >= _TRIALS_READ or len(sweeps) >= _SWEEPS_READ:
             break
     if measured:
-        several = f"{len(measured)} trial{'s' if len(measured) > 1 else ''}"
+        several = many(len(measured), "trial")
         return Speed(statistics.median(measured), f"measured on {several} of {', '.join(sweeps)}", guessed=False)
     return _guess(config, dev_s)
 
@@ -170,15 +171,14 @@ def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
     wanted = config.resources
     like = (config.model.base, wanted.workers_per_trial, wanted.gpus_per_worker, wanted.cpus_per_worker)
     try:
-        ledgers = sorted(storage.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        ledgers = sorted(storage.glob(f"*/{LEDGER_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
         return
     for ledger in ledgers[:_SWEEPS_LOOKED_AT]:
         try:
             # The C parser where there is one: ten times as fast, and this is done while somebody waits.
-            settings = yaml.load(
-                (ledger.parent / SETTINGS).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            )
+            text = (ledger.parent / SETTINGS_FILE).read_text(encoding="utf-8")
+            settings = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             taken = settings["resources"]
             per_trial = taken["workers_per_trial"], taken["gpus_per_worker"], taken["cpus_per_worker"]
             if (settings["model"]["base"], *per_trial) == like:

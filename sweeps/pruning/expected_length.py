@@ -13,17 +13,11 @@ import random
 from bisect import insort
 from functools import lru_cache
 
-from hausa_asr.settings.load import SweepConfig
-from sweeps.pruning.rule import rungs
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.pruning.rungs import rungs_s
 
 _COHORTS, _ENOUGH = 25, 300
 """Draws, and the cohort from which on the share hardly changes."""
-
-
-def stops_s(config: SweepConfig) -> list[float]:
-    """Where a trial may be stopped, in seconds of audio: at each rung, where it is evaluated."""
-    pruning = config.pruning
-    return rungs(config.recipe().length_s, pruning.first_rung, pruning.reduction) if pruning.rule == "asha" else []
 
 
 def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
@@ -35,7 +29,7 @@ def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
         trials: how many there are in the search.
     """
     length_s, at = config.recipe().length_s, seen_s
-    stops = stops_s(config)
+    stops = rungs_s(config)
     ahead, share = 0.0, 1.0
     pruning = config.pruning
     passing_each = shares_passing(trials, pruning.reduction, len(stops), pruning.finish_share)
@@ -44,8 +38,7 @@ def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
             ahead += share * (stop - at)
             at, share = stop, share * passing
     ahead += share * (length_s - at)
-    audited = config.pruning.audit_share
-    return (1 - audited) * ahead + audited * (length_s - seen_s)
+    return ahead
 
 
 @lru_cache(maxsize=1024)
@@ -99,7 +92,7 @@ def shares_passing(cohort: int, reduction: int, marks: int, finish_share: float)
 
 def least_s(config: SweepConfig, trials: int) -> float:
     """Seconds of audio of a trial that is stopped as early as may be."""
-    return next(iter(stops_s(config)), config.recipe().length_s)
+    return next(iter(rungs_s(config)), config.recipe().length_s)
 
 
 def mean_s(config: SweepConfig, trials: int) -> float:

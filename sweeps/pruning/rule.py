@@ -14,9 +14,8 @@ rung by loss while most of its cohort is before the turning point, and by WER af
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,24 +75,19 @@ class Ranking:
     passed: bool
 
 
-def rungs(length_s: float, first_rung: float, reduction: int) -> list[float]:
-    """The rungs in seconds of audio: the first at a share of the length, each next `reduction` times later."""
-    found = []
-    at = first_rung * length_s
-    while at < length_s * 0.999:
-        found.append(at)
-        at *= reduction
-    return found
+def who_goes_on(passing: int, cutoff: float | None) -> str:
+    """Say in words who passes a rung."""
+    return "too few to let one go on yet" if cutoff is None else f"the best {passing} go on, up to {cutoff:.4f}"
 
 
 def turned(points: Sequence[Point]) -> bool:
-    """Whether a curve's turning point is behind its last point: WER under `TURNED_WER` twice running."""
+    """Whether a curve has passed its turning point: WER under `TURNED_WER` twice running."""
     last = [point.wer < TURNED_WER for point in points[-2:]]
     return len(last) == 2 and all(last)
 
 
 def score(points: Sequence[Point]) -> Score:
-    """What a rung records of a curve that has just reached it. Raises `ValueError` where there is no point."""
+    """What a rung records of a curve that has just reached it. Raises `ValueError` for a curve without points."""
     if not points:
         raise ValueError("a trial is scored by its evaluations, and this one has none")
     last = points[-1]
@@ -200,48 +194,3 @@ class _Rung:
         self.turned += scored.turned
         for metric, order in self.order.items():
             insort(order, (scored.key(metric), trial))
-
-
-WORSE_THAN_GUESSING = 25.0
-"""Nats per label. Guessing evenly among 36 labels costs about 3.6 nats a frame, and a label lasts about 5 frames of
-20 ms, some of which may be blanks: 10 to 18 nats. No model that learns is above this."""
-BLOW_UP = 3.0
-"""An eval loss so many times a trial's own best, or its peers' median, is no noise."""
-PEERS = 4
-"""With fewer trials of the same age there is nothing to compare with."""
-PEERS_AT_MOST = 20
-"""Enough to compare with, however many there are: the latest."""
-
-
-def divergence(points: Sequence[Point], ready_s: float, peers: Iterable[Sequence[Point]]) -> str:
-    """Why a trial has diverged, in words; "" if it has not.
-
-    Args:
-        points: its evaluations so far.
-        ready_s: since when it can be compared with others.
-        peers: the evaluations of the other trials; those that have not come as far do not count.
-    """
-    last = points[-1]
-    if not math.isfinite(last.loss):
-        return f"eval loss is {last.loss}"
-    if last.loss > WORSE_THAN_GUESSING:
-        return f"eval loss {last.loss:.1f} is worse than guessing"
-    best = min(point.loss for point in points)
-    if last.loss > BLOW_UP * best and last.loss > 2.0:
-        return f"eval loss rose from {best:.3f} to {last.loss:.3f}"
-    if last.cer < 0.95 or last.wer < TURNED_WER:
-        return ""
-    # Blank collapse: nothing is heard and the loss stands still, at an age at which others have left the plateau.
-    aged = [[p for p in peer if p.seen_s <= last.seen_s] for peer in peers if peer and peer[-1].seen_s >= last.seen_s]
-    aged = [peer for peer in aged if peer]
-    if len(aged) < PEERS or last.seen_s <= ready_s or len(points) < 2:
-        return ""
-    if last.loss < 0.98 * points[-2].loss:
-        return ""  # slow, as a small peak is, and no worse than that
-    left = sum(turned(peer) for peer in aged)
-    if left >= 0.75 * len(aged):
-        return f"nothing is heard (CER {last.cer:.2f}); {left} of {len(aged)} others of its age have left the plateau"
-    losses = sorted(peer[-1].loss for peer in aged)
-    if last.loss > BLOW_UP * max(losses[len(losses) // 2], 1.0):
-        return f"eval loss {last.loss:.2f} where others of its age have {losses[len(losses) // 2]:.2f}"
-    return ""

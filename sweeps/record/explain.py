@@ -1,4 +1,7 @@
-"""Why a trial went on or ended: its decisions, as the ledger has them, in words. Called by `run.py --explain`."""
+"""Why a trial went on or ended: its decisions, as the ledger has them, in words.
+
+In: a sweep's folder and a trial's id. Out: text. Called by `run --explain`.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.errors import UserError
-from sweeps.planning.budget import duration
-from sweeps.record.ledger import FILE, TrialRecord, read_state
+from sweeps.pruning.rule import who_goes_on
+from sweeps.record.ledger import read_state
+from sweeps.record.names import LEDGER_FILE
+from sweeps.record.state import TrialRecord
+from sweeps.wording import duration
 
 
 def find(storage: Path, name: str) -> tuple[Path, str]:
-    """The sweep and the trial that a name means: `t004` is of the newest sweep, `SWEEP/t004` says of which.
+    """Find the sweep and the trial that a name means: `t004` is of the newest sweep, `SWEEP/t004` names it.
 
     Raises:
         UserError: there is no such sweep.
     """
     sweep, _, trial = name.rpartition("/")
-    sweeps = sorted(storage.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
+    sweeps = sorted(storage.glob(f"*/{LEDGER_FILE}"), key=lambda path: path.stat().st_mtime)
     if sweep:
         sweeps = [path for path in sweeps if path.parent.name == sweep]
     if not sweeps:
@@ -30,7 +36,7 @@ def find(storage: Path, name: str) -> tuple[Path, str]:
 
 
 def explain(folder: Path, name: str) -> str:
-    """What became of a trial and why.
+    """Say what became of a trial and why.
 
     Args:
         folder: the sweep's folder.
@@ -43,8 +49,8 @@ def explain(folder: Path, name: str) -> str:
     trial = state.trials.get(name)
     if trial is None:
         known = list(state.trials)
-        told = ", ".join(known) if len(known) <= 12 else f"{known[0]} to {known[-1]}"
-        raise UserError(f"The sweep {folder.name} has no trial {name}.", where=folder, fix=f"Name one of: {told}")
+        names = ", ".join(known) if len(known) <= 12 else f"{known[0]} to {known[-1]}"
+        raise UserError(f"The sweep {folder.name} has no trial {name}.", where=folder, fix=f"Name one of: {names}.")
     lines = [
         f"{name} of sweep {folder.name}: {_state(trial)}",
         f"  from      {trial.source}{f' of {trial.of}' if trial.of else ''}",
@@ -65,11 +71,6 @@ def explain(folder: Path, name: str) -> str:
         lines.append("  " + _decision(decision, trial))
     if trial.recalled:
         lines.append("  Second look: when no new setting was left, it was among the best that waited, and went on.")
-    if trial.audited:
-        lines.append(
-            "  It was drawn for the audit, to see what pruning costs: it runs on when slots are free, while the search "
-            "and the rungs see it as stopped."
-        )
     if trial.dropped:
         lines.append("  Its optimizer state made room on the disk, so it cannot go on.")
     return "\n".join(lines)
@@ -90,22 +91,17 @@ def _why_not(trial: TrialRecord, marks: list[float]) -> str:
     return ": it was still warming up or frozen at those that it came to"
 
 
-def _who_passes(told: dict[str, Any]) -> str:
-    if told["cutoff"] is None:
-        return "too few to let one go on yet"
-    return f"the best {told['passing']} go on, up to {told['cutoff']:.4f}"
-
-
-def _decision(told: dict[str, Any], trial: TrialRecord) -> str:
-    what = "eval loss" if told["metric"] == "loss" else "WER"
+def _decision(decision: dict[str, Any], trial: TrialRecord) -> str:
+    what = "eval loss" if decision["metric"] == "loss" else "WER"
     stood = (
-        f"rung {told['rung'] + 1} ({told['rung_s']:.0f} s), ranked by {what} with {told['cohort']} trials: number "
-        f"{told['place']} with {told['value']:.4f} at {told['seen_s']:.0f} s; {_who_passes(told)}"
+        f"rung {decision['rung'] + 1} ({decision['rung_s']:.0f} s), ranked by {what} with {decision['cohort']} trials: "
+        f"number {decision['place']} with {decision['value']:.4f} at {decision['seen_s']:.0f} s; "
+        f"{who_goes_on(decision['passing'], decision['cutoff'])}"
     )
-    if told.get("promoted"):
+    if decision.get("promoted"):
         return f"{stood}: promoted, it went on from its checkpoint"
-    if not told["passed"]:
+    if not decision["passed"]:
         return f"{stood}: paused"
-    if trial.source == "baseline" and told["place"] > told["passing"]:
+    if trial.is_baseline and decision["place"] > decision["passing"]:
         return f"{stood}: went on, since the baseline is never pruned"
     return f"{stood}: went on"

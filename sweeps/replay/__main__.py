@@ -19,7 +19,8 @@ import typer
 from rich.console import Console
 
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
-from hausa_asr.settings.load import PruningSettings, SweepConfig, load, make_absolute
+from hausa_asr.settings.load import load, make_absolute
+from hausa_asr.settings.sweep import PruningSettings, SweepConfig
 from sweeps.replay.compare import Field, Table, standings
 from sweeps.replay.curves import Curve, of_sweep, read, steady
 from sweeps.replay.rules import RULES, Entry, Options, entry

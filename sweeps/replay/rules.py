@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import PruningSettings
-from sweeps.pruning.rule import PEERS_AT_MOST, Metric, Point, Rule, divergence, rungs, score
+from hausa_asr.settings.sweep import PruningSettings
+from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
+from sweeps.pruning.rule import Metric, Point, Rule, score
+from sweeps.pruning.rungs import rungs
 
 Answer = Literal["go", "pause", "stop"]
 
@@ -177,10 +179,7 @@ class OneEpoch:
 
 
 class Ours:
-    """The rule of a sweep, by the sweep's own code: paused trials that a rung would let pass now go before fresh ones.
-
-    Audited trials are left out: they cost `audit_share` of what pruning saves, when slots are free.
-    """
+    """The rule of a sweep, by the sweep's own code: paused trials that can be promoted go before fresh ones."""
 
     def __init__(self, options: Options) -> None:
         self.marks = options.marks()

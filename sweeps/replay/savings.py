@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hausa_asr.settings.load import PruningSettings
+from hausa_asr.settings.sweep import PruningSettings
 from sweeps.replay.compare import Figure, Resamples
 from sweeps.replay.curves import Curve, draw
 from sweeps.replay.rules import Options, Ours

@@ -1,6 +1,6 @@
 """The figures of a sweep's report: what each trial took, who is on a Pareto front, who stopped at which rung.
 
-In: the ledger's state and what a trial's workers take. Out: rows of numbers that `report` writes and `pictures` draws.
+In: the ledger's state and what a trial's workers take. Out: rows of numbers that `page` writes and `pictures` draws.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hausa_asr.settings.load import ResourceSettings
+from hausa_asr.settings.sweep import ResourceSettings
 from sweeps.planning.budget import devices
-from sweeps.record.ledger import State, TrialRecord
+from sweeps.record.state import State, TrialRecord
 
 
 @dataclass(frozen=True)
-class Row:
-    """A trial and what is made of its figures.
+class TrialRow:
+    """A trial and the figures that are computed from its reports.
 
     Attributes:
         trial: the trial.
@@ -35,21 +35,19 @@ class Row:
 
 
 @dataclass(frozen=True)
-class RungTally:
-    """What a rung did.
+class RungRow:
+    """How many trials a rung ranked and stopped.
 
     Attributes:
         at_s: where it is, in seconds of audio trained on.
         ranked: how many trials were.
         by_loss, by_wer: how many of those stopped there for good, by the metric of their last ranking.
-        audited: how many of those that stopped ran on to see what pruning costs.
     """
 
     at_s: float
     ranked: int
     by_loss: int
     by_wer: int
-    audited: int
 
 
 def front(points: Sequence[tuple[float, float]]) -> set[int]:
@@ -59,22 +57,22 @@ def front(points: Sequence[tuple[float, float]]) -> set[int]:
     that are not finite are not.
     """
     order = sorted((point, number) for number, point in enumerate(points) if all(map(math.isfinite, point)))
-    found = set()
+    on_front = set()
     lowest, last = math.inf, None
     for point, number in order:
         if point[1] < lowest or point == last:
-            found.add(number)
+            on_front.add(number)
             lowest, last = point[1], point
-    return found
+    return on_front
 
 
-def rows(state: State, resources: ResourceSettings, dev_s: float | None) -> list[Row]:
-    """A row for each trial: those of the search by dev WER, those without a score last, then the finalists' runs.
+def trial_rows(state: State, resources: ResourceSettings, dev_s: float | None) -> list[TrialRow]:
+    """Make a row for each trial: the search's by dev WER, those without a score last, then the finalists' runs.
 
     Args:
         state: the sweep.
         resources: what a trial takes.
-        dev_s: seconds of audio in dev; None where that is not known, and neither is a real-time factor then.
+        dev_s: seconds of audio in dev; None if unknown, and then no row has a real-time factor.
     """
     ranking = state.ranking()
     scored = {trial.id for trial in ranking}
@@ -86,7 +84,7 @@ def rows(state: State, resources: ResourceSettings, dev_s: float | None) -> list
     on_hours = front([(hours[trial.id], wer) for trial, wer in zip(searched, wers, strict=True)])
     on_speed = front([(speeds[trial.id] or math.nan, wer) for trial, wer in zip(searched, wers, strict=True)])
     return [
-        Row(trial, hours[trial.id], speeds[trial.id], number in on_hours, number in on_speed)
+        TrialRow(trial, hours[trial.id], speeds[trial.id], number in on_hours, number in on_speed)
         for number, trial in enumerate(searched + state.finalists)
     ]
 
@@ -94,18 +92,16 @@ def rows(state: State, resources: ResourceSettings, dev_s: float | None) -> list
 def _real_time_factor(trial: TrialRecord, dev_s: float | None) -> float | None:
     if not trial.best or not dev_s:
         return None
-    at_best = next(report["metrics"] for report in trial.reports if report["step"] == trial.best["step"])
-    runtime_s = at_best.get("eval_runtime_s")
+    runtime_s = trial.at_best.metrics.get("eval_runtime_s")
     return float(runtime_s) / dev_s if runtime_s is not None else None
 
 
-def rungs(state: State) -> list[RungTally]:
-    """What each rung did, the earliest first."""
+def rung_rows(state: State) -> list[RungRow]:
+    """Make a row for each rung, the earliest first."""
     stopped = [trial for trial in state.searched if trial.waits_at is not None]
     by = Counter((trial.waits_at, _metric(trial)) for trial in stopped)
-    audited = Counter(trial.waits_at for trial in stopped if trial.audited)
     return [
-        RungTally(at_s, len(state.rungs.get(number, {})), by[number, "loss"], by[number, "wer"], audited[number])
+        RungRow(at_s, len(state.rungs.get(number, {})), by[number, "loss"], by[number, "wer"])
         for number, at_s in enumerate(state.marks)
     ]
 

@@ -1,7 +1,7 @@
 """The report of a sweep as one page: `report.html` in its folder, with the pictures inside and nothing from outside.
 
-In: the settings, the ledger's state, the finalists' verdict and what the audits say. Written at the end of a sweep; it
-may be written again at any time, from the ledger alone, and for a sweep that has not ended.
+In: the settings, the ledger's state and the finalists' verdict. Written at the end of a sweep; it may be written again
+at any time, from the ledger alone, and for a sweep that has not ended.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from hausa_asr.settings.load import SweepConfig
-from sweeps.planning.budget import duration, hours_word, spent
-from sweeps.record.ledger import State, TrialRecord
-from sweeps.report.figures import Row, rows, rungs
+from hausa_asr.files import write_whole
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.budget import hours_word, spent
+from sweeps.record.names import REPORT_FILE
+from sweeps.record.state import State, TrialRecord
+from sweeps.report.figures import TrialRow, rung_rows, trial_rows
 from sweeps.report.html import page, picture, table
-from sweeps.verdict.verdict import Difference, Verdict, in_brackets
-
-FILE = "report.html"
+from sweeps.verdict.verdict import Difference, Verdict
+from sweeps.wording import duration, in_brackets, short
 
 
 def write_report(
@@ -29,7 +29,6 @@ def write_report(
     folder: Path,
     *,
     verdict: Verdict | None,
-    audit: str,
     dev_s: float | None,
     test: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
@@ -40,7 +39,6 @@ def write_report(
         state: what its ledger adds up to.
         folder: the sweep's.
         verdict: what the finalists showed; None where none ran.
-        audit: what the audits say, in words.
         dev_s: seconds of audio in dev, for the real-time factor; None where that is not known.
         test: test scores (`wer`, `cer`) by trial, of those that were scored.
 
@@ -51,23 +49,22 @@ def write_report(
         OSError: it can't be written.
     """
     unit = hours_word(config.resources)
-    made = rows(state, config.resources, dev_s)
+    rows = trial_rows(state, config.resources, dev_s)
     parts = [
-        *_header(config, state, made, verdict, unit),
+        *_header(config, state, rows, verdict, unit),
         *(_finalists(verdict, test or {}) if verdict else ()),
         *_curves(state, verdict),
-        *_pareto(made, unit),
-        *_pruning(state, audit),
+        *_pareto(rows, unit),
+        *_pruning(state),
         *_failed(state),
-        *_trials(state, made, verdict, unit),
+        *_trials(state, rows, verdict, unit),
     ]
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(page(f"Sweep {state.name}", parts), encoding="utf-8")
-    return partial.replace(folder / FILE)
+    write_whole(folder / REPORT_FILE, page(f"Sweep {state.name}", parts))
+    return folder / REPORT_FILE
 
 
 def _header(
-    config: SweepConfig, state: State, made: Sequence[Row], verdict: Verdict | None, unit: str
+    config: SweepConfig, state: State, rows: Sequence[TrialRow], verdict: Verdict | None, unit: str
 ) -> Iterator[str]:
     yield f"<h1>Sweep {escape(state.name)}</h1>"
     lead, *notes = verdict.sentences() if verdict else _without_finalists(state)
@@ -75,9 +72,9 @@ def _header(
     yield from (f'<p class="note">{escape(note)}</p>' for note in notes)
     took, price = spent(state, config), config.budget.price_per_hour
     paid = f", {took.money:,.2f} at {price:g} an hour" if price else ""
-    of_final = sum(row.hours for row in made if row.trial.of)
+    of_final = sum(row.hours for row in rows if row.trial.of)
     part = f", of which finalists {of_final:,.2f}" if of_final else ""
-    states = Counter(_state(trial) for trial in state.searched)
+    states = Counter(trial.state for trial in state.searched)
     facts = {
         "spent": f"{took.hours:,.2f} {unit}{paid}{part}",
         "wall-clock": duration(took.wall_s),
@@ -92,10 +89,10 @@ def _without_finalists(state: State) -> list[str]:
     best, base = state.best(), state.baseline()
     if best is None or best.best is None:
         return ["no trial has been scored yet"]
-    told = f"lowest dev WER {best.id} {best.best['wer']:.3f}, on one seed and without finalists"
+    line = f"lowest dev WER {best.id} {best.best['wer']:.3f}, on one seed and without finalists"
     if base is not None and base.best and base is not best:
-        told += f"; baseline {base.best['wer']:.3f}"
-    return [told]
+        line += f"; baseline {base.best['wer']:.3f}"
+    return [line]
 
 
 def _finalists(verdict: Verdict, test: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
@@ -118,8 +115,8 @@ def _finalists(verdict: Verdict, test: Mapping[str, Mapping[str, float]]) -> Ite
         if difference:
             yield f"<p>{escape(_against(verdict, other, difference))}</p>"
     caption = "Squares are means over seeds, ticks single seeds, and the dashed line is the baseline."
-    told = "; ".join(f"{s.setting} {s.wer:.3f} {in_brackets(s.low, s.high)}" for s in verdict.standings)
-    yield picture(forest(verdict), f"Dev WER of the finalists with 95 % intervals: {told}.", caption)
+    rates = "; ".join(f"{s.setting} {s.wer:.3f} {in_brackets(s.low, s.high)}" for s in verdict.standings)
+    yield picture(forest(verdict), f"Dev WER of the finalists with 95 % intervals: {rates}.", caption)
 
 
 def _against(verdict: Verdict, other: str, difference: Difference) -> str:
@@ -152,33 +149,33 @@ def _curves(state: State, verdict: Verdict | None) -> Iterator[str]:
     )
 
 
-def _pareto(made: Sequence[Row], unit: str) -> Iterator[str]:
+def _pareto(rows: Sequence[TrialRow], unit: str) -> Iterator[str]:
     from sweeps.report.pictures import fronts
 
-    on_hours = [row.trial.id for row in made if row.on_hours]
-    on_speed = [row.trial.id for row in made if row.on_speed]
+    on_hours = [row.trial.id for row in rows if row.on_hours]
+    on_speed = [row.trial.id for row in rows if row.on_speed]
     if not on_hours:
         return
     yield "<h2>What a lower WER takes</h2>"
-    told = f"On the front of WER against {unit}: {', '.join(on_hours)}."
+    on_fronts = f"On the front of WER against {unit}: {', '.join(on_hours)}."
     if on_speed:
-        told += f" On that against real-time factor: {', '.join(on_speed)}."
+        on_fronts += f" On that against real-time factor: {', '.join(on_speed)}."
     yield picture(
-        fronts(made, unit),
-        f"Dev WER of each trial against its {unit} and its real-time factor, with both Pareto fronts. {told}",
-        f"{told} No other trial has a lower WER for as little. The real-time factor is that of scoring dev while the "
-        "sweep ran, other trials beside it: small differences say nothing.",
+        fronts(rows, unit),
+        f"Dev WER of each trial against its {unit} and its real-time factor, with both Pareto fronts. {on_fronts}",
+        f"{on_fronts} No other trial has a lower WER for as little. The real-time factor was measured while the sweep "
+        "scored dev, other trials beside it: small differences say nothing.",
     )
 
 
-def _pruning(state: State, audit: str) -> Iterator[str]:
+def _pruning(state: State) -> Iterator[str]:
     yield "<h2>Pruning</h2>"
-    tallies = rungs(state)
+    tallies = rung_rows(state)
     if tallies:
         lines = [
             [
                 str(number), f"{one.at_s:,.0f}", str(one.ranked), str(one.ranked - one.by_loss - one.by_wer),
-                str(one.by_loss), str(one.by_wer), str(one.audited),
+                str(one.by_loss), str(one.by_wer),
             ]
             for number, one in enumerate(tallies, start=1)
         ]  # fmt: skip
@@ -189,12 +186,18 @@ def _pruning(state: State, audit: str) -> Iterator[str]:
             "#went on",
             "#stopped by loss",
             "#stopped by WER",
-            "#audited",
         )
         yield table(columns, lines, "How many trials stopped for good at which rung, and what they were ranked by.")
     else:
         yield "<p>This sweep has no rungs: every trial ran to its end.</p>"
-    yield f"<p>What pruning costs: {escape(audit)}.</p>"
+    if state.marks:
+        what = "What pruning saved, and whether it could have cost the winner"
+        yield f"<p>{what}: <code>{escape(_replay(state))}</code></p>"
+
+
+def _replay(state: State) -> str:
+    """The command that replays the sweep's complete curves with its rule."""
+    return f"python -m sweeps.replay --sweep {state.name}"
 
 
 def _failed(state: State) -> Iterator[str]:
@@ -205,15 +208,15 @@ def _failed(state: State) -> Iterator[str]:
         yield table(("trial", "reason", "#at seconds of audio", "*settings"), lines, "")
 
 
-def _trials(state: State, made: Sequence[Row], verdict: Verdict | None, unit: str) -> Iterator[str]:
+def _trials(state: State, rows: Sequence[TrialRow], verdict: Verdict | None, unit: str) -> Iterator[str]:
     yield "<h2>Trials</h2>"
     lead = _lead(state, verdict)
     lines, classes = [], []
-    for row in made:
+    for row in rows:
         trial, scores = row.trial, row.trial.best or {}
         fronts = [name for name, on in (("hours", row.on_hours), ("speed", row.on_speed)) if on]
         lines.append([
-            trial.id, f"{trial.source} of {trial.of}" if trial.of else trial.source, _state(trial),
+            trial.id, f"{trial.source} of {trial.of}" if trial.of else trial.source, trial.state,
             str(max(trial.last_step, 0)), *(_number(scores.get(name)) for name in ("wer", "cer", "loss")),
             f"{trial.spent_s:,.0f}", f"{row.hours:.3f}", _number(row.real_time_factor, 4), ", ".join(fronts),
             _why(trial), _settings(trial),
@@ -233,20 +236,12 @@ def _lead(state: State, verdict: Verdict | None) -> str:
     return verdict.winner if verdict else best.id if best else ""
 
 
-def _state(trial: TrialRecord) -> str:
-    return f"{trial.state} (audit)" if trial.auditing else trial.state
-
-
 def _why(trial: TrialRecord) -> str:
     return f"{trial.reason}: {trial.detail}" if trial.detail else trial.reason
 
 
 def _settings(trial: TrialRecord) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in trial.settings.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{name} {short(value)}" for name, value in trial.settings.items())
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sweeps.pruning.rule import Point
-from sweeps.record.ledger import State, TrialRecord
-from sweeps.report.figures import Row
+from sweeps.record.state import State, TrialRecord
+from sweeps.report.figures import TrialRow
 from sweeps.verdict.verdict import Verdict
 
 _BLUE, _RED, _GREEN, _BLACK, _GREY, _PALE = "#0072B2", "#D55E00", "#009E73", "#222222", "#666666", "#b5b5b5"
@@ -111,7 +111,7 @@ def _finite(trial: TrialRecord) -> list[Point]:
     return [point for point in trial.points if math.isfinite(point.loss)]
 
 
-def fronts(rows: Sequence[Row], hours_unit: str) -> bytes:
+def fronts(rows: Sequence[TrialRow], hours_unit: str) -> bytes:
     """WER against what a trial took and against the real-time factor, with the Pareto front of each."""
     searched = [row for row in rows if not row.trial.of]
     speeds = [(row.real_time_factor, row, row.on_speed) for row in searched if row.real_time_factor is not None]
@@ -125,7 +125,7 @@ def fronts(rows: Sequence[Row], hours_unit: str) -> bytes:
     return _png(figure)
 
 
-def _front(axes: Axes, points: Sequence[tuple[float, Row, bool]]) -> None:
+def _front(axes: Axes, points: Sequence[tuple[float, TrialRow, bool]]) -> None:
     drawn = [(x, max(row.trial.best["wer"], _LEAST_WER), row.trial, on) for x, row, on in points if row.trial.best]
     axes.set_yscale("log")
     _plain_log(axes.yaxis)

@@ -13,7 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import Dimension, SweepConfig, check_setting
+from hausa_asr.settings.recipe import Dimension, check_setting
+from hausa_asr.settings.sweep import SweepConfig
 
 Space = Mapping[str, Sequence[Dimension]]
 

@@ -1,9 +1,9 @@
 """What the sampler knows and what it proposes: an Optuna study in memory, always what the ledger says.
 
-In: the trials of the ledger, told as they are: COMPLETE with the WER; PRUNED with the curve of unmasked eval losses
-over seconds of audio, which is one metric for all and finite; FAIL for crashes only, which the sampler ignores.
-Diverged settings are PRUNED at their first evaluation with a large loss, so that the sampler learns to stay away from
-them. Out: settings that were not tried before. Called by the agenda.
+In: the ledger's trials. Those that finished are COMPLETE with their WER. Pruned ones are PRUNED with their curve of
+unmasked eval losses over seconds of audio, one finite metric for all. Diverged ones are PRUNED at their first
+evaluation with a large loss, so that the sampler learns to stay away from them. Crashed ones are FAIL, which the
+sampler ignores. Out: settings that were not tried before. Called by the agenda.
 
 A proposal is a function of the seed, of the number of the trial and of what is known by then, so a resumed sweep
 proposes what the sweep without a stop would have proposed.
@@ -14,28 +14,34 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hausa_asr.settings.load import SweepConfig
-from sweeps.record.ledger import TrialRecord
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.record.state import DIVERGED, TrialRecord
 from sweeps.sampling.space import parameters, propose
 
-DIVERGED = "diverged"
-"""Why a trial of whatever kind of divergence has failed."""
 DIVERGED_LOSS = 1e3
-"""What a diverged trial is told as; eval losses are a few nats per label."""
+"""The loss that stands for a diverged trial; eval losses are a few nats per label."""
 NEAR = 0.01
 """Settings that differ by less than this share of every range, and in no choice, are the same."""
 _TRIES = 10
 _RANDOM_TRIES = 200
 
 
+class Outcome(NamedTuple):
+    """A trial as Optuna sees it: its state, its WER if it is COMPLETE, and its eval losses by seconds of audio."""
+
+    state: TrialState
+    value: float | None
+    curve: dict[int, float]
+
+
 class Study:
-    """The sampler's view of a sweep.
+    """Keep an Optuna study that says what the ledger says, and propose new settings.
 
     Args:
         config: the sweep's settings.
@@ -46,7 +52,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config, self._earlier = config, list(earlier)
         self._known: dict[str, TrialRecord] = {}
-        self._told: dict[str, tuple[Any, ...]] = {}
+        self._outcomes: dict[str, Outcome] = {}
         self._tried = _Tried()
         for one in self._earlier:
             self._tried.add(one.params, one.distributions)
@@ -54,26 +60,25 @@ class Study:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """What the sampler sees, in the order of proposal; those of earlier sweeps first."""
+        """The trials that the sampler sees, in the order of proposal; those of earlier sweeps first."""
         return self._study.get_trials(deepcopy=False)
 
     def update(self, trial: TrialRecord) -> None:
-        """Take in what the ledger says of a trial; called whenever that has changed."""
+        """Take in what the ledger has of a trial; called whenever that has changed."""
         new = trial.id not in self._known
         self._known[trial.id] = trial
-        told = outcome(trial)
+        now = outcome(trial)
         if new:
             values, distributions = parameters(self._config.space, trial.settings)
             self._tried.add(values, distributions)
             self._put(trial)
-        elif self._told[trial.id][0] is TrialState.RUNNING:
-            self._tell(trial, told)
-        elif told != self._told[trial.id]:
-            # A paused trial that goes on: what Optuna was told once can't be taken back.
-            self._stale = True
+        elif self._outcomes[trial.id].state is TrialState.RUNNING:
+            self._end(trial, now)
+        elif now != self._outcomes[trial.id]:
+            self._stale = True  # a paused trial that goes on: Optuna can't take an outcome back
 
     def propose(self, number: int) -> dict[str, Any] | None:
-        """Settings for the trial of this number, or None when everything in the space has been tried."""
+        """Propose settings for the trial of this number; None once everything in the space has been tried."""
         if self._stale:
             self._rebuild()
         for attempt in range(_TRIES + _RANDOM_TRIES):
@@ -106,52 +111,48 @@ class Study:
             self._put(trial)
 
     def _put(self, trial: TrialRecord) -> None:
-        told = outcome(trial)
-        state, value, curve = told
+        """Add a trial to the study as it is now."""
+        now = outcome(trial)
         values, distributions = parameters(self._config.space, trial.settings)
         self._study.add_trial(
             create_trial(
-                state=state, value=value, params=values, distributions=distributions, intermediate_values=curve
+                state=now.state,
+                value=now.value,
+                params=values,
+                distributions=distributions,
+                intermediate_values=now.curve,
             )
         )
-        self._told[trial.id] = told
-        if state is TrialState.RUNNING:
+        self._outcomes[trial.id] = now
+        if now.state is TrialState.RUNNING:
             last = self._study.get_trials(deepcopy=False)[-1]
             self._running[trial.id] = optuna.Trial(self._study, last._trial_id)
 
-    def _tell(self, trial: TrialRecord, told: tuple[TrialState, float | None, dict[int, float]]) -> None:
-        state, value, curve = told
-        if state is TrialState.RUNNING:
+    def _end(self, trial: TrialRecord, now: Outcome) -> None:
+        """Give a running trial of the study its outcome, if it has one by now."""
+        if now.state is TrialState.RUNNING:
             return
         running = self._running.pop(trial.id)
-        for at, loss in curve.items():
-            if at not in self._told[trial.id][2]:
+        for at, loss in now.curve.items():
+            if at not in self._outcomes[trial.id].curve:
                 running.report(loss, at)
-        self._study.tell(running, value, state=state)
-        self._told[trial.id] = told
+        self._study.tell(running, now.value, state=now.state)
+        self._outcomes[trial.id] = now
 
 
-def outcome(trial: TrialRecord) -> tuple[TrialState, float | None, dict[int, float]]:
-    """A trial as Optuna shall see it: its state, its value, and its eval losses by seconds of audio.
-
-    One that runs on only for the audit is seen as it was when it lost.
-    """
-    curve = {
-        int(r["seen_s"]): r["metrics"]["loss"]
-        for r in trial.reports
-        if math.isfinite(r["metrics"]["loss"]) and not (trial.audited and r["seen_s"] > (trial.lost_s or 0.0))
-    }
-    if trial.audited:
-        return TrialState.PRUNED, None, curve
+def outcome(trial: TrialRecord) -> Outcome:
+    """A trial as Optuna sees it."""
+    curve = {int(point.seen_s): point.loss for point in trial.points if math.isfinite(point.loss)}
     if trial.is_open:
-        return TrialState.RUNNING, None, curve
+        return Outcome(TrialState.RUNNING, None, curve)
     if trial.state == "finished" and trial.best:
-        return TrialState.COMPLETE, trial.best["wer"], curve
+        return Outcome(TrialState.COMPLETE, trial.best["wer"], curve)
     if trial.reason == DIVERGED:
-        return TrialState.PRUNED, None, {int(trial.reports[0]["seen_s"]) if trial.reports else 1: DIVERGED_LOSS}
+        first_s = int(trial.reports[0].seen_s) if trial.reports else 1
+        return Outcome(TrialState.PRUNED, None, {first_s: DIVERGED_LOSS})
     if trial.state in ("pruned", "paused"):
-        return TrialState.PRUNED, None, curve
-    return TrialState.FAIL, None, curve
+        return Outcome(TrialState.PRUNED, None, curve)
+    return Outcome(TrialState.FAIL, None, curve)
 
 
 class _Tried:
@@ -189,17 +190,21 @@ class _Tried:
         return tuple(equal), place
 
 
-def told_before(config: SweepConfig, trials: Iterable[TrialRecord]) -> list[FrozenTrial]:
-    """Trials of an earlier sweep as this sweep's sampler can use them: those whose end tells what they are worth."""
+def useful_trials(config: SweepConfig, trials: Iterable[TrialRecord]) -> list[FrozenTrial]:
+    """The trials of an earlier sweep that this sweep's sampler can learn from, as Optuna sees them."""
     frozen = []
     for trial in trials:
-        state, value, curve = outcome(trial)
+        end = outcome(trial)
         values, distributions = parameters(config.space, trial.settings)
-        if state not in (TrialState.COMPLETE, TrialState.PRUNED) or not values:
+        if end.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not values:
             continue
         frozen.append(
             create_trial(
-                state=state, value=value, params=values, distributions=distributions, intermediate_values=curve
+                state=end.state,
+                value=end.value,
+                params=values,
+                distributions=distributions,
+                intermediate_values=end.curve,
             )
         )
     return frozen

@@ -1,4 +1,4 @@
-"""Warm start: the trials of earlier sweeps, with their values, for the sampler of a new one.
+"""Warm start: the trials of earlier sweeps, for the sampler of a new one.
 
 In: `search.warm_start`, names of sweeps in the storage (read from their ledgers) or `mlflow:EXPERIMENT` (read from the
 tracking server, so that sweeps of other machines count too). Out: trials as Optuna shall see them, through the new
@@ -9,35 +9,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import RECIPE_FIELDS, SweepConfig, check_setting
+from hausa_asr.settings.recipe import RECIPE_FIELDS, check_setting
+from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.tracker import Tracker, TrialRun
-from sweeps.record.ledger import FILE, TrialRecord, read_state
-from sweeps.sampling.study import DIVERGED, told_before
+from sweeps.record.ledger import read_state
+from sweeps.record.names import LEDGER_FILE
+from sweeps.record.state import DIVERGED, Report, TrialRecord
+from sweeps.sampling.study import useful_trials
 
 MLFLOW = "mlflow:"
 
 
-def earlier(config: SweepConfig, name: str, fingerprint: str) -> tuple[list[FrozenTrial], list[str]]:
-    """What earlier sweeps teach the sampler.
+@dataclass(frozen=True)
+class WarmStart:
+    """Trials of earlier sweeps as Optuna sees them, and what a person should know of them, a line for each source."""
+
+    trials: list[FrozenTrial]
+    notes: list[str]
+
+
+def earlier(config: SweepConfig, name: str, fingerprint: str) -> WarmStart:
+    """Read what earlier sweeps teach the sampler.
 
     Args:
         config: the new sweep's settings, paths absolute.
         name: the new sweep's; its own trials are left out.
         fingerprint: of its prepared dataset.
 
-    Returns:
-        The trials, and what a person should know of them, a line for each source.
-
     Raises:
         UserError: there is no such sweep or experiment.
     """
-    found: list[FrozenTrial] = []
+    taught: list[FrozenTrial] = []
     notes = []
     for source in config.search.warm_start:
         if source.startswith(MLFLOW):
@@ -47,38 +56,37 @@ def earlier(config: SweepConfig, name: str, fingerprint: str) -> tuple[list[Froz
             others = sum(run.tags.get("fingerprint", fingerprint) != fingerprint for run in runs)
         else:
             folder = Path(config.storage) / source
-            if not (folder / FILE).is_file():
-                known = ", ".join(sorted(path.parent.name for path in Path(config.storage).glob(f"*/{FILE}"))) or "none"
+            if not (folder / LEDGER_FILE).is_file():
+                sweeps = sorted(path.parent.name for path in Path(config.storage).glob(f"*/{LEDGER_FILE}"))
                 raise UserError(
                     f"search.warm_start names a sweep that is not there: {source}.",
                     where=config.storage,
-                    fix=f"Name one of the storage ({known}), or mlflow:EXPERIMENT for an experiment of MLflow.",
+                    fix=f"Name one of the storage ({', '.join(sweeps) or 'none'}), or mlflow:EXPERIMENT for an "
+                    "experiment of MLflow.",
                 )
             state = read_state(folder)
             trials = state.searched
             others = len(trials) * (state.fingerprint != fingerprint)
-        told = told_before(config, trials)
-        found += told
-        note = f"warm start: {len(told)} of {len(trials)} trials of {source}"
+        useful = useful_trials(config, trials)
+        taught += useful
+        note = f"warm start: {len(useful)} of {len(trials)} trials of {source}"
         if others:
             note += f"; {others} were scored on other data, so their WER may not compare"
         notes.append(note)
-    return found, notes
+    return WarmStart(taught, notes)
 
 
 def _record(run: TrialRun) -> TrialRecord:
     """A run of MLflow as the ledger would have it, as far as the sampler asks."""
-    settings: dict[str, Any] = {}
-    for setting, text in _recipe(run.params.items()):
-        settings[setting] = text
+    settings = dict(_recipe(run.params.items()))
     trial = TrialRecord(run.trial, settings, run.tags.get("source", ""), run.tags.get("finalist_of", ""))
     trial.state = "pruned" if run.state == "paused" else run.state
     trial.reason = DIVERGED if run.tags.get("reason", "").startswith(DIVERGED) else ""
     if run.loss is not None and run.wer is not None:
         seen_s = run.metrics.get("seen_s", math.inf)
         figures = {"loss": run.metrics.get("loss", run.loss), "wer": run.wer, "cer": run.cer or math.inf}
-        at = {"step": 0, "seen_s": seen_s if math.isfinite(seen_s) else 0.0, "metrics": figures}
-        trial.reports = [{**at, "best": {"step": 0, **figures}}]
+        seen_s = seen_s if math.isfinite(seen_s) else 0.0
+        trial.reports = [Report(0, 0, seen_s, figures, {"step": 0, **figures}, last=True, diverged=False, time=0.0)]
     return trial
 
 

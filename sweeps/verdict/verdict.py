@@ -1,7 +1,7 @@
 """Which setting won, and how surely: the finalists' word errors in, a verdict with intervals out.
 
 The best settings and the baseline were trained again on fresh seeds. Called at the end of a sweep; the report page and
-`result.json` tell it on. Numbers only: no files, no models.
+`result.json` repeat it. Numbers only: no files, no models.
 
 The winner has the lowest dev WER, averaged over its seeds. Each interval is the middle 95 % of a paired bootstrap: all
 models on the same resampled dev sets, by speaker where speakers are known (`metrics.bootstrap_units`). Where a setting
@@ -19,11 +19,7 @@ from typing import Any
 import numpy as np
 
 from hausa_asr.metrics import bootstrap_units, bootstrap_wer, interval
-
-
-def in_brackets(low: float, high: float) -> str:
-    """An interval of WER as it is told everywhere."""
-    return f"[{round(low, 3) + 0.0:.3f}, {round(high, 3) + 0.0:.3f}]"  # + 0.0: there is no -0.000
+from sweeps.wording import in_brackets, many
 
 
 @dataclass(frozen=True)
@@ -82,13 +78,13 @@ class Difference:
     high: float
 
     @property
-    def told_apart(self) -> bool:
+    def is_clear(self) -> bool:
         """Whether the interval leaves out 0."""
         return self.high < 0 or self.low > 0
 
     def __str__(self) -> str:
         """The interval the other way round: by how much the winner is lower."""
-        return in_brackets(-self.high, -self.low) + ("" if self.told_apart else ", not told apart")
+        return in_brackets(-self.high, -self.low) + ("" if self.is_clear else ", too close to call")
 
 
 @dataclass(frozen=True)
@@ -134,36 +130,36 @@ class Verdict:
         return asdict(self) | {"sentences": self.sentences()}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Verdict:
+    def from_json(cls, fields: Mapping[str, Any]) -> Verdict:
         """The verdict that `to_json` wrote."""
-        values: dict[str, Any] = {name: told[name] for name in cls.__dataclass_fields__}
+        values: dict[str, Any] = {name: fields[name] for name in cls.__dataclass_fields__}
         values["standings"] = [
             Standing(**{**one, "seeds": {int(seed): wer for seed, wer in one["seeds"].items()}})
-            for one in told["standings"]
+            for one in fields["standings"]
         ]
         for name in ("to_baseline", "to_runner_up"):
-            values[name] = Difference(**told[name]) if told[name] else None
+            values[name] = Difference(**fields[name]) if fields[name] else None
         return cls(**values)
 
     def _verdict(self) -> str:
         best = self.of(self.winner)
-        wer, over = f"{best.wer:.3f} {in_brackets(best.low, best.high)}", _counted(len(best.seeds), "seed")
+        wer, over = f"{best.wer:.3f} {in_brackets(best.low, best.high)}", many(len(best.seeds), "seed")
         if self.winner == self.baseline:
-            told = f"winner {self.winner}, the baseline: nothing beat it; dev WER {wer} over {over}"
+            text = f"winner {self.winner}, the baseline: nothing beat it; dev WER {wer} over {over}"
         else:
-            told = f"winner {self.winner}  dev WER {wer} over {over}"
+            text = f"winner {self.winner}  dev WER {wer} over {over}"
         if self.to_baseline:
             base = self.of(self.to_baseline.other)
             gap = round(-self.to_baseline.wer, 3) + 0.0  # there is no -0.000
-            told += f"; baseline {base.wer:.3f} {in_brackets(base.low, base.high)}: {gap:.3f} lower {self.to_baseline}"
+            text += f"; baseline {base.wer:.3f} {in_brackets(base.low, base.high)}: {gap:.3f} lower {self.to_baseline}"
         if self.to_runner_up:
-            told += f"; P(best) {best.p_best:.2f}"
+            text += f"; P(best) {best.p_best:.2f}"
             if self.to_runner_up != self.to_baseline:
-                told += f", runner-up {self.to_runner_up.other} {-self.to_runner_up.wer:.3f} behind {self.to_runner_up}"
-        return told
+                text += f", runner-up {self.to_runner_up.other} {-self.to_runner_up.wer:.3f} behind {self.to_runner_up}"
+        return text
 
     def _notes(self) -> Iterator[str]:
-        over = f"intervals: 95 %, {self.resamples:,} resamples of {_counted(self.units, self.unit)}"
+        over = f"intervals: 95 %, {self.resamples:,} resamples of {many(self.units, self.unit)}"
         single = [standing.setting for standing in self.standings if len(standing.seeds) < 2]
         if not single:
             yield f"{over} and of the seeds"
@@ -173,7 +169,7 @@ class Verdict:
             yield f"{over} and of the seeds; {', '.join(single)} with one seed: its noise of training is not in them"
         for setting, count in self.missing.items():
             which = f"{setting}, the baseline," if setting == self.baseline else setting
-            yield f"{which} has {count} of {_counted(self.seeds, 'seed')}" + ("" if count else ", so it is left out")
+            yield f"{which} has {count} of {many(self.seeds, 'seed')}" + ("" if count else ", so it is left out")
 
 
 def verdict(
@@ -254,7 +250,3 @@ def _mean_of_seeds(rates: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         return rates[:, 0]
     drawn = draw.integers(seeds, size=(resamples, seeds - 1))
     return np.take_along_axis(rates, drawn, axis=1).mean(axis=1)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")

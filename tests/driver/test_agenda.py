@@ -52,19 +52,6 @@ def test_a_second_look_fills_up_to_the_share_that_finishes_and_no_further(tmp_pa
     assert slots.order().do == "end"
 
 
-def test_the_audited_run_on_when_nothing_else_is_to_be_done(tmp_path: Path) -> None:
-    slots = Slots(tmp_path)
-    trials = [slots.take() for _ in range(4)]
-    slots.pause(trials[1], 1.0, audited=True)
-    slots.pause(trials[2], 2.0)
-    slots.pause(trials[3], 3.0)
-    audit = slots.order()
-    assert (audit.trial, audit.why) == (trials[1], "audit"), "its rung would promote it, but it is seen as stopped"
-    slots.finish(trials[0], 0.5)
-    slots.finish(trials[1], 0.1)
-    assert slots.order().do == "end"
-
-
 def test_finalists_are_the_best_and_the_baseline_on_fresh_seeds_after_the_search(tmp_path: Path) -> None:
     slots = Slots(tmp_path, "finalists.k=1", "finalists.seeds=2", "finalists.length_s=2000", "finetune.seed=7")
     trials = [slots.take() for _ in range(4)]

@@ -9,8 +9,8 @@ import pytest
 from hausa_asr.recipe import TRAINING, step_folder
 from helpers.events import report
 from helpers.slots import Slots
-from sweeps.driver.checkpoint_space import Janitor, size
-from sweeps.record.ledger import TrialRecord
+from sweeps.driver.checkpoint_space import CheckpointSpace, size
+from sweeps.record.state import TrialRecord
 
 WEIGHTS, STATE = 100_000, 200_000
 
@@ -40,9 +40,9 @@ def slots(tmp_path: Path) -> Slots:
     return slots
 
 
-def janitor(slots: Slots, gigabytes: float | None) -> Janitor:
+def space(slots: Slots, gigabytes: float | None) -> CheckpointSpace:
     slots.config = slots.config.model_copy(update={"max_checkpoint_gb": gigabytes})
-    one = Janitor(slots.ledger, slots.rule, slots.config)
+    one = CheckpointSpace(slots.ledger, slots.rule, slots.config)
     one.begin()
     return one
 
@@ -59,16 +59,16 @@ def kept(slots: Slots) -> dict[str, tuple[bool, bool]]:
 
 
 def test_with_room_all_that_wait_can_go_on(slots: Slots) -> None:
-    janitor(slots, 1.0).tidy(slots.ledger.state.trials["t003"])
+    space(slots, 1.0).tidy(slots.ledger.state.trials["t003"])
     assert all(one == (True, True) for one in kept(slots).values())
-    janitor(slots, None).tidy(slots.ledger.state.trials["t003"])
+    space(slots, None).tidy(slots.ledger.state.trials["t003"])
     assert all(one == (True, True) for one in kept(slots).values())
 
 
 def test_the_worst_losers_optimizer_states_go_first(slots: Slots) -> None:
     total = size(slots.folder / "trials")
     assert total == 5 * (WEIGHTS + STATE)
-    janitor(slots, (total - STATE) / 1e9).tidy(slots.ledger.state.trials["t003"])
+    space(slots, (total - STATE) / 1e9).tidy(slots.ledger.state.trials["t003"])
     assert kept(slots)["t003"] == (True, False)
     assert not slots.ledger.state.trials["t003"].can_go_on
     assert [name for name, one in kept(slots).items() if one == (True, True)] == ["t000", "t001", "t002", "t004"]
@@ -76,8 +76,8 @@ def test_the_worst_losers_optimizer_states_go_first(slots: Slots) -> None:
 
 def test_then_whole_losers_but_never_the_best_the_baseline_or_what_runs(slots: Slots) -> None:
     for trial, wer in (("t001", 0.2), ("t002", 0.5), ("t003", 0.6)):
-        slots.ledger.state.trials[trial].reports[-1]["best"]["wer"] = wer
-    janitor(slots, 1e-9).tidy(slots.ledger.state.trials["t003"])
+        slots.ledger.state.trials[trial].reports[-1].best["wer"] = wer
+    space(slots, 1e-9).tidy(slots.ledger.state.trials["t003"])
     there = kept(slots)
     assert there["t002"] == there["t003"] == (False, False)
     assert there["t001"][0], "the best model so far"
@@ -91,7 +91,7 @@ def test_an_ended_trial_keeps_its_best_model_only_and_half_written_ones_go(slots
     told = {**report(100, 0.6, 0.5), "best": {"step": 30, "wer": 0.5, "cer": 0.2, "loss": 0.5}}
     slots.ledger.append("reported", trial="t004", **told)
     slots.ledger.append("ended", trial="t004", state="finished", reason="")
-    janitor(slots, None).tidy(trial)
+    space(slots, None).tidy(trial)
     left = [path.name for path in slots.ledger.trial_folder("t004").iterdir()]
     assert left == ["step-000030"]
     assert kept(slots)["t004"] == (True, False)
@@ -101,5 +101,5 @@ def test_what_killed_trials_left_half_written_is_gone_before_anything_runs(slots
     orphan = slots.ledger.trial_folder("t001") / ".step-000040.partial"
     orphan.mkdir()
     (orphan / TRAINING).write_bytes(b"0")
-    janitor(slots, None)
+    space(slots, None)
     assert not orphan.exists()

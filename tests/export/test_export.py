@@ -21,11 +21,13 @@ from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor, pipeline
 
 from hausa_asr.cli import main
 from hausa_asr.errors import UserError
-from hausa_asr.export.best_model import Card, Scores, best_model, export_checkpoint
+from hausa_asr.export.best_model import best_model
 from hausa_asr.export.folder import NEEDED
+from hausa_asr.export.model_card import Card, ErrorRates
+from hausa_asr.export.write import export_checkpoint
 from hausa_asr.model.wav2vec2 import load_model, new_model
 from hausa_asr.recipe import FinetuneConfig
-from hausa_asr.tracking.tracker import Row, Tracker
+from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from hausa_asr.training import checkpoint as checkpoints
 from hausa_asr.training.optimizer import Optimizer
 
@@ -46,17 +48,17 @@ CARD = Card(
     base="facebook/wav2vec2-xls-r-300m",
     recipe=RECIPE,
     data=REPORT,
-    dev=Scores(0.1234, 0.0456, 0.1111, 0.0444),
-    test=Scores(0.2222, 0.0777),
+    dev=ErrorRates(0.1234, 0.0456, 0.1111, 0.0444),
+    test=ErrorRates(0.2222, 0.0777),
     baseline_trial="t000",
-    baseline_dev=Scores(0.5, 0.25),
-    baseline_test=Scores(0.6, 0.3),
+    baseline_dev=ErrorRates(0.5, 0.25),
+    baseline_test=ErrorRates(0.6, 0.3),
 )
 
 
 def save_checkpoint(trial: Path, base: Path, seed: int = 0) -> Path:
     """A checkpoint as the fine-tune saves it, of a model whose random head is loud enough to say something."""
-    model, processor = new_model(str(base), seed=seed)
+    model, processor = new_model(str(base), FinetuneConfig(seed=seed))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         model.lm_head.weight.normal_(std=1.0, generator=generator)
@@ -185,7 +187,7 @@ def test_card_says_what_it_is(layer_norm: Path, tmp_path: Path) -> None:
 
 def test_card_of_the_demo_says_that_it_is_synthetic(layer_norm: Path, tmp_path: Path) -> None:
     data = {**REPORT, "origin": {"corpus": "demo", "seed": 0}}
-    bare = Card("", "mine", "/home/someone/base", RECIPE, data, dev=Scores(0.1, 0.2))
+    bare = Card("", "mine", "/home/someone/base", RECIPE, data, dev=ErrorRates(0.1, 0.2))
     out = export_checkpoint(layer_norm, tmp_path / "model", bare)
     text = (out / "README.md").read_text(encoding="utf-8")
     assert "heard no human being" in text
@@ -247,7 +249,7 @@ def record_trial(tracker: Tracker, parent: str, sweep: str, trial: str, figures:
     """A finished trial, as a sweep records one."""
     all_tags = {"base": "demo", "source": "search", **tags}
     run = tracker.start_trial(parent, sweep, trial, RECIPE, all_tags)
-    tracker.log(run, [Row(40, 1_700_000_000_000, {"wer": 1.0, "cer": 1.0, "loss": 3.0})])
+    tracker.log(run, [MetricsRow(40, 1_700_000_000_000, {"wer": 1.0, "cer": 1.0, "loss": 3.0})])
     tracker.end_trial(run, "finished", "", figures)
     return run
 

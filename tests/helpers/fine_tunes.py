@@ -1,4 +1,4 @@
-"""A tiny fine-tune on made-up speech, and what it reported."""
+"""A tiny fine-tune on made-up speech, and its reports."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ RECIPE = FinetuneConfig(
 def run(
     recipe: FinetuneConfig, data: Data, base: Path, folder: Path, answers: dict[int, Answer] | None = None
 ) -> tuple[str, list[Progress]]:
-    told: list[Progress] = []
+    """Fine-tune, with some answers by step (else CONTINUE); how it ended, and its reports."""
+    reports: list[Progress] = []
 
     def report(progress: Progress) -> Answer:
-        told.append(progress)
+        reports.append(progress)
         return (answers or {}).get(progress.step, Answer.CONTINUE)
 
     result = finetune(recipe, data, report, base=str(base), folder=folder)
-    return result.end, told
+    return result.end, reports
 
 
-def losses(told: list[Progress]) -> list[tuple[int, float, float]]:
-    return [(p.step, p.metrics["train_loss"], p.metrics["loss"]) for p in told]
+def losses(reports: list[Progress]) -> list[tuple[int, float, float]]:
+    """The step, the train loss and the dev loss of each report."""
+    return [(p.step, p.metrics["train_loss"], p.metrics["loss"]) for p in reports]

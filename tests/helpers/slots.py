@@ -1,4 +1,4 @@
-"""Slots that train nothing: they report what they are given, on a real ledger."""
+"""Slots that train nothing: they report the figures of a test, on a real ledger."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from hausa_asr.settings.load import load
 from helpers.events import report
 from sweeps.driver.agenda import Agenda, Order
-from sweeps.on_ray.scheduler import marks, rule_of
+from sweeps.driver.sweep import rule_of
 from sweeps.pruning.rule import Score
-from sweeps.record.ledger import Ledger, TrialRecord
+from sweeps.pruning.rungs import rungs_s
+from sweeps.record.ledger import Ledger
+from sweeps.record.state import TrialRecord
 from sweeps.sampling.study import Study
 
 SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2", "pruning.finish_share=0",
@@ -18,7 +20,7 @@ SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reducti
 
 
 class Slots:
-    """A driver without Ray: takes orders, and lets trials report and end as it is told."""
+    """A driver without Ray: takes orders, and lets trials report and end."""
 
     def __init__(self, folder: Path, *changes: str) -> None:
         self.folder, self.changes = folder, changes
@@ -29,7 +31,7 @@ class Slots:
         self.config = load(None, [*SETTINGS, *self.changes, *changes])
         self.ledger = Ledger(self.folder)
         if not self.ledger.state.name:
-            self.ledger.append("sweep", name="s", rungs=marks(self.config))
+            self.ledger.append("sweep", name="s", rungs=rungs_s(self.config))
         self.ledger.append("opened")
         self.rule = rule_of(self.config, self.ledger.state)
         self.agenda = Agenda(self.config, self.ledger, self.rule, Study(self.config))
@@ -45,14 +47,14 @@ class Slots:
         assert order.trial is not None, order
         return order.trial
 
-    def pause(self, trial: TrialRecord, loss: float, audited: bool = False) -> None:
+    def pause(self, trial: TrialRecord, loss: float) -> None:
         """It lost at the first rung."""
         self.ledger.append("reported", trial=trial.id, **report(30, loss=loss))
         scored = Score(loss, 1.0, 1.0, False)
         self.rule.record(0, trial.id, scored)
         ranking = {**asdict(self.rule.rank(0, trial.id)), "passed": False}
         self.ledger.append("ranked", trial=trial.id, rung=0, rung_s=300.0, seen_s=300.0, scored=asdict(scored),
-                           audited=audited, **ranking)  # fmt: skip
+                           **ranking)  # fmt: skip
         self.ledger.append("paused", trial=trial.id, cause="rung", reason="it lost")
         self.agenda.back(trial)
 

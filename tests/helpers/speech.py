@@ -37,7 +37,7 @@ def save_base(folder: Path, norm: str) -> Path:
 
 
 class ToneSplit:
-    """Made-up utterances: every letter is a tone, so that even a tiny random model can learn to read them."""
+    """Made-up utterances: every letter is a tone, so even a tiny random model can learn to read them."""
 
     texts = ("ɗan ƙasa", "ina so", "doki da ɗoki", "ya zo")
 

@@ -19,11 +19,12 @@ import pytest
 from mlflow import MlflowClient
 
 from hausa_asr.recipe import step_folder
-from hausa_asr.settings.load import SweepConfig
+from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.tracker import STATUS, Tracker
 from helpers.mlflow_server import Server
 from sweeps.mlflow_mirror.mirror import INTERRUPTED, Mirror
-from sweeps.record.ledger import FILE, Ledger
+from sweeps.record.ledger import Ledger
+from sweeps.record.names import LEDGER_FILE
 
 SOON_S = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own
@@ -83,7 +84,7 @@ class Sweep:
         for run in runs:
             trial = state.trials[run.trial]
             assert run.status == STATUS["running" if trial.is_open else trial.state], trial.id
-            steps = [report["step"] for report in trial.reports]
+            steps = [report.step for report in trial.reports]
             for metric in ("wer", "loss", "cer_folded", "train_loss", "seen_s", "best_wer", "best_cer_folded"):
                 assert [point.step for point in client.get_metric_history(run.run_id, metric)] == steps, trial.id
             assert [1 / step for step in steps] == [p.value for p in client.get_metric_history(run.run_id, "best_wer")]
@@ -241,19 +242,16 @@ def test_a_trial_goes_on_in_its_run_after_a_pause_and_after_pruning(sweep: Sweep
     assert json.loads(found.read_text())["data"] == [["u1", "ina kwana", "ina kwana 40", 0.5]]
 
 
-def test_finalists_and_audited_trials_say_what_they_are(sweep: Sweep) -> None:
+def test_finalists_say_what_they_are(sweep: Sweep) -> None:
     sweep.begin("t000")
     sweep.report("t000", 10)
-    score = {"loss": 1.0, "wer": 1.0, "cer": 1.0, "turned": False}
-    sweep.tell("ranked", "t000", rung=0, passed=False, seen_s=100.0, scored=score, audited=True)
     sweep.tell("proposed", "t000-s1", settings={"lr_peak": 1e-3, "seed": 7}, source="finalist", of="t000")
     sweep.tell("started", "t000-s1")
     assert sweep.mirror.flush(SOON_S) == []
-    audited, finalist = sweep.run("t000").data, sweep.run("t000-s1").data
-    assert audited.tags["audited"] == "true" and "audited" not in finalist.tags
+    searched, finalist = sweep.run("t000").data, sweep.run("t000-s1").data
     assert (finalist.tags["source"], finalist.tags["finalist_of"], finalist.params["seed"]) == ("finalist", "t000", "7")
-    assert audited.tags["fingerprint"] == finalist.tags["fingerprint"] == "abc"
-    assert audited.tags["mlflow.runColor"] != finalist.tags["mlflow.runColor"]
+    assert searched.tags["fingerprint"] == finalist.tags["fingerprint"] == "abc"
+    assert searched.tags["mlflow.runColor"] != finalist.tags["mlflow.runColor"]
 
 
 def test_a_new_driver_goes_on_in_the_same_runs(sweep: Sweep, database: str, request: pytest.FixtureRequest) -> None:
@@ -267,10 +265,10 @@ def test_a_new_driver_goes_on_in_the_same_runs(sweep: Sweep, database: str, requ
     sweep.report("t001", 20)  # told by a driver that dies before MLflow hears of it
     sweep.tell("ended", "t002", state="failed", reason="diverged")
     # It had also died before it could note which runs it had made.
-    lines = (sweep.folder / FILE).read_text().splitlines(keepends=True)
+    lines = (sweep.folder / LEDGER_FILE).read_text().splitlines(keepends=True)
     kept = [x for x in lines if '"mirrored"' not in x and not ('"tracked"' in x and '"t001"' in x)]
     assert len(kept) == len(lines) - 2
-    (sweep.folder / FILE).write_text("".join(kept))
+    (sweep.folder / LEDGER_FILE).write_text("".join(kept))
 
     again = Sweep(sweep.folder, database, request.node.name)
     again.mirror.start()

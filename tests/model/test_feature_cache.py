@@ -16,7 +16,7 @@ from hausa_asr.model import feature_cache as features
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.feature_cache import CachedSplit, cached, worthwhile
 from hausa_asr.model.wav2vec2 import new_model
-from hausa_asr.recipe import Answer, Progress
+from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training.finetune import Data, finetune
 from helpers.fine_tunes import RECIPE, losses, run
 from helpers.speech import ToneSplit
@@ -27,21 +27,21 @@ TOLERANCE = 5e-3
 
 
 def make(base: Path, folder: Path, fingerprint: str = "data") -> dict:
-    model, processor = new_model(str(base), seed=0)
+    model, processor = new_model(str(base), FinetuneConfig())
     return cached({"train": ToneSplit(24, 0), "dev": ToneSplit(8, 1)}, fingerprint, model, processor, folder, CPU)
 
 
 def trained(base: Path, folder: Path, cache: Path | None, **changes: object) -> list[Progress]:
-    told: list[Progress] = []
+    reports: list[Progress] = []
 
     def report(progress: Progress) -> Answer:
-        told.append(progress)
+        reports.append(progress)
         return Answer.CONTINUE
 
     recipe = dataclasses.replace(RECIPE, **changes)  # type: ignore[arg-type]
     data = Data(ToneSplit(24, 0), ToneSplit(8, 1), "data")
     finetune(recipe, data, report, base=str(base), folder=folder, cache=cache)
-    return told
+    return reports
 
 
 def test_losses_are_those_without_the_cache(layer_norm_base: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_losses_are_those_without_the_cache(layer_norm_base: Path, tmp_path: Pat
 
 
 def test_evaluation_is_that_without_the_cache(layer_norm_base: Path, tmp_path: Path) -> None:
-    model, processor = new_model(str(layer_norm_base), seed=0)
+    model, processor = new_model(str(layer_norm_base), FinetuneConfig())
     plain = evaluate(model, processor, ToneSplit(8, 1))
     quick = evaluate(model, processor, make(layer_norm_base, tmp_path)["dev"])
     assert quick.loss == pytest.approx(plain.loss, rel=TOLERANCE)
@@ -63,7 +63,7 @@ def test_evaluation_is_that_without_the_cache(layer_norm_base: Path, tmp_path: P
 
 def test_features_are_the_encoders_own_unpadded(layer_norm_base: Path, tmp_path: Path) -> None:
     split = make(layer_norm_base, tmp_path)["train"]
-    model, _ = new_model(str(layer_norm_base), seed=0)
+    model, _ = new_model(str(layer_norm_base), FinetuneConfig())
     for index in (0, 7, 23):
         samples = ToneSplit(24, 0)[index].samples
         samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
@@ -101,7 +101,7 @@ def test_other_data_or_other_weights_are_another_cache(layer_norm_base: Path, tm
     make(layer_norm_base, tmp_path / "cache", fingerprint="other")
     assert len(list((tmp_path / "cache").glob("*/features.json"))) == 2
     other = tmp_path / "base"
-    model, processor = new_model(str(layer_norm_base), seed=0)
+    model, processor = new_model(str(layer_norm_base), FinetuneConfig())
     with torch.no_grad():
         next(model.wav2vec2.feature_extractor.parameters()).add_(0.01)
     model.wav2vec2.save_pretrained(other)

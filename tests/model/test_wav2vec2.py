@@ -11,11 +11,12 @@ import torch
 from transformers import BertConfig, Wav2Vec2ForCTC, Wav2Vec2Model
 
 from hausa_asr.errors import UserError
-from hausa_asr.model.evaluate import evaluate, transcribe
+from hausa_asr.model.batch import collate
+from hausa_asr.model.evaluate import evaluate, transcribe_samples
 from hausa_asr.model.forward import ctc_logits, ctc_losses, encode_audio, frame_lengths
 from hausa_asr.model.wav2vec2 import load_model, new_model
+from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import UNK, VOCAB, encode, normalise
-from hausa_asr.training.loader import collate
 from helpers.speech import ToneSplit
 
 
@@ -32,34 +33,34 @@ def test_a_new_model_has_the_bases_encoder_and_a_head_of_our_alphabet(
     norm: str, request: pytest.FixtureRequest
 ) -> None:
     base = request.getfixturevalue(f"{norm}_norm_base")
-    model, processor = new_model(str(base), seed=1)
+    model, processor = new_model(str(base), FinetuneConfig(seed=1))
     assert model.lm_head.out_features == len(VOCAB) == len(processor.tokenizer)
     assert model.config.pad_token_id == processor.tokenizer.pad_token_id == VOCAB["<pad>"]
     pretrained = Wav2Vec2Model.from_pretrained(base)
     for name, weight in pretrained.named_parameters():
         assert weight.equal(model.wav2vec2.get_parameter(name)), name
     assert processor.feature_extractor.return_attention_mask == (norm == "layer")
-    again, _ = new_model(str(base), seed=1)
-    other, _ = new_model(str(base), seed=2)
+    again, _ = new_model(str(base), FinetuneConfig(seed=1))
+    other, _ = new_model(str(base), FinetuneConfig(seed=2))
     assert again.lm_head.weight.equal(model.lm_head.weight)
     assert not other.lm_head.weight.equal(model.lm_head.weight)
 
 
 def test_a_head_for_another_alphabet_is_replaced(layer_norm_base: Path, tmp_path: Path) -> None:
     Wav2Vec2ForCTC.from_pretrained(layer_norm_base, vocab_size=50).save_pretrained(tmp_path)
-    model, _ = new_model(str(tmp_path), seed=1)
+    model, _ = new_model(str(tmp_path), FinetuneConfig(seed=1))
     assert model.lm_head.out_features == len(VOCAB)
 
 
 def test_a_bases_own_head_of_the_same_size_is_replaced_too(layer_norm_base: Path, tmp_path: Path) -> None:
     old = Wav2Vec2ForCTC.from_pretrained(layer_norm_base, vocab_size=len(VOCAB))
     old.save_pretrained(tmp_path)
-    model, _ = new_model(str(tmp_path), seed=1)
+    model, _ = new_model(str(tmp_path), FinetuneConfig(seed=1))
     assert not model.lm_head.weight.equal(old.lm_head.weight)
 
 
 def test_our_tokenizer_is_the_processors(layer_norm_base: Path) -> None:
-    _, processor = new_model(str(layer_norm_base), seed=1)
+    _, processor = new_model(str(layer_norm_base), FinetuneConfig(seed=1))
     for text in ("Ɗan ƙasa, 'ya'yan Ƴan'uwa!", "sauƙaƙe harkar ma'aikaci", "hannu da allah"):
         clean = normalise(text)
         assert processor.tokenizer(clean).input_ids == encode(clean)
@@ -67,7 +68,7 @@ def test_our_tokenizer_is_the_processors(layer_norm_base: Path) -> None:
 
 
 def test_unknown_is_never_read_out(layer_norm_base: Path) -> None:
-    model, _ = new_model(str(layer_norm_base), seed=1)
+    model, _ = new_model(str(layer_norm_base), FinetuneConfig(seed=1))
     batch = collated(model, [ToneSplit(1, 0)[0]], True)
     assert logits_of(model.eval(), batch)[0].argmin(-1).unique().tolist() == [VOCAB[UNK]]
 
@@ -75,7 +76,7 @@ def test_unknown_is_never_read_out(layer_norm_base: Path) -> None:
 @pytest.mark.parametrize("norm", ["layer", "group"])
 @torch.inference_mode()
 def test_our_forward_pass_is_transformers_own(norm: str, request: pytest.FixtureRequest) -> None:
-    model, _ = new_model(str(request.getfixturevalue(f"{norm}_norm_base")), seed=1)
+    model, _ = new_model(str(request.getfixturevalue(f"{norm}_norm_base")), FinetuneConfig(seed=1))
     model.eval()
     examples = [ToneSplit(3, 0)[i] for i in range(3)]
     batch = collated(model, examples, True)
@@ -95,7 +96,7 @@ def test_our_forward_pass_is_transformers_own(norm: str, request: pytest.Fixture
 
 @torch.inference_mode()
 def test_padding_changes_nothing_for_a_layer_norm_checkpoint(layer_norm_base: Path) -> None:
-    model, _ = new_model(str(layer_norm_base), seed=1)
+    model, _ = new_model(str(layer_norm_base), FinetuneConfig(seed=1))
     model.eval()
     examples = [ToneSplit(4, 0)[i] for i in range(4)]
     together, frames = logits_of(model, collated(model, examples, True))
@@ -106,7 +107,7 @@ def test_padding_changes_nothing_for_a_layer_norm_checkpoint(layer_norm_base: Pa
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
 def test_evaluation_does_not_depend_on_its_batches(norm: str, request: pytest.FixtureRequest) -> None:
-    model, processor = new_model(str(request.getfixturevalue(f"{norm}_norm_base")), seed=1)
+    model, processor = new_model(str(request.getfixturevalue(f"{norm}_norm_base")), FinetuneConfig(seed=1))
     split = ToneSplit(7, 1)
     whole = evaluate(model.train(), processor, split)
     parts = evaluate(model, processor, split, batch_s=1.0)
@@ -115,11 +116,11 @@ def test_evaluation_does_not_depend_on_its_batches(norm: str, request: pytest.Fi
     assert whole.hypotheses == parts.hypotheses
     assert whole.references == [split[i].text for i in range(7)]
     assert whole.ids == [split[i].id for i in range(7)]
-    assert transcribe(model.eval(), processor, [split[i].samples for i in range(7)]) == whole.hypotheses
+    assert transcribe_samples(model.eval(), processor, [split[i].samples for i in range(7)]) == whole.hypotheses
 
 
 def test_saved_and_loaded_it_is_the_same_model(layer_norm_base: Path, tmp_path: Path) -> None:
-    model, processor = new_model(str(layer_norm_base), seed=1)
+    model, processor = new_model(str(layer_norm_base), FinetuneConfig(seed=1))
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     loaded, again = load_model(tmp_path)
@@ -144,7 +145,7 @@ def test_what_is_no_wav2vec2_is_refused(kind: str, tmp_path: Path, layer_norm_ba
         (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "wav2vec3"}))
     base = tmp_path / "nowhere" if kind == "missing" else tmp_path
     with pytest.raises(UserError) as refused:
-        new_model(str(base), seed=1)
+        new_model(str(base), FinetuneConfig(seed=1))
     assert str(base) in str(refused.value)
     assert refused.value.fix
 
@@ -155,11 +156,11 @@ def test_a_checkpoint_of_other_weights_is_refused(layer_norm_base: Path, tmp_pat
     (tmp_path / "config.json").write_text((layer_norm_base / "config.json").read_text())
     save_file({"something.else": torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="lacks"):
-        new_model(str(tmp_path), seed=1)
+        new_model(str(tmp_path), FinetuneConfig(seed=1))
 
 
 def test_the_demos_own_base_is_small_and_shaped_like_xls_r() -> None:
-    model, processor = new_model("demo", seed=1)
+    model, processor = new_model("demo", FinetuneConfig(seed=1))
     encoder = sum(parameter.numel() for parameter in model.wav2vec2.parameters())
     assert 0.7e6 < encoder < 1.3e6
     assert model.config.feat_extract_norm == "layer"
@@ -171,8 +172,8 @@ def test_the_demos_own_base_is_small_and_shaped_like_xls_r() -> None:
 
 
 def test_audio_samples_may_be_of_any_length(layer_norm_base: Path) -> None:
-    model, processor = new_model(str(layer_norm_base), seed=1)
+    model, processor = new_model(str(layer_norm_base), FinetuneConfig(seed=1))
     rng = np.random.default_rng(0)
     samples = [rng.standard_normal(n).astype(np.float32) for n in (5000, 40_000, 12_345)]
-    assert len(transcribe(model.eval(), processor, samples)) == 3
-    assert transcribe(model, processor, []) == []
+    assert len(transcribe_samples(model.eval(), processor, samples)) == 3
+    assert transcribe_samples(model, processor, []) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,18 +10,23 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from hausa_asr.recipe import FinetuneConfig
-from hausa_asr.settings.load import SweepConfig, load
+from hausa_asr.recipe import FinetuneConfig, Progress
+from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import SweepConfig
 from helpers.events import report
 from sweeps.driver.agenda import Agenda
-from sweeps.on_ray.scheduler import SweepScheduler, marks, ready_s, rule_of
+from sweeps.driver.sweep import rule_of
+from sweeps.on_ray.messages import MESSAGE, Failed, Reported, to_text
+from sweeps.on_ray.scheduler import SweepScheduler
+from sweeps.pruning.rungs import ready_s, rungs_s
 from sweeps.record.explain import explain
 from sweeps.record.ledger import Ledger
-from sweeps.sampling.study import DIVERGED, Study
+from sweeps.record.state import DIVERGED
+from sweeps.sampling.study import Study
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 # Rungs at 300 and 600 s of audio; a report at step n is at 10 n seconds.
-SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2", "pruning.audit_share=0",
+SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2",
             "finetune.warmup_fraction=0.1", "space.lr_peak={low: 1e-5, high: 1e-3, log: true}"]  # fmt: skip
 
 
@@ -39,19 +43,19 @@ class Sweep:
     def __init__(self, folder: Path, count: int, settings: dict[str, Any] | None = None, *changes: str) -> None:
         self.config = load(None, [*SETTINGS, *changes])
         self.ledger = Ledger(folder)
-        self.ledger.append("sweep", name="s", rungs=marks(self.config))
+        self.ledger.append("sweep", name="s", rungs=rungs_s(self.config))
         for n in range(count):
             source = "baseline" if n == 0 else "search"
             self.ledger.append("proposed", trial=f"t{n}", settings=(settings or {}) if n else {}, source=source)
             self.ledger.append("started", trial=f"t{n}")
         self.scheduler = scheduler_of(self.config, self.ledger)
 
-    def tell(self, trial: str, step: int, loss: float, last: bool = False, **more: Any) -> str:
-        told = {**report(step, loss=loss), "last": last, **more}
-        return self.result(trial, {"kind": "report", "report": told})
+    def report(self, trial: str, step: int, loss: float, last: bool = False, **more: Any) -> str:
+        fields = {**report(step, loss=loss), "last": last, **more}
+        return self.send(trial, Reported(Progress(**fields, samples=[], checkpoint="", best_checkpoint="")))
 
-    def result(self, trial: str, news: dict[str, Any]) -> str:
-        return self.scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial), {"news": json.dumps(news)})
+    def send(self, trial: str, message: Reported | Failed) -> str:
+        return self.scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial), {MESSAGE: to_text(message)})
 
     def state_of(self, trial: str) -> tuple[str, str]:
         record = self.ledger.state.trials[trial]
@@ -65,12 +69,12 @@ def scheduler_of(config: SweepConfig, ledger: Ledger) -> SweepScheduler:
 
 def test_losers_are_paused_at_a_rung_and_never_between(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 4)
-    assert sweep.tell("t0", 30, 2.5) == CONTINUE
-    assert sweep.tell("t1", 29, 9.0) == CONTINUE  # 290 s: no rung yet
-    assert sweep.tell("t1", 30, 1.0) == CONTINUE
-    assert sweep.tell("t1", 50, 2.0) == CONTINUE  # between the rungs
-    assert sweep.tell("t2", 35, 2.0) == STOP
-    assert sweep.tell("t3", 30, 0.5) == CONTINUE
+    assert sweep.report("t0", 30, 2.5) == CONTINUE
+    assert sweep.report("t1", 29, 9.0) == CONTINUE  # 290 s: no rung yet
+    assert sweep.report("t1", 30, 1.0) == CONTINUE
+    assert sweep.report("t1", 50, 2.0) == CONTINUE  # between the rungs
+    assert sweep.report("t2", 35, 2.0) == STOP
+    assert sweep.report("t3", 30, 0.5) == CONTINUE
     assert sweep.state_of("t2") == ("paused", "rung")
     assert sweep.state_of("t1") == ("running", "")
     assert "number 2 of 3" in sweep.ledger.state.trials["t2"].reason
@@ -78,13 +82,13 @@ def test_losers_are_paused_at_a_rung_and_never_between(tmp_path: Path) -> None:
 
 def test_a_decision_is_kept_with_all_that_it_was_made_of_and_can_be_explained(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 3)
-    sweep.tell("t0", 30, 3.0)
-    sweep.tell("t1", 30, 1.0)
-    sweep.tell("t2", 35, 2.0)
-    [told] = Ledger(tmp_path).state.trials["t2"].decisions
+    sweep.report("t0", 30, 3.0)
+    sweep.report("t1", 30, 1.0)
+    sweep.report("t2", 35, 2.0)
+    [decision] = Ledger(tmp_path).state.trials["t2"].decisions
     wanted = {"rung": 0, "rung_s": 300.0, "seen_s": 350.0, "metric": "loss", "value": 2.0, "cutoff": 1.0, "place": 2,
-              "cohort": 3, "passing": 1, "passed": False, "audited": False}  # fmt: skip
-    assert {name: told[name] for name in wanted} == wanted
+              "cohort": 3, "passing": 1, "passed": False}  # fmt: skip
+    assert {name: decision[name] for name in wanted} == wanted
     words = explain(tmp_path, "t2")
     assert "ranked by eval loss with 3 trials: number 2 with 2.0000 at 350 s" in words
     assert "up to 1.0000: paused" in words
@@ -93,28 +97,28 @@ def test_a_decision_is_kept_with_all_that_it_was_made_of_and_can_be_explained(tm
 
 def test_the_baseline_is_ranked_but_runs_to_its_end(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 3)
-    assert sweep.tell("t1", 30, 1.0) == STOP  # there is nobody yet to be compared with
-    assert sweep.tell("t0", 30, 5.0) == CONTINUE
-    assert sweep.tell("t0", 70, 5.0) == CONTINUE
-    assert sweep.tell("t0", 100, 4.0, last=True) == STOP
+    assert sweep.report("t1", 30, 1.0) == STOP  # there is nobody yet to be compared with
+    assert sweep.report("t0", 30, 5.0) == CONTINUE
+    assert sweep.report("t0", 70, 5.0) == CONTINUE
+    assert sweep.report("t0", 100, 4.0, last=True) == STOP
     assert sweep.state_of("t0") == ("finished", "")
     assert {name: one.loss for name, one in sweep.ledger.state.rungs[0].items()} == {"t1": 1.0, "t0": 5.0}
 
 
 def test_a_trial_that_is_still_frozen_passes_a_rung_unranked(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 3, {"freeze_transformer_fraction": 0.5})
-    sweep.tell("t0", 30, 1.0)
-    assert sweep.tell("t1", 30, 8.0) == CONTINUE
+    sweep.report("t0", 30, 1.0)
+    assert sweep.report("t1", 30, 8.0) == CONTINUE
     assert "t1" not in sweep.ledger.state.rungs[0]
-    sweep.tell("t0", 60, 0.5)
-    assert sweep.tell("t1", 60, 8.0) == STOP
+    sweep.report("t0", 60, 0.5)
+    assert sweep.report("t1", 60, 8.0) == STOP
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 80.0])
 def test_a_diverged_trial_ends_at_its_first_report_even_the_baseline(tmp_path: Path, loss: float) -> None:
     sweep = Sweep(tmp_path, 2)
     for trial in ("t0", "t1"):
-        assert sweep.tell(trial, 5, loss) == STOP
+        assert sweep.report(trial, 5, loss) == STOP
         ended = sweep.ledger.state.trials[trial]
         assert (ended.state, ended.reason) == ("failed", DIVERGED)
         assert ended.detail
@@ -122,50 +126,37 @@ def test_a_diverged_trial_ends_at_its_first_report_even_the_baseline(tmp_path: P
 
 def test_a_trial_that_can_no_longer_update_ends_though_its_loss_is_finite(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 2)
-    assert sweep.tell("t1", 10, 2.0, diverged=True) == STOP
+    assert sweep.report("t1", 10, 2.0, diverged=True) == STOP
     assert sweep.ledger.state.trials["t1"].reason == DIVERGED
 
 
 def test_a_trial_that_raised_is_failed_with_its_words(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 2)
-    assert sweep.result("t1", {"kind": "failed", "error": "RuntimeError: out of memory"}) == STOP
+    assert sweep.send("t1", Failed("RuntimeError: out of memory")) == STOP
     assert sweep.ledger.state.trials["t1"].reason == "RuntimeError: out of memory"
 
 
 def test_after_a_resume_the_rungs_are_as_they_were(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 5)
     for trial, loss in (("t0", 3.0), ("t1", 1.0), ("t2", 0.9)):
-        sweep.tell(trial, 30, loss)
+        sweep.report(trial, 30, loss)
     sweep.ledger = Ledger(tmp_path)
     sweep.scheduler = scheduler_of(sweep.config, sweep.ledger)
-    assert sweep.tell("t1", 30, 1.0) == CONTINUE  # told again, ranked once
+    assert sweep.report("t1", 30, 1.0) == CONTINUE  # reported again, ranked once
     assert len(sweep.ledger.state.trials["t1"].decisions) == 1
-    assert sweep.tell("t3", 30, 1.5) == STOP
+    assert sweep.report("t3", 30, 1.5) == STOP
     assert {name: one.loss for name, one in sweep.ledger.state.rungs[0].items()} == {
         "t0": 3.0, "t1": 1.0, "t2": 0.9, "t3": 1.5,
     }  # fmt: skip
 
 
-def test_no_pruning_when_told_so(tmp_path: Path) -> None:
+def test_no_pruning_where_it_is_off(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 2, None, "pruning.rule=none")
-    assert sweep.tell("t1", 90, 20.0) == CONTINUE
-
-
-def test_a_drawn_loser_is_marked_for_the_audit_and_is_not_ranked_when_it_runs_on(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, 3, None, "pruning.audit_share=1")
-    sweep.tell("t0", 30, 1.0)
-    assert sweep.tell("t1", 30, 2.0) == STOP
-    assert sweep.ledger.state.trials["t1"].audited
-    assert sweep.ledger.state.trials["t1"].lost_s == 300
-    sweep.ledger.append("started", trial="t1", audit=True)
-    assert sweep.tell("t1", 60, 4.0) == CONTINUE
-    assert 1 not in sweep.ledger.state.rungs
-    assert sweep.tell("t1", 100, 0.1, last=True) == STOP
-    assert sweep.state_of("t1") == ("finished", "")
+    assert sweep.report("t1", 90, 20.0) == CONTINUE
 
 
 def test_the_budget_pauses_what_runs_at_its_next_report(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 2, None, "budget.wall_s=0.001", "finalists.k=0")
-    assert sweep.tell("t1", 5, 2.0) == STOP
+    assert sweep.report("t1", 5, 2.0) == STOP
     assert sweep.state_of("t1") == ("paused", "budget")
     assert "budget" in sweep.ledger.state.trials["t1"].reason

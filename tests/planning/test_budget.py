@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hausa_asr.settings.load import SweepConfig
+from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import Spent, exhausted, finalist_runs, reserve, spent
-from sweeps.record.ledger import State
+from sweeps.record.state import State
 
 
 def settings(**changes: Any) -> SweepConfig:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from hausa_asr.settings.load import SweepConfig
+from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.estimate import predict
 from sweeps.planning.forecast import forecast
 from sweeps.planning.slots import admit
-from sweeps.record.ledger import State
+from sweeps.record.state import State
 
 SLOTS, PACE, LENGTH_S, EVERY_S = 2, 10.0, 1000.0, 100.0
 
@@ -95,7 +95,7 @@ def test_where_nothing_is_pruned_it_is_right_from_the_first_report() -> None:
 
 
 def test_what_pruning_leaves_is_learnt_as_trials_end() -> None:
-    config = settings(search={"trials": 40}, pruning={"reduction": 3, "first_rung": 0.3, "audit_share": 0})
+    config = settings(search={"trials": 40}, pruning={"reduction": 3, "first_rung": 0.3})
     # Longer than the rule alone would make them, as where warm-up lets trials pass: every other one goes to its end.
     told = run(config, [LENGTH_S if n % 2 == 0 else 300.0 for n in range(40)])
     end = told[-1][0]

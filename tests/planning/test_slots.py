@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import ClusterSettings, ResourceSettings
+from hausa_asr.settings.sweep import ClusterSettings, ResourceSettings
 from sweeps.planning.slots import HEAD, admit, local_nodes, stock_would_hang
 
 LAPTOP = [{"CPU": 2.0}]

@@ -6,7 +6,9 @@ import math
 
 import pytest
 
-from sweeps.pruning.rule import Point, Rule, Score, divergence, rungs, score, turned
+from sweeps.pruning.divergence import divergence
+from sweeps.pruning.rule import Point, Rule, Score, score, turned
+from sweeps.pruning.rungs import rungs
 
 
 def scored(loss: float, wer: float = 1.0, cer: float = 1.0, past: bool = False) -> Score:

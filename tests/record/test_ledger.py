@@ -9,7 +9,8 @@ import pytest
 from hausa_asr.errors import UserError
 from helpers.events import report
 from sweeps.pruning.rule import Score
-from sweeps.record.ledger import FILE, Ledger
+from sweeps.record.ledger import Ledger
+from sweeps.record.names import LEDGER_FILE
 
 SCORED = {"loss": 2.0, "wer": 1.0, "cer": 0.5, "turned": False}
 
@@ -44,12 +45,12 @@ def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
 
 def test_cut_at_any_byte_it_reads_and_goes_on(tmp_path: Path) -> None:
     a_sweep(tmp_path)
-    whole = (tmp_path / FILE).read_bytes()
+    whole = (tmp_path / LEDGER_FILE).read_bytes()
     ends = [n for n, byte in enumerate(whole) if byte == ord("\n")]
     for cut in sorted({*range(0, len(whole), 13), *ends, *(n + 1 for n in ends)}):  # also just before a line's end
         folder = tmp_path / str(cut)
         folder.mkdir()
-        (folder / FILE).write_bytes(whole[:cut])
+        (folder / LEDGER_FILE).write_bytes(whole[:cut])
         ledger = Ledger(folder)
         before = len(ledger.state.trials)
         ledger.append("proposed", trial="new", settings={}, source="search")
@@ -58,9 +59,9 @@ def test_cut_at_any_byte_it_reads_and_goes_on(tmp_path: Path) -> None:
 
 def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
     a_sweep(tmp_path)
-    lines = (tmp_path / FILE).read_text().split("\n")
+    lines = (tmp_path / LEDGER_FILE).read_text().split("\n")
     lines[3] = lines[3][:10]
-    (tmp_path / FILE).write_text("\n".join(lines))
+    (tmp_path / LEDGER_FILE).write_text("\n".join(lines))
     with pytest.raises(UserError, match="line 4"):
         Ledger(tmp_path)
 
@@ -72,7 +73,7 @@ def test_a_report_told_twice_counts_once(tmp_path: Path) -> None:
     ledger.append("started", trial="t001")
     ledger.append("reported", trial="t001", **report(10))
     ledger.append("reported", trial="t001", **report(20))
-    assert [r["step"] for r in ledger.state.trials["t001"].reports] == [10, 20]
+    assert [r.step for r in ledger.state.trials["t001"].reports] == [10, 20]
 
 
 def test_time_without_a_driver_is_nobodys(tmp_path: Path) -> None:
@@ -103,16 +104,16 @@ def test_best_is_by_wer_then_cer_and_never_a_diverged_one(tmp_path: Path) -> Non
 def test_a_loser_that_is_promoted_goes_on_and_its_decisions_stay(tmp_path: Path) -> None:
     ledger = a_sweep(tmp_path)
     ledger.append("reported", trial="t001", **report(10))
-    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED, audited=False)
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED)
     ledger.append("paused", trial="t001", cause="rung", reason="it lost")
     waiting = Ledger(tmp_path).state.trials["t001"]
-    assert (waiting.state, waiting.waits_at, waiting.lost_s, waiting.can_go_on) == ("paused", 0, 100.0, True)
+    assert (waiting.state, waiting.waits_at, waiting.can_go_on) == ("paused", 0, True)
     ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=True, promoted=True, scored=SCORED)
     ledger.append("started", trial="t001")
     ledger.append("reported", trial="t001", **report(100))
     ledger.append("ended", trial="t001", state="finished", reason="")
     again = Ledger(tmp_path).state.trials["t001"]
-    assert (again.state, again.waits_at, again.lost_s) == ("finished", None, 100.0)
+    assert (again.state, again.waits_at) == ("finished", None)
     assert [one["passed"] for one in again.decisions] == [False, True]
 
 
@@ -145,7 +146,7 @@ def test_a_ledger_of_another_version_is_refused_in_words(tmp_path: Path) -> None
     ):
         folder = tmp_path / str(len(line))
         folder.mkdir()
-        (folder / FILE).write_text((tmp_path / FILE).read_text() + line + "\n")
+        (folder / LEDGER_FILE).write_text((tmp_path / LEDGER_FILE).read_text() + line + "\n")
         with pytest.raises(UserError, match="version"):
             Ledger(folder)
 
@@ -153,6 +154,18 @@ def test_a_ledger_of_another_version_is_refused_in_words(tmp_path: Path) -> None
 def test_a_loser_waits_also_where_a_crash_came_before_that_was_written(tmp_path: Path) -> None:
     ledger = a_sweep(tmp_path)
     ledger.append("reported", trial="t001", **report(10))
-    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED, audited=False)
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED)
     trial = Ledger(tmp_path).state.trials["t001"]
     assert (trial.state, trial.cause, trial.is_open, trial.can_go_on) == ("paused", "rung", False, True)
+
+
+def test_a_ledger_with_the_audits_of_older_versions_opens(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    ledger.append("ranked", trial="t001", rung=0, seen_s=100.0, passed=False, scored=SCORED, audited=True)
+    ledger.append("paused", trial="t001", cause="rung", reason="it lost")
+    ledger.append("started", trial="t001", audit=True)
+    ledger.append("reported", trial="t001", **report(90))
+    open_now = Ledger(tmp_path).state.trials["t001"]
+    assert (open_now.state, open_now.last_step, open_now.waits_at) == ("running", 90, None), "it goes on as any other"
+    ledger.append("ended", trial="t001", state="finished", reason="")
+    assert Ledger(tmp_path).state.trials["t001"].state == "finished"

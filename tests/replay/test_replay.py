@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from hausa_asr.errors import UserError
 from hausa_asr.recipe import FinetuneConfig
-from hausa_asr.settings.load import PruningSettings
-from hausa_asr.tracking.tracker import Row, Tracker
+from hausa_asr.settings.sweep import PruningSettings
+from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from sweeps.pruning.rule import Point
 from sweeps.replay.__main__ import app
 from sweeps.replay.compare import Field, Resamples, standings
@@ -357,7 +357,7 @@ def logged(uri: str, curves: list[Curve], states: list[str]) -> None:
         rows = []
         for step, point in enumerate(one.points, start=1):
             figures = {"loss": point.loss, "wer": point.wer, "cer": point.cer, "seen_s": point.seen_s}
-            rows.append(Row(step, 1000 * step, {**figures, "audio_s_per_s": 25.0, "eval_runtime_s": 1.0}))
+            rows.append(MetricsRow(step, 1000 * step, {**figures, "audio_s_per_s": 25.0, "eval_runtime_s": 1.0}))
         tracker.log(run_id, rows)
         tracker.end_trial(run_id, state, "", {})  # type: ignore[arg-type]
     tracker.end_sweep(parent, "finished", {}, {})

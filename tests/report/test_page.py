@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hausa_asr.settings.load import ResourceSettings, SweepConfig
+from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
 from sweeps.pruning.rule import Rule, Score
-from sweeps.record.ledger import State
-from sweeps.report.figures import front, rows, rungs
-from sweeps.report.page import FILE, write_report
+from sweeps.record.names import REPORT_FILE
+from sweeps.record.state import State
+from sweeps.report.figures import front, rung_rows, trial_rows
+from sweeps.report.page import write_report
 from sweeps.report.pictures import MOST_CURVES, chosen_curves
 from sweeps.verdict.verdict import FinalistScores, Verdict, verdict
 
@@ -29,73 +30,62 @@ class Sweep:
     def __init__(self, marks: list[float], reduction: int = 2) -> None:
         self.state, self.now = State(), 1_000.0
         self.rule = Rule(marks, reduction, "auto")
-        self.tell("sweep", name="demo", prepared="/data/demo", rungs=marks)
-        self.tell("opened", run_id="parent", slots=1)
+        self.write("sweep", name="demo", prepared="/data/demo", rungs=marks)
+        self.write("opened", run_id="parent", slots=1)
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, **fields: Any) -> None:
         self.state.apply({"event": event, "time": self.now, **fields})
 
     def trial(
-        self, name: str, curve: list[tuple[float, float]], source: str = "search", of: str = "", audited: bool = False,
+        self, name: str, curve: list[tuple[float, float]], source: str = "search", of: str = "",
         settings: dict[str, Any] | None = None, diverges: bool = False, eval_s: float = 2.4,
     ) -> None:  # fmt: skip
         """One trial by its (WER, loss) at each 300 s of audio; each takes 10 s."""
-        self.tell("proposed", trial=name, settings=settings or {"lr_peak": 1e-3}, source=source, of=of)
-        self.tell("started", trial=name)
+        self.write("proposed", trial=name, settings=settings or {"lr_peak": 1e-3}, source=source, of=of)
+        self.write("started", trial=name)
         best: dict[str, float] = {}
-        auditing = False
         for step, (wer, loss) in enumerate(curve, start=1):
             self.now += 10
             metrics = {"wer": wer, "cer": wer / 3, "loss": loss, "eval_runtime_s": eval_s}
             if not best or wer < best["wer"]:
                 best = {"step": step, "wer": wer, "cer": wer / 3, "loss": loss}
             last, seen_s = step == len(curve), 300.0 * step
-            self.tell(
+            self.write(
                 "reported", trial=name, step=step, updates=len(curve), seen_s=seen_s, metrics=metrics, best=best,
                 last=last, diverged=diverges and last,
             )  # fmt: skip
-            if of or auditing or last:
+            if of or last:
                 continue
             for rung in self.rule.due(name, seen_s, 0.0):
                 scored = Score(loss, wer, wer / 3, wer < 0.9)
                 self.rule.record(rung, name, scored)
                 ranking = self.rule.rank(rung, name)
                 passed = ranking.passed or source == "baseline"
-                told = {
-                    **asdict(ranking),
-                    "passed": passed,
-                    "scored": asdict(scored),
-                    "audited": audited and not passed,
-                }
-                self.tell("ranked", trial=name, rung=rung, seen_s=seen_s, **told)
-                if passed:
-                    continue
-                if not audited:
+                decision = {**asdict(ranking), "passed": passed, "scored": asdict(scored)}
+                self.write("ranked", trial=name, rung=rung, seen_s=seen_s, **decision)
+                if not passed:
                     reason = f"{ranking.metric} {ranking.value:.4f} is number {ranking.place} of {ranking.cohort}"
-                    self.tell("ended", trial=name, state="pruned", reason=reason)
+                    self.write("ended", trial=name, state="pruned", reason=reason)
                     return
-                self.tell("paused", trial=name, cause="rung", reason="")
-                self.tell("started", trial=name, audit=True)
-                auditing = True
         if diverges:
-            self.tell("ended", trial=name, state="failed", reason="diverged", detail="eval loss is nan")
+            self.write("ended", trial=name, state="failed", reason="diverged", detail="eval loss is nan")
         else:
-            self.tell("ended", trial=name, state="finished", reason="")
+            self.write("ended", trial=name, state="finished", reason="")
 
 
 def a_curve(final: float, turns_at: int, length: int = 15) -> list[tuple[float, float]]:
     """WER near 1 up to the turning point, then down to `final`; the loss falls before."""
-    found = []
+    points = []
     for step in range(1, length + 1):
         behind = max(0, step - turns_at)
-        found.append(
+        points.append(
             (final + (1.03 - final) * math.exp(-behind / 2.0), final / 2 + 12 * math.exp(-2 * step / turns_at))
         )
-    return found
+    return points
 
 
 def a_sweep(trials: int) -> Sweep:
-    """A search of so many trials with an audit and a diverged one, then two finalists and the baseline."""
+    """A search of so many trials, some diverged, then two finalists and the baseline."""
     draw = np.random.default_rng(0)
     sweep = Sweep([1_350.0, 2_700.0])
     sweep.trial("t000", a_curve(0.18, 6), "baseline", settings={"lr_peak": 7.5e-4, "schedule": "linear"})
@@ -111,7 +101,7 @@ def a_sweep(trials: int) -> Sweep:
             sweep.trial(f"t{number:03d}", [*curve[:2], (1.0, math.nan)], settings=settings, diverges=True)
         else:
             seconds = float(draw.normal(2.4, 0.2))
-            sweep.trial(f"t{number:03d}", curve, settings=settings, audited=number % 7 == 4, eval_s=seconds)
+            sweep.trial(f"t{number:03d}", curve, settings=settings, eval_s=seconds)
     finalists = [*(trial.id for trial in sweep.state.ranking() if trial.id != "t000")][:2]
     for seed in (1, 2, 3):
         for name in ["t000", *finalists]:
@@ -186,9 +176,9 @@ def test_rows_tell_hours_speed_and_fronts() -> None:
     sweep.trial("t001", [(0.6, 1.0)], eval_s=1.2)
     sweep.trial("t002", [(0.7, 1.0), (0.55, 0.5)])
     sweep.trial("t000-s1", [(0.4, 0.4)], "finalist", of="t000")
-    sweep.tell("proposed", trial="t003", settings={}, source="search")
+    sweep.write("proposed", trial="t003", settings={}, source="search")
     sweep.trial("t004", [(1.0, 1.0)], eval_s=0.1)  # the quickest, and it hears nothing
-    made = rows(sweep.state, ResourceSettings(workers_per_trial=2, gpus_per_worker=0.5, cpus_per_worker=4), DEV_S)
+    made = trial_rows(sweep.state, ResourceSettings(workers_per_trial=2, gpus_per_worker=0.5, cpus_per_worker=4), DEV_S)
     assert [row.trial.id for row in made] == ["t000", "t002", "t001", "t004", "t003", "t000-s1"]
     found = {row.trial.id: row for row in made}
     assert found["t000"].hours == pytest.approx(20 / 3600)  # two workers of half a GPU
@@ -196,7 +186,7 @@ def test_rows_tell_hours_speed_and_fronts() -> None:
     assert found["t003"].real_time_factor is None
     assert {name for name, row in found.items() if row.on_hours} == {"t000", "t001"}  # a finalist is on none
     assert {name for name, row in found.items() if row.on_speed} == {"t000", "t001"}
-    cpu = rows(sweep.state, ResourceSettings(workers_per_trial=2, cpus_per_worker=4), None)
+    cpu = trial_rows(sweep.state, ResourceSettings(workers_per_trial=2, cpus_per_worker=4), None)
     assert cpu[0].hours == pytest.approx(8 * 20 / 3600)
     assert {row.real_time_factor for row in cpu} == {None}
 
@@ -206,10 +196,10 @@ def test_rungs_count_who_stopped_by_what() -> None:
     sweep.trial("t000", [(1.0, 1.0), (0.5, 0.5), (0.4, 0.4)], "baseline")
     sweep.trial("t001", [(1.0, 2.0), (0.6, 0.9)])
     sweep.trial("t002", [(1.0, 0.9), (0.6, 0.1), (0.5, 0.1)])  # a better loss, a worse WER
-    sweep.trial("t003", [(1.0, 3.0), (0.6, 0.9)], audited=True)
-    first, second = rungs(sweep.state)
-    assert (first.at_s, first.ranked, first.by_loss, first.by_wer, first.audited) == (300.0, 4, 2, 0, 1)
-    assert (second.ranked, second.by_loss, second.by_wer, second.audited) == (2, 0, 1, 0)
+    sweep.trial("t003", [(1.0, 3.0), (0.6, 0.9)])
+    first, second = rung_rows(sweep.state)
+    assert (first.at_s, first.ranked, first.by_loss, first.by_wer) == (300.0, 4, 2, 0)
+    assert (second.ranked, second.by_loss, second.by_wer) == (2, 0, 1)
 
 
 def test_the_page_tells_all_and_loads_nothing(tmp_path: Path) -> None:
@@ -217,14 +207,14 @@ def test_the_page_tells_all_and_loads_nothing(tmp_path: Path) -> None:
     found = a_verdict(state)
     config = SweepConfig(budget={"price_per_hour": 2.5})  # type: ignore[arg-type]
     test = {f"{found.winner}-s1": {"wer": 0.1234, "cer": 0.03}}
-    file = write_report(config, state, tmp_path, verdict=found, audit="1 of 4 <audited>", dev_s=DEV_S, test=test)
-    assert [one.name for one in tmp_path.iterdir()] == [file.name] == [FILE]
+    file = write_report(config, state, tmp_path, verdict=found, dev_s=DEV_S, test=test)
+    assert [one.name for one in tmp_path.iterdir()] == [file.name] == [REPORT_FILE]
     seen = Seen(file.read_text(encoding="utf-8"))
     assert not seen.open
     assert all(source.startswith("data:image/png;base64,") for source in seen.loaded)
     assert not re.search(r"url\(|@import|https?:", file.read_text(encoding="utf-8"))
     assert len(seen.pictures) == 3 and all(len(picture["alt"] or "") > 40 for picture in seen.pictures)
-    assert found.sentences()[0] in seen.text and "1 of 4 <audited>" in seen.text
+    assert found.sentences()[0] in seen.text and "python -m sweeps.replay --sweep demo" in seen.text
     assert "CPU-hours" in seen.line("spent")[1] and "at 2.5 an hour" in seen.line("spent")[1]
     assert "0.123" in seen.line(found.winner)
     header = max((line for line in seen.lines if line[0] == "trial"), key=len)
@@ -240,11 +230,11 @@ def test_the_page_tells_all_and_loads_nothing(tmp_path: Path) -> None:
 
 def test_a_sweep_of_one_trial_and_one_without_any(tmp_path: Path) -> None:
     sweep = Sweep([])
-    write_report(SweepConfig(), sweep.state, tmp_path, verdict=None, audit="no estimate: 0 audited", dev_s=None)
-    assert "no trial has been scored" in (tmp_path / FILE).read_text(encoding="utf-8")
+    write_report(SweepConfig(), sweep.state, tmp_path, verdict=None, dev_s=None)
+    assert "no trial has been scored" in (tmp_path / REPORT_FILE).read_text(encoding="utf-8")
     sweep.trial("t000", [(0.0, 0.1)], "baseline", settings={"name": "<script>"})
-    write_report(SweepConfig(), sweep.state, tmp_path, verdict=None, audit="no estimate: 0 audited", dev_s=None)
-    page = (tmp_path / FILE).read_text(encoding="utf-8")
+    write_report(SweepConfig(), sweep.state, tmp_path, verdict=None, dev_s=None)
+    page = (tmp_path / REPORT_FILE).read_text(encoding="utf-8")
     assert "lowest dev WER t000 0.000, on one seed and without finalists" in page
     assert "no rungs" in page and "<script>" not in page
 
@@ -252,8 +242,8 @@ def test_a_sweep_of_one_trial_and_one_without_any(tmp_path: Path) -> None:
 def test_all_diverged_is_a_page_too(tmp_path: Path) -> None:
     sweep = Sweep([300.0])
     sweep.trial("t000", [(1.0, math.nan)], "baseline", diverges=True)
-    write_report(SweepConfig(), sweep.state, tmp_path, verdict=None, audit="no estimate: 0 audited", dev_s=DEV_S)
-    assert Seen((tmp_path / FILE).read_text(encoding="utf-8")).line("t000")[1] == "diverged: eval loss is nan"
+    write_report(SweepConfig(), sweep.state, tmp_path, verdict=None, dev_s=DEV_S)
+    assert Seen((tmp_path / REPORT_FILE).read_text(encoding="utf-8")).line("t000")[1] == "diverged: eval loss is nan"
 
 
 def test_of_a_thousand_trials_some_are_drawn_and_all_are_listed(tmp_path: Path) -> None:
@@ -262,8 +252,8 @@ def test_of_a_thousand_trials_some_are_drawn_and_all_are_listed(tmp_path: Path) 
     assert len(drawn) == MOST_CURVES == len({trial.id for trial in drawn})
     assert drawn[-1] is state.best() and state.baseline() in drawn
     assert {trial.state for trial in drawn} == {"finished", "pruned", "failed"}
-    write_report(SweepConfig(), state, tmp_path, verdict=None, audit="no estimate: 0 audited", dev_s=DEV_S)
-    page = (tmp_path / FILE).read_text(encoding="utf-8")
+    write_report(SweepConfig(), state, tmp_path, verdict=None, dev_s=DEV_S)
+    page = (tmp_path / REPORT_FILE).read_text(encoding="utf-8")
     assert len(page) < 3_000_000
     assert "60 of 1,000 trials are drawn" in page
     assert all(f"<td>{name}</td>" in page for name in state.trials)

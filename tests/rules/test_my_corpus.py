@@ -12,7 +12,8 @@ import pytest
 from hausa_asr import cli
 from hausa_asr.errors import UserError
 from hausa_asr.settings.data import HEEDED
-from hausa_asr.settings.load import SweepConfig, load
+from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import SweepConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/my_corpus.md").read_text(encoding="utf-8")

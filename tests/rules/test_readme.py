@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hausa_asr.settings.load import SweepConfig, load
+from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import SweepConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,12 +12,14 @@ import pytest
 from optuna.trial import TrialState
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import SweepConfig, load
-from hausa_asr.tracking.tracker import Row, Tracker
+from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from helpers.events import report
-from sweeps.record.ledger import Ledger, TrialRecord
+from sweeps.record.ledger import Ledger
+from sweeps.record.state import DIVERGED, TrialRecord
 from sweeps.sampling.space import active, check, ordered, parameters, propose
-from sweeps.sampling.study import DIVERGED, DIVERGED_LOSS, NEAR, Study, outcome
+from sweeps.sampling.study import DIVERGED_LOSS, NEAR, Study
 from sweeps.sampling.warm_start import earlier
 
 DEMO = Path(__file__).parents[2] / "sweeps/configs/demo.yaml"
@@ -170,16 +172,6 @@ def test_a_paused_trial_that_goes_on_is_running_again_and_ends_complete(tmp_path
     assert (study.trials[0].state, study.trials[0].value) == (TrialState.COMPLETE, 0.3)
 
 
-def test_an_audited_trial_is_seen_as_it_was_when_it_lost(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    trial = proposed(ledger, Study(load(DEMO)), {"lr_peak": 1e-3})
-    ledger.append("reported", trial=trial.id, **report(10, 0.9, 2.0))
-    trial.audited, trial.lost_s = True, 100.0
-    ledger.append("reported", trial=trial.id, **report(100, 0.1, 0.3))
-    ledger.append("ended", trial=trial.id, state="finished", reason="")
-    assert outcome(trial) == (TrialState.PRUNED, None, {100: 2.0})
-
-
 def test_nothing_is_tried_twice_not_even_nearly_until_the_space_is_used_up(tmp_path: Path) -> None:
     small = load(None, ["space.schedule={choices: [linear, cosine, tri_stage]}", "space.layerdrop={choices: [0, 0.1]}"])
     ledger, study = Ledger(made(tmp_path / "small")), Study(small)
@@ -222,7 +214,8 @@ def test_a_warm_start_takes_earlier_trials_with_their_values_as_far_as_the_space
     config = load(None, changes, environment={})
     made(tmp_path / "before")
     an_earlier_sweep(config, "before", "other data")
-    found, notes = earlier(config, "now", "f")
+    warm = earlier(config, "now", "f")
+    found, notes = warm.trials, warm.notes
     assert [(t.state, t.value if t.state is TrialState.COMPLETE else None) for t in found] == [
         (TrialState.COMPLETE, 0.2), (TrialState.PRUNED, None), (TrialState.COMPLETE, 0.5),
     ]  # fmt: skip
@@ -246,13 +239,13 @@ def test_a_warm_start_from_an_mlflow_experiment(tmp_path: Path) -> None:
     recipe = {"freeze_transformer_fraction": 0.25, "lr_peak": 2e-4, "unfreeze": "top_down", "seed": 3}
     for name, state in (("t000", "finished"), ("t001", "pruned")):
         run = tracker.start_trial(parent, "s", name, recipe, {"source": "search"})
-        tracker.log(run, [Row(10, 0, {"wer": 0.3, "cer": 0.1, "loss": 0.7, "seen_s": 100.0})])
+        tracker.log(run, [MetricsRow(10, 0, {"wer": 0.3, "cer": 0.1, "loss": 0.7, "seen_s": 100.0})])
         tracker.end_trial(run, state, "", {"best_wer": 0.25, "best_cer": 0.1, "best_loss": 0.6})
-    found, _ = earlier(config, "now", "f")
+    found = earlier(config, "now", "f").trials
     assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert (found[0].value, found[1].intermediate_values) == (0.25, {100: 0.7})
     assert found[0].params == {"freeze_transformer_fraction": 0.25, "unfreeze": "top_down", "lr_peak": 2e-4}
-    assert earlier(config, "s", "f")[0] == [], "a sweep does not learn from itself"
+    assert earlier(config, "s", "f").trials == [], "a sweep does not learn from itself"
 
 
 def test_a_wrong_starting_point_is_named() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hausa_asr.errors import UserError
-from hausa_asr.settings.load import SweepConfig, load, make_absolute
+from hausa_asr.settings.load import load, make_absolute
+from hausa_asr.settings.sweep import SweepConfig
 
 JOINED = """
 data:

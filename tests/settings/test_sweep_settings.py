@@ -9,7 +9,9 @@ import pytest
 
 from hausa_asr.errors import UserError
 from hausa_asr.recipe import FinetuneConfig
-from hausa_asr.settings.load import RECIPE_FIELDS, SweepConfig, check_setting, load, make_absolute
+from hausa_asr.settings.load import load, make_absolute
+from hausa_asr.settings.recipe import RECIPE_FIELDS, check_setting
+from hausa_asr.settings.sweep import SweepConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "sweeps/configs").glob("*.yaml"))
 

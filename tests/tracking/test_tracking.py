@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from hausa_asr.errors import UserError
 from hausa_asr.tracking import reader as tracking_reading
 from hausa_asr.tracking import tracker as tracking
-from hausa_asr.tracking.tracker import Row, Sample, Tracker
+from hausa_asr.tracking.tracker import MetricsRow, Sample, Tracker
 from helpers.mlflow_server import Server, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own
@@ -87,7 +87,9 @@ def test_a_sweep_is_a_parent_run_with_child_runs(tracker: Tracker) -> None:
 
 def test_metrics_come_back_with_their_steps_and_times(tracker: Tracker) -> None:
     _, child = started(tracker)
-    rows = [Row(20 * k, 1_700_000_000_000 + k, {"loss": 5.0 / (k + 1), "wer": np.float64(1.0)}) for k in range(3)]
+    rows = [
+        MetricsRow(20 * k, 1_700_000_000_000 + k, {"loss": 5.0 / (k + 1), "wer": np.float64(1.0)}) for k in range(3)
+    ]
     tracker.log(child, rows)
     tracker.log(child, rows)
     history = MlflowClient(tracker.uri).get_metric_history(child, "loss")
@@ -100,8 +102,10 @@ def test_metrics_come_back_with_their_steps_and_times(tracker: Tracker) -> None:
 
 def test_a_curve_comes_back_with_each_step_once_and_rising(tracker: Tracker) -> None:
     _, child = started(tracker)
-    tracker.log(child, [Row(40, 4, {"loss": 2.0, "wer": 1.0}), Row(20, 2, {"loss": 3.0})], {"note": "both"})
-    tracker.log(child, [Row(40, 5, {"loss": 1.5})])
+    tracker.log(
+        child, [MetricsRow(40, 4, {"loss": 2.0, "wer": 1.0}), MetricsRow(20, 2, {"loss": 3.0})], {"note": "both"}
+    )
+    tracker.log(child, [MetricsRow(40, 5, {"loss": 1.5})])
     assert tracker.history(child, ["loss", "wer", "cer"]) == {
         "loss": [(20, 3.0), (40, 1.5)],
         "wer": [(40, 1.0)],
@@ -121,14 +125,17 @@ def test_a_sweep_whose_first_call_lost_its_answer_is_not_begun_twice(tracker: Tr
 
 def test_more_metrics_than_one_batch_holds(tracker: Tracker) -> None:
     _, child = started(tracker)
-    tracker.log(child, [Row(step, step, {"loss": float(step), "lr": 0.1, "cer": 0.5}) for step in range(700)])
+    tracker.log(child, [MetricsRow(step, step, {"loss": float(step), "lr": 0.1, "cer": 0.5}) for step in range(700)])
     assert len(MlflowClient(tracker.uri).get_metric_history(child, "cer")) == 700
     assert tracker.last_step(child) == 699
 
 
 def test_values_that_are_not_finite_are_counted_instead(tracker: Tracker) -> None:
     _, child = started(tracker)
-    tracker.log(child, [Row(10, 1, {"loss": 3.0}), Row(20, 2, {"loss": math.nan, "grad_norm": math.inf, "lr": 0.1})])
+    tracker.log(
+        child,
+        [MetricsRow(10, 1, {"loss": 3.0}), MetricsRow(20, 2, {"loss": math.nan, "grad_norm": math.inf, "lr": 0.1})],
+    )
     run = MlflowClient(tracker.uri).get_run(child)
     assert run.data.metrics == {"loss": 3.0, "lr": 0.1, "nonfinite": 2.0}
     assert run.data.tags["nonfinite"] == "loss=nan, grad_norm=inf at step 20"
@@ -158,7 +165,7 @@ def test_the_end_of_a_trial(database: str, state: tracking.TrialState, status: s
 def test_a_resumed_trial_goes_on_in_its_run(tracker: Tracker) -> None:
     parent, child = started(tracker)
     assert tracker.last_step(child) == -1
-    tracker.log(child, [Row(120, 1, {"loss": 2.0, "lr": 0.1})])
+    tracker.log(child, [MetricsRow(120, 1, {"loss": 2.0, "lr": 0.1})])
     tracker.end_trial(child, "paused", "waits at rung 1", {})
     tracker.end_trial(child, "failed", "worker lost", {"best_wer": 0.9})
     tracker.reopen(child)
@@ -167,7 +174,7 @@ def test_a_resumed_trial_goes_on_in_its_run(tracker: Tracker) -> None:
     assert not run.info.end_time
     assert tracker.last_step(child) == 120
     assert tracker.last_step(child, "grad_norm") == -1
-    tracker.log(child, [Row(240, 2, {"loss": 1.0})])
+    tracker.log(child, [MetricsRow(240, 2, {"loss": 1.0})])
     tracker.end_trial(child, "finished", "", {"best_wer": 0.7})
     assert [(trial.run_id, trial.wer) for trial in tracker.trials(parent)] == [(child, 0.7)]
 
@@ -377,7 +384,7 @@ def test_a_server_that_falls_silent(server: Server, monkeypatch: pytest.MonkeyPa
         for limit_s in (6.0, 0.01):
             start = time.monotonic()
             with pytest.raises(Exception, match=r"timeout|did not answer"):
-                tracker.log(child, [Row(1, 1, {"loss": 1.0})])
+                tracker.log(child, [MetricsRow(1, 1, {"loss": 1.0})])
             assert time.monotonic() - start < limit_s
         monkeypatch.setattr(tracking, "PROBE_S", 1)
         assert "does not answer" in refused_within(6, lambda: Tracker(server.uri, "silence"))
@@ -385,7 +392,7 @@ def test_a_server_that_falls_silent(server: Server, monkeypatch: pytest.MonkeyPa
         server.signal(signal.SIGCONT)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     again = Tracker(server.uri, "silence")
-    again.log(child, [Row(1, 1, {"loss": 1.0})])
+    again.log(child, [MetricsRow(1, 1, {"loss": 1.0})])
     assert again.last_step(child) == 1
 
 

@@ -26,8 +26,8 @@ def data() -> Data:
 
 
 def saved(recipe: FinetuneConfig, data: Data, base: Path, folder: Path) -> Path:
-    _, told = run(recipe, data, base, folder, {5: Answer.STOP})
-    return Path(told[-1].checkpoint)
+    _, reports = run(recipe, data, base, folder, {5: Answer.STOP})
+    return Path(reports[-1].checkpoint)
 
 
 def test_frozen_weights_are_named_and_not_saved(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_frozen_weights_are_named_and_not_saved(data: Data, layer_norm_base: Pat
     names = set(load_file(folder / checkpoint.WEIGHTS))
     assert all("feature_extractor" in name for name in about["frozen"])
     assert not names & set(about["frozen"])
-    whole, _ = new_model(str(layer_norm_base), seed=0)
+    whole, _ = new_model(str(layer_norm_base), FinetuneConfig())
     assert names | set(about["frozen"]) == set(whole.state_dict())
 
 
@@ -51,13 +51,13 @@ def test_the_optimizer_keeps_no_state_of_what_is_frozen(data: Data, layer_norm_b
 
 
 def test_loaded_it_is_the_model_that_was_saved(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
-    _, told = run(RECIPE, data, layer_norm_base, tmp_path)
-    model, processor = checkpoint.load(told[-1].checkpoint)
+    _, reports = run(RECIPE, data, layer_norm_base, tmp_path)
+    model, processor = checkpoint.load(reports[-1].checkpoint)
     from hausa_asr.model.evaluate import evaluate
 
     scores = evaluate(model, processor, data.dev)
-    assert (scores.wer, scores.cer) == (told[-1].metrics["wer"], told[-1].metrics["cer"])
-    assert scores.loss == pytest.approx(told[-1].metrics["loss"], rel=1e-6)
+    assert (scores.wer, scores.cer) == (reports[-1].metrics["wer"], reports[-1].metrics["cer"])
+    assert scores.loss == pytest.approx(reports[-1].metrics["loss"], rel=1e-6)
 
 
 def test_a_base_that_was_moved_is_found_by_its_new_place(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_base_that_was_moved_is_found_by_its_new_place(data: Data, layer_norm_
     shutil.copytree(layer_norm_base, base)
     folder = saved(RECIPE, data, base, tmp_path / "trial")
     base.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match="holds only what has changed"):
+    with pytest.raises(UserError, match="holds only the weights that changed"):
         checkpoint.load(folder)
     checkpoint.load(folder, base=str(tmp_path / "moved"))
 
@@ -74,7 +74,7 @@ def test_another_base_under_the_same_name_is_refused(data: Data, layer_norm_base
     base = tmp_path / "base"
     shutil.copytree(layer_norm_base, base)
     folder = saved(RECIPE, data, base, tmp_path / "trial")
-    model, _ = new_model(str(base), seed=0)
+    model, _ = new_model(str(base), FinetuneConfig())
     with torch.no_grad():
         next(model.wav2vec2.feature_extractor.parameters()).add_(0.1)
     model.wav2vec2.save_pretrained(base)

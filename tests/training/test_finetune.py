@@ -15,13 +15,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hausa_asr.errors import UserError
-from hausa_asr.model.forward import ctc_logits, set_trainable
+from hausa_asr.model.forward import ctc_logits
 from hausa_asr.model.wav2vec2 import new_model
-from hausa_asr.recipe import Answer, Progress
+from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, evaluations, finetune
-from hausa_asr.training.schedules import trainable
-from hausa_asr.training.updates import Plan
+from hausa_asr.training.freezing import set_trainable, trainable
+from hausa_asr.training.updates import UpdatePlan
 from helpers.fine_tunes import RECIPE, losses, run
 from helpers.speech import ToneSplit
 
@@ -34,29 +34,29 @@ def data() -> Data:
 def test_learns_to_read_tones(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, length_s=4000, eval_every_steps=80, mask_time_prob=0.0, mask_feature_prob=0.0,
                                  lr_peak=5e-3, freeze_feature_encoder=False)  # fmt: skip
-    end, told = run(recipe, data, layer_norm_base, tmp_path)
+    end, reports = run(recipe, data, layer_norm_base, tmp_path)
     assert end == "finished"
-    assert told[0].metrics["wer"] > 0.9
-    assert told[-1].best["wer"] < 0.5
-    assert told[-1].last
+    assert reports[0].metrics["wer"] > 0.9
+    assert reports[-1].best["wer"] < 0.5
+    assert reports[-1].last
 
 
 def test_reports_have_every_figure_and_checkpoints_are_hugging_face_folders(
     data: Data, layer_norm_base: Path, tmp_path: Path
 ) -> None:
-    _, told = run(RECIPE, data, layer_norm_base, tmp_path)
-    assert [p.step for p in told][:3] == [5, 10, 15]
-    assert told[-1].step == told[-1].updates
-    assert told[-1].seen_s >= RECIPE.length_s
+    _, reports = run(RECIPE, data, layer_norm_base, tmp_path)
+    assert [p.step for p in reports][:3] == [5, 10, 15]
+    assert reports[-1].step == reports[-1].updates
+    assert reports[-1].seen_s >= RECIPE.length_s
     wanted = {"wer", "cer", "wer_folded", "cer_folded", "loss", "train_loss", "lr", "grad_norm", "samples_per_s",
               "audio_s_per_s", "eval_runtime_s", "seen_s", "masked_fraction"}  # fmt: skip
-    assert wanted <= set(told[-1].metrics)
-    assert 0.05 < told[-1].metrics["masked_fraction"] < 0.2
-    assert len(told[-1].samples) == 8
+    assert wanted <= set(reports[-1].metrics)
+    assert 0.05 < reports[-1].metrics["masked_fraction"] < 0.2
+    assert len(reports[-1].samples) == 8
     kept = {one.step for one in checkpoint.all_checkpoints(tmp_path)}
-    assert kept == {told[-1].step, int(told[-1].best["step"])}
-    assert checkpoint.best(tmp_path).step == told[-1].best["step"]
-    model, processor = checkpoint.load(told[-1].best_checkpoint)
+    assert kept == {reports[-1].step, int(reports[-1].best["step"])}
+    assert checkpoint.best(tmp_path).step == reports[-1].best["step"]
+    model, processor = checkpoint.load(reports[-1].best_checkpoint)
     assert not model.training
     assert processor.tokenizer("ɗan ƙasa").input_ids == ToneSplit(1, 0)[0].labels.tolist()
 
@@ -72,7 +72,7 @@ def test_a_resumed_trial_equals_the_one_not_stopped(
     end, first = run(recipe, data, layer_norm_base, tmp_path / "parts", {stop: Answer.PAUSE})
     assert end == "paused"
     _, second = run(recipe, data, layer_norm_base, tmp_path / "parts")
-    assert second[0].step == stop, "the newest checkpoint is told once more"
+    assert second[0].step == stop, "the newest checkpoint is reported once more"
     assert losses(first) + losses(second[1:]) == losses(whole)
 
 
@@ -83,15 +83,15 @@ def test_a_crash_in_mid_write_leaves_the_checkpoint_before(data: Data, layer_nor
     (torn / "weights.safetensors").write_bytes(b"half")
     (tmp_path / "step-000020").mkdir()  # a folder without its progress.json is no checkpoint
     assert checkpoint.latest(tmp_path).step == 10
-    end, told = run(RECIPE, data, layer_norm_base, tmp_path)
-    assert (end, told[0].step) == ("finished", 10)
+    end, reports = run(RECIPE, data, layer_norm_base, tmp_path)
+    assert (end, reports[0].step) == ("finished", 10)
 
 
-def test_stop_ends_it_and_a_finished_trial_only_tells_its_end_again(
+def test_stop_ends_it_and_a_finished_trial_only_reports_its_end_again(
     data: Data, layer_norm_base: Path, tmp_path: Path
 ) -> None:
-    end, told = run(RECIPE, data, layer_norm_base, tmp_path / "a", {5: Answer.STOP})
-    assert (end, len(told)) == ("stopped", 1)
+    end, reports = run(RECIPE, data, layer_norm_base, tmp_path / "a", {5: Answer.STOP})
+    assert (end, len(reports)) == ("stopped", 1)
     _, whole = run(RECIPE, data, layer_norm_base, tmp_path / "b")
     end, again = run(RECIPE, data, layer_norm_base, tmp_path / "b")
     assert (end, losses(again)) == ("finished", losses(whole)[-1:])
@@ -106,17 +106,17 @@ def test_micro_batches_change_nothing(data: Data, layer_norm_base: Path, tmp_pat
 
 def test_frozen_parts_stay_as_they_were(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.9, freeze_feature_encoder=False)
-    _, told = run(recipe, data, layer_norm_base, tmp_path, {10: Answer.STOP})
-    before, _ = new_model(str(layer_norm_base), seed=recipe.seed)
-    after, _ = checkpoint.load(told[-1].checkpoint)
+    _, reports = run(recipe, data, layer_norm_base, tmp_path, {10: Answer.STOP})
+    before, _ = new_model(str(layer_norm_base), recipe)
+    after, _ = checkpoint.load(reports[-1].checkpoint)
     changed = {n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if not a.equal(b)}
     assert changed == {"lm_head.weight", "lm_head.bias"}
 
 
 def test_freezing_the_convolutions_leaves_only_them(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
-    _, told = run(RECIPE, data, layer_norm_base, tmp_path, {5: Answer.STOP})
-    before, _ = new_model(str(layer_norm_base), seed=RECIPE.seed)
-    after, _ = checkpoint.load(told[-1].checkpoint)
+    _, reports = run(RECIPE, data, layer_norm_base, tmp_path, {5: Answer.STOP})
+    before, _ = new_model(str(layer_norm_base), RECIPE)
+    after, _ = checkpoint.load(reports[-1].checkpoint)
     same = {n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if a.equal(b)}
     assert same
     assert all("feature_extractor" in name for name in same)
@@ -126,16 +126,16 @@ def test_top_down_unfreezing_reaches_the_top_layer_first(data: Data, layer_norm_
     recipe = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.2, unfreeze="top_down", eval_every_steps=1)
     updates = run(recipe, data, layer_norm_base, tmp_path / "count", {1: Answer.STOP})[1][0].updates
     stop = round(0.2 * updates) + 1
-    _, told = run(recipe, data, layer_norm_base, tmp_path / "run", {stop: Answer.STOP})
-    before, _ = new_model(str(layer_norm_base), seed=recipe.seed)
-    after, _ = checkpoint.load(told[-1].checkpoint)
+    _, reports = run(recipe, data, layer_norm_base, tmp_path / "run", {stop: Answer.STOP})
+    before, _ = new_model(str(layer_norm_base), recipe)
+    after, _ = checkpoint.load(reports[-1].checkpoint)
     changed = {n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if not a.equal(b)}
     assert any("encoder.layers.2." in name for name in changed)
     assert not any("layers.0." in name or "layers.1." in name or "feature_projection" in name for name in changed)
 
 
 def test_a_frozen_transformer_costs_no_backward_pass(layer_norm_base: Path) -> None:
-    model, _ = new_model(str(layer_norm_base), seed=0)
+    model, _ = new_model(str(layer_norm_base), FinetuneConfig())
     model.train()
     features, frames = torch.randn(2, 40, 16), torch.tensor([40, 40])
     kept = {}
@@ -160,6 +160,7 @@ def test_gradient_checkpointing_gives_the_same_losses_with_less_kept(
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for a CPU")
+@pytest.mark.slow
 def test_compiled_it_learns_the_same(
     data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,14 +176,14 @@ def test_compiled_it_learns_the_same(
 
 def test_with_adapters_only_they_and_the_head_learn(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, adapter_dim=8, freeze_feature_encoder=False)
-    _, told = run(recipe, data, layer_norm_base, tmp_path)
-    before, _ = new_model(str(layer_norm_base), seed=recipe.seed, adapter_dim=8)
-    after, _ = checkpoint.load(told[-1].checkpoint)
+    _, reports = run(recipe, data, layer_norm_base, tmp_path)
+    before, _ = new_model(str(layer_norm_base), recipe)
+    after, _ = checkpoint.load(reports[-1].checkpoint)
     changed = {n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if not a.equal(b)}
     assert changed
     assert all("adapter_layer" in name or name.startswith("lm_head") for name in changed)
-    assert told[-1].metrics["loss"] < told[0].metrics["loss"]
-    frozen = json.loads((Path(told[-1].checkpoint) / "base.json").read_text())["frozen"]
+    assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
+    frozen = json.loads((Path(reports[-1].checkpoint) / "base.json").read_text())["frozen"]
     assert "wav2vec2.encoder.layers.0.attention.q_proj.weight" in frozen
 
 
@@ -201,18 +202,18 @@ def test_some_bad_updates_are_skipped_and_counted_and_the_trial_goes_on(
             example = super().__getitem__(index)
             return example._replace(samples=example.samples * float("nan")) if index == 3 else example
 
-    end, told = run(RECIPE, Data(OneBad(24, 0), data.dev), layer_norm_base, tmp_path)
+    end, reports = run(RECIPE, Data(OneBad(24, 0), data.dev), layer_norm_base, tmp_path)
     assert end == "finished"
-    epochs = told[-1].metrics["epoch"]
-    assert epochs - 1 <= sum(p.metrics["nonfinite_steps"] for p in told) <= epochs + 1
-    assert told[-1].metrics["loss"] < told[0].metrics["loss"]
+    epochs = reports[-1].metrics["epoch"]
+    assert epochs - 1 <= sum(p.metrics["nonfinite_steps"] for p in reports) <= epochs + 1
+    assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
 
 
 def test_group_norm_checkpoints_train_too(data: Data, group_norm_base: Path, tmp_path: Path) -> None:
-    end, told = run(dataclasses.replace(RECIPE, length_s=600), data, group_norm_base, tmp_path)
+    end, reports = run(dataclasses.replace(RECIPE, length_s=600), data, group_norm_base, tmp_path)
     assert end == "finished"
-    assert told[-1].metrics["loss"] < told[0].metrics["loss"]
-    _, processor = checkpoint.load(told[-1].checkpoint)
+    assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
+    _, processor = checkpoint.load(reports[-1].checkpoint)
     assert processor.feature_extractor.return_attention_mask is False
 
 
@@ -222,29 +223,29 @@ def test_a_diverging_trial_ends_at_once_and_says_so(data: Data, layer_norm_base:
             example = super().__getitem__(index)
             return example._replace(samples=example.samples * float("nan"))
 
-    end, told = run(RECIPE, Data(Broken(24, 0), data.dev), layer_norm_base, tmp_path)
+    end, reports = run(RECIPE, Data(Broken(24, 0), data.dev), layer_norm_base, tmp_path)
     assert end == "diverged"
-    assert told[-1].metrics["nonfinite_steps"] > 0
-    assert told[-1].step <= 10
-    assert told[-1].diverged
+    assert reports[-1].metrics["nonfinite_steps"] > 0
+    assert reports[-1].step <= 10
+    assert reports[-1].diverged
 
 
 def _rank(rank: int, world: int, port: int, base: str, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
     dist.init_process_group("gloo")
-    told: list[Progress] = []
+    reports: list[Progress] = []
 
     def report(progress: Progress) -> Answer:
         assert rank == 0
-        told.append(progress)
+        reports.append(progress)
         return Answer.STOP if progress.step == 15 else Answer.CONTINUE
 
     result = finetune(RECIPE, Data(ToneSplit(24, 0), ToneSplit(7, 1)), report, base=base, folder=Path(folder))
     assert result.end == "stopped"
     if rank == 0:
-        shown = [(losses([p])[0], p.metrics["wer"], p.metrics["cer"], p.metrics["masked_fraction"]) for p in told]
-        (Path(folder) / "told.json").write_text(json.dumps(shown))
+        shown = [(losses([p])[0], p.metrics["wer"], p.metrics["cer"], p.metrics["masked_fraction"]) for p in reports]
+        (Path(folder) / "reports.json").write_text(json.dumps(shown))
     dist.destroy_process_group()
 
 
@@ -258,8 +259,8 @@ def test_two_ranks_equal_one_and_see_the_whole_dev_split(layer_norm_base: Path, 
     two.mkdir()
     mp.spawn(_rank, args=(2, port, str(layer_norm_base), str(two)), nprocs=2)
     split = Data(ToneSplit(24, 0), ToneSplit(7, 1))
-    _, told = run(RECIPE, split, layer_norm_base, tmp_path / "one", {15: Answer.STOP})
-    for (loss, wer, cer, masked), one in zip(json.loads((two / "told.json").read_text()), told, strict=True):
+    _, reports = run(RECIPE, split, layer_norm_base, tmp_path / "one", {15: Answer.STOP})
+    for (loss, wer, cer, masked), one in zip(json.loads((two / "reports.json").read_text()), reports, strict=True):
         assert loss[1:] == pytest.approx(losses([one])[0][1:], rel=2e-3)
         assert masked == pytest.approx(one.metrics["masked_fraction"])
         if loss[0] == 5:
@@ -267,11 +268,11 @@ def test_two_ranks_equal_one_and_see_the_whole_dev_split(layer_norm_base: Path, 
 
 
 def test_a_trial_is_evaluated_at_its_rungs_and_not_twice_in_a_row() -> None:
-    plan = Plan(np.full(200, 16_000), batch_s=10, length_s=1000, seed=0)
+    plan = UpdatePlan(np.full(200, 16_000), batch_s=10, length_s=1000, seed=0)
     assert plan.updates == 100
     assert evaluations(plan, 40) == {40, 80, 100}
     assert evaluations(plan, 45) == {45, 100}, "90 is just before the end"
-    # The first step at which so much has been heard; 40 is just before it, 80 is not.
+    # The first step by which that much was trained on; 40 is just before it, 80 is not.
     assert evaluations(plan, 40, [141.0, 425.0]) == {15, 43, 80, 100}
     assert evaluations(plan, 40, [100.0]) == {10, 40, 80, 100}
     assert evaluations(plan, 500, [0.0, 1000.0, 9999.0]) == {100}
@@ -281,14 +282,14 @@ def test_evaluations_at_rungs_change_nothing_of_what_is_learned(
     data: Data, layer_norm_base: Path, tmp_path: Path
 ) -> None:
     _, plain = run(RECIPE, data, layer_norm_base, tmp_path / "plain")
-    told: list[Progress] = []
+    reports: list[Progress] = []
 
     def report(progress: Progress) -> Answer:
-        told.append(progress)
+        reports.append(progress)
         return Answer.CONTINUE
 
     finetune(RECIPE, data, report, base=str(layer_norm_base), folder=tmp_path / "rungs", device=torch.device("cpu"),
              evaluate_at_s=[plain[0].seen_s * 1.5])  # fmt: skip
-    extra = next(p for p in told if p.step not in {p.step for p in plain})
+    extra = next(p for p in reports if p.step not in {p.step for p in plain})
     assert extra.seen_s >= plain[0].seen_s * 1.5
-    assert told[-1].metrics["loss"] == plain[-1].metrics["loss"]
+    assert reports[-1].metrics["loss"] == plain[-1].metrics["loss"]

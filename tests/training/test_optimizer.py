@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import Wav2Vec2ForCTC
 
-from hausa_asr.model.forward import set_trainable
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.training.freezing import set_trainable, trainable
 from hausa_asr.training.optimizer import Optimizer
-from hausa_asr.training.schedules import lr_factor, trainable
+from hausa_asr.training.schedules import lr_factor
 
 RECIPE = FinetuneConfig(lr_peak=1e-2, warmup_fraction=0.1, schedule="linear", max_grad_norm=0.0)
 
@@ -33,7 +33,7 @@ def step(
 
 @pytest.fixture
 def model(layer_norm_base: Path) -> Wav2Vec2ForCTC:
-    return new_model(str(layer_norm_base), seed=0)[0]
+    return new_model(str(layer_norm_base), FinetuneConfig())[0]
 
 
 def test_the_head_has_a_rate_of_its_own(model: Wav2Vec2ForCTC) -> None:
@@ -78,7 +78,7 @@ def test_what_is_not_finite_changes_neither_weights_nor_state(model: Wav2Vec2For
     assert moved["lm_head.weight"] > 0
 
 
-def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_told(model: Wav2Vec2ForCTC) -> None:
+def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_reported(model: Wav2Vec2ForCTC) -> None:
     optimizer = Optimizer(model, dataclasses.replace(RECIPE, max_grad_norm=1.0), 100)
     count = sum(weight.numel() for weight in model.parameters())
     _, norm, _ = step(model, optimizer, 0, gradient=3.0)

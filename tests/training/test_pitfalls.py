@@ -7,7 +7,6 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.forward import ctc_logits, ctc_losses
 from hausa_asr.model.wav2vec2 import load_model, new_model
+from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import PAD, VOCAB, encode
 from hausa_asr.training.finetune import _order
 from hausa_asr.training.masking import Masking, span_mask
@@ -57,8 +57,8 @@ def test_the_old_names_of_weight_norm_are_understood(layer_norm_base: Path, tmp_
     new = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
     for old, name in new.items():
         weights[f"{POSITIONS}.{old}"] = weights.pop(f"{POSITIONS}.{name}")
-    model, _ = new_model(str(changed_base(layer_norm_base, tmp_path, weights)), seed=0)
-    whole, _ = new_model(str(layer_norm_base), seed=0)
+    model, _ = new_model(str(changed_base(layer_norm_base, tmp_path, weights)), FinetuneConfig())
+    whole, _ = new_model(str(layer_norm_base), FinetuneConfig())
     for name, weight in whole.named_parameters():
         assert weight.equal(model.get_parameter(name)), name
 
@@ -68,7 +68,7 @@ def test_one_missing_weight_of_the_encoder_is_refused_and_named(layer_norm_base:
     lost = next(name for name in sorted(weights) if name.startswith(POSITIONS))
     del weights[lost]
     with pytest.raises(UserError, match=r"lacks 1 weights.*pos_conv_embed"):
-        new_model(str(changed_base(layer_norm_base, tmp_path, weights)), seed=0)
+        new_model(str(changed_base(layer_norm_base, tmp_path, weights)), FinetuneConfig())
 
 
 def test_a_base_that_was_saved_without_masks_can_be_masked(layer_norm_base: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_base_that_was_saved_without_masks_can_be_masked(layer_norm_base: Path
     weights = {
         name: weight for name, weight in load_file(base / "model.safetensors").items() if "spec_embed" not in name
     }
-    model, _ = new_model(str(changed_base(base, tmp_path, weights)), seed=0)
+    model, _ = new_model(str(changed_base(base, tmp_path, weights)), FinetuneConfig())
     features, frames = torch.randn(1, 30, 16), torch.tensor([30])
     mask = torch.arange(30)[None] < 10
     assert not ctc_logits(model.eval(), features, frames, mask).equal(ctc_logits(model, features, frames))
@@ -101,7 +101,9 @@ def test_a_feature_mask_wider_than_the_model_is_shortened() -> None:
 
 
 def test_evaluation_has_no_dropout_no_layerdrop_and_no_masks(layer_norm_base: Path) -> None:
-    model, processor = new_model(str(layer_norm_base), seed=0, hidden_dropout=0.5, layerdrop=0.5, final_dropout=0.5)
+    model, processor = new_model(
+        str(layer_norm_base), FinetuneConfig(hidden_dropout=0.5, layerdrop=0.5, final_dropout=0.5)
+    )
     split = ToneSplit(3, 0)
     losses = {evaluate(mode, processor, split).loss for mode in (model.train(), model.train(), model.eval())}
     assert len(losses) == 1
@@ -109,7 +111,7 @@ def test_evaluation_has_no_dropout_no_layerdrop_and_no_masks(layer_norm_base: Pa
 
 def test_whoever_reads_the_settings_computes_the_same_loss(layer_norm_base: Path, tmp_path: Path) -> None:
     base = changed_base(layer_norm_base, tmp_path / "base", ctc_loss_reduction="sum", ctc_zero_infinity=False)
-    model, processor = new_model(str(base), seed=0)
+    model, processor = new_model(str(base), FinetuneConfig())
     model.save_pretrained(tmp_path / "model")
     config: Any = Wav2Vec2Config.from_pretrained(tmp_path / "model")
     assert (config.ctc_loss_reduction, config.ctc_zero_infinity) == ("mean", True)
@@ -145,7 +147,7 @@ def test_a_gpu_never_plans_attention_or_convolutions_for_each_shape() -> None:
 
 @torch.inference_mode()
 def test_attention_is_pytorchs_own_and_equals_the_plain_one(layer_norm_base: Path, tmp_path: Path) -> None:
-    model, processor = new_model(str(layer_norm_base), seed=0)
+    model, processor = new_model(str(layer_norm_base), FinetuneConfig())
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     loaded, _ = load_model(tmp_path)
@@ -164,7 +166,7 @@ def test_double_letters_are_kept_in_references_and_read_back(layer_norm_base: Pa
     class Doubled(ToneSplit):
         texts = (text,)
 
-    model, processor = new_model(str(layer_norm_base), seed=0)
+    model, processor = new_model(str(layer_norm_base), FinetuneConfig())
     assert set(evaluate(model, processor, Doubled(2, 0)).references) == {text}
     path = [VOCAB[PAD]]
     for label in encode(text):
@@ -191,8 +193,7 @@ def summed(rank: int, store: str) -> list[list[float]]:
         kept, dropped = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))
         if rank == 0:
             kept.grad, dropped.grad = torch.tensor([1.0, 2.0]), torch.ones(3)
-        run: Any = SimpleNamespace(world=2)
-        loss = _sum_over_ranks([kept, dropped], torch.tensor(0.5 if rank == 0 else 0.0), run)
+        loss = _sum_over_ranks([kept, dropped], torch.tensor(0.5 if rank == 0 else 0.0), 2)
         assert kept.grad is not None and dropped.grad is not None
         return [kept.grad.tolist(), dropped.grad.tolist(), [loss.item()]]
     finally:
@@ -207,8 +208,8 @@ def test_ranks_that_dropped_a_layer_or_have_no_utterance_neither_wait_nor_fail(t
     )
     try:
         here = summed(0, str(tmp_path / "store"))
-        told, _ = other.communicate(timeout=60)
+        there, _ = other.communicate(timeout=60)
     finally:
         other.kill()
     assert here == [[1.0, 2.0], [1.0, 1.0, 1.0], [0.5]]
-    assert told.strip() == str(here)
+    assert there.strip() == str(here)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
-from hausa_asr.training.loader import collate
+from hausa_asr.model.batch import Share, pad_lengths, padded
 from hausa_asr.training.masking import Masking, span_mask
-from hausa_asr.training.updates import Plan, epoch_order, evaluation_batches, micro_batches, pad_lengths, padded
-from hausa_asr.utterance import Example
+from hausa_asr.training.updates import UpdatePlan, epoch_order, micro_batches
 
 
 @pytest.fixture
@@ -45,10 +43,10 @@ def test_the_utterances_of_a_batch_are_not_the_same_in_every_epoch(lengths: np.n
 def test_few_padded_lengths_and_little_padding_on_lengths_as_in_common_voice() -> None:
     rng = np.random.default_rng(0)
     lengths = (rng.gamma(6, 4.35 / 6, 2000).clip(1, 15) * 16_000).astype(np.int64)
-    plan = Plan(lengths, 140, length_s=20_000, seed=0)
+    plan = UpdatePlan(lengths, 140, length_s=20_000, seed=0)
     used, real, with_padding = set(), 0, 0
     for step in range(plan.updates):
-        for part in micro_batches(plan.batch(step)[1], lengths, plan.edges, 80, rank=0, world=1):
+        for part in micro_batches(plan.batch(step)[1], lengths, plan.edges, 80, Share()):
             size = padded(int(lengths[part].max()), plan.edges)
             assert size >= lengths[part].max()
             used.add(size)
@@ -57,31 +55,8 @@ def test_few_padded_lengths_and_little_padding_on_lengths_as_in_common_voice() -
     assert 1 - real / with_padding < 0.08
 
 
-def test_padded_lengths_are_the_best_there_are() -> None:
-    rng = np.random.default_rng(3)
-    lengths = rng.integers(1, 60, 40) * 2560 - 700
-    edges = pad_lengths(lengths, count=3)
-
-    def cost(edges: np.ndarray) -> int:
-        return sum(padded(int(n), edges) for n in lengths)
-
-    every = np.unique([padded(int(n), np.array([])) for n in lengths])
-    brute = min(
-        cost(np.array([a, b, every[-1]])) for i, a in enumerate(every[:-2]) for b in every[i + 1 : -1]
-    )  # fmt: skip
-    assert cost(edges) == brute
-    assert len(edges) == 3
-    assert all(((edges - 400) // 320 + 1) % 8 == 0), "whole multiples of eight frames"
-
-
-def test_one_length_or_few_need_no_more_edges_than_there_are() -> None:
-    assert len(pad_lengths([16_000] * 5)) == 1
-    assert len(pad_lengths([16_000, 32_000, 64_000])) == 3
-    assert padded(100_000, pad_lengths([16_000])) >= 100_000  # a clip played slower
-
-
 def test_plan_ends_with_the_first_update_that_reaches_the_length(lengths: np.ndarray) -> None:
-    plan = Plan(lengths, 60, length_s=5000, seed=3)
+    plan = UpdatePlan(lengths, 60, length_s=5000, seed=3)
     assert plan.seen_s[-2] < 5000 <= plan.seen_s[-1]
     assert len(plan.seen_s) == plan.updates + 1
     seen = 0.0
@@ -95,61 +70,31 @@ def test_plan_ends_with_the_first_update_that_reaches_the_length(lengths: np.nda
 
 def test_plan_gives_any_step_without_the_ones_before(lengths: np.ndarray) -> None:
     step = 70
-    walked = Plan(lengths, 60, 6000, 3)
+    walked = UpdatePlan(lengths, 60, 6000, 3)
     for earlier in range(step):
         walked.batch(earlier)
-    jumped = Plan(lengths, 60, 6000, 3)
+    jumped = UpdatePlan(lengths, 60, 6000, 3)
     assert jumped.batch(step)[1].tolist() == walked.batch(step)[1].tolist()
 
 
 def test_one_short_utterance_makes_a_plan() -> None:
-    plan = Plan([16_000], 60, length_s=3, seed=0)
+    plan = UpdatePlan([16_000], 60, length_s=3, seed=0)
     assert plan.updates == 3
     assert plan.batch(2)[1].tolist() == [0]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 def test_ranks_and_micro_batches_share_the_global_batch_without_loss(lengths: np.ndarray, world: int) -> None:
-    plan = Plan(lengths, 60, 600, 0)
+    plan = UpdatePlan(lengths, 60, 600, 0)
     edges, (_, batch) = plan.edges, plan.batch(0)
-    parts = [part for rank in range(world) for part in micro_batches(batch, lengths, edges, 20, rank, world)]
+    parts = [part for rank in range(world) for part in micro_batches(batch, lengths, edges, 20, Share(rank, world))]
     assert sorted(i for part in parts for i in part) == sorted(batch.tolist())
     assert all(len(part) == 1 or len(part) * padded(lengths[part].max(), edges) <= 20 * 16_000 for part in parts)
 
 
 def test_more_ranks_than_utterances_leave_some_idle() -> None:
     one = np.array([16_000])
-    assert micro_batches(np.array([0]), one, pad_lengths(one), 20, rank=1, world=2) == []
-
-
-def test_evaluation_covers_everything_longest_first(lengths: np.ndarray) -> None:
-    batches = list(evaluation_batches(lengths, 60, one_by_one=False))
-    order = [i for batch in batches for i in batch]
-    assert sorted(order) == list(range(500))
-    assert [lengths[i] for i in order] == sorted(lengths, reverse=True)
-    assert all(len(b) == 1 or len(b) * lengths[b].max() <= 60 * 16_000 for b in batches)
-    assert all(len(batch) == 1 for batch in evaluation_batches(lengths, 60, one_by_one=True))
-
-
-def frames_of(n_samples: torch.Tensor) -> torch.Tensor:
-    return (n_samples - 400) // 320 + 1
-
-
-def test_collate_normalises_each_utterance_before_padding() -> None:
-    rng = np.random.default_rng(0)
-    examples = [
-        Example(f"u{n}", (3 + 2 * rng.standard_normal(n)).astype(np.float32), np.arange(2, 4), "", "")
-        for n in (800, 500)
-    ]
-    batch = collate(examples, True, frames_of)
-    assert batch.samples.shape == (2, 800)
-    assert abs(float(batch.samples[1, :500].mean())) < 1e-4
-    assert float(batch.samples[1, :500].std()) == pytest.approx(1, abs=1e-2)
-    assert batch.samples[1, 500:].abs().max() == 0
-    assert batch.labels.tolist() == [2, 3, 2, 3]
-    assert batch.frames.tolist() == [2, 1]
-    assert collate(examples, True, frames_of, np.array([2640])).samples.shape == (2, 2640)
-    assert collate(examples, False, frames_of).samples[0, 0] == examples[0].samples[0]
+    assert micro_batches(np.array([0]), one, pad_lengths(one), 20, Share(rank=1, world=2)) == []
 
 
 @pytest.mark.parametrize(("prob", "length", "size"), [(0.05, 10, 249), (0.3, 10, 249), (0.65, 10, 249), (0.75, 3, 100)])

@@ -45,11 +45,11 @@ def test_the_winner_has_the_lowest_mean_over_seeds_and_not_the_luckiest_run() ->
 def test_what_is_clearly_better_is_told_apart_and_what_is_not_is_said() -> None:
     found = judged(run("t000", 0.40), run("t001", 0.20), run("t002", 0.201, draw=1))
     assert found.to_baseline is not None and found.to_runner_up is not None
-    assert found.to_baseline.told_apart and found.to_baseline.high < 0
-    assert not found.to_runner_up.told_apart
+    assert found.to_baseline.is_clear and found.to_baseline.high < 0
+    assert not found.to_runner_up.is_clear
     said = found.sentences()[0]
     assert said.startswith(f"winner {found.winner}  dev WER 0.")
-    assert said.count("not told apart") == 1 and said.endswith("not told apart")
+    assert said.count("too close to call") == 1 and said.endswith("too close to call")
     assert "lower [0.1" in said or "lower [0.2" in said
 
 
@@ -58,7 +58,7 @@ def test_pairing_tells_apart_what_separate_intervals_would_not() -> None:
     rather_worse = FinalistScores("t002", "t002-s1", 1, shared.errors + (np.arange(600) % 25 == 0), WORDS)
     found = judged(shared, rather_worse, baseline=None)
     assert found.of("t001").high > found.of("t002").low  # they overlap
-    assert found.to_runner_up is not None and found.to_runner_up.told_apart
+    assert found.to_runner_up is not None and found.to_runner_up.is_clear
     assert found.of("t001").p_best > 0.99
 
 
@@ -74,7 +74,7 @@ def test_equal_settings_share_and_the_order_decides() -> None:
     found = judged(*same, baseline=None)
     assert found.winner == "t005"
     assert [standing.p_best for standing in found.standings] == [0.5, 0.5]
-    assert found.to_runner_up is not None and not found.to_runner_up.told_apart
+    assert found.to_runner_up is not None and not found.to_runner_up.is_clear
 
 
 def test_a_lost_seed_is_named_and_a_setting_without_any_is_left_out() -> None:

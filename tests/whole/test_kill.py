@@ -15,18 +15,19 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hausa_asr.settings.load import SweepConfig, load
+from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import SweepConfig
 from helpers.whole_sweeps import ONE_SLOT, SETTINGS, Runs, check_whole, finish, gone, ledger_of, start
 from sweeps.driver.agenda import Agenda
 from sweeps.on_ray.scheduler import rule_of
-from sweeps.record.ledger import Ledger, State
+from sweeps.record.ledger import Ledger
+from sweeps.record.state import State
 from sweeps.sampling.study import Study
 
 pytestmark = pytest.mark.timeout(900)
 TRIALS = 4
 LONGER = (
     "--set", "finetune.length_s=480", "--set", "finalists={k: 1, seeds: 1}", "--set", f"search.trials={TRIALS}",
-    "--set", "pruning.audit_share=0",
 )  # fmt: skip
 NAMES = {"controller": "TrainController", "worker": "RayTrainWorker"}
 """What Ray calls the processes of a slot's worker group."""
@@ -141,7 +142,7 @@ class Ordeal:
         runs = Runs(self.folder)
         assert Counter(run.data.tags["trial"] for run in runs.children) == Counter(list(after.trials))
         for run in runs.children:
-            assert runs.steps(run) == [report["step"] for report in after.trials[run.data.tags["trial"]].reports]
+            assert runs.steps(run) == [report.step for report in after.trials[run.data.tags["trial"]].reports]
         self._check_little_twice(after)
 
     def _check_little_twice(self, after: State) -> None:
@@ -152,7 +153,7 @@ class Ordeal:
             lines = [line.split(" ", 2)[2] for line in log.read_text().splitlines() if ": wer=" in line]
             steps = [int(line.split()[1]) for line in lines]
             assert steps == sorted(steps), f"{trial.id} went on from its newest checkpoint"
-            assert sorted(set(steps)) == [report["step"] for report in trial.reports]
+            assert sorted(set(steps)) == [report.step for report in trial.reports]
             # A report that is told again is read from the checkpoint, timings and all: the very same line.
             again = len(set(lines)) - len(set(steps))
             assert again <= sum(trial.id in opened for opened in opened_at)

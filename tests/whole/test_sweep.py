@@ -109,7 +109,7 @@ def test_finalists_name_the_winner_and_all_say_the_same(finished: tuple[Path, st
 def test_a_decision_can_be_asked_for(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     state = Ledger(folder / "runs/one").state
-    lost = next(trial for trial in state.trials.values() if trial.lost_s is not None)
+    lost = next(trial for trial in state.trials.values() if any(not one["passed"] for one in trial.decisions))
     told = finish(start("--explain", f"one/{lost.id}", "--set", f"storage={folder}/runs"))
     decision = next(one for one in lost.decisions if not one["passed"])
     assert f"{lost.id} of sweep one" in told
@@ -206,7 +206,7 @@ def test_two_workers_per_trial_learn_what_one_does_and_a_crash_costs_one_interva
     assert told <= len(two) + 2, "its newest report told again, and at most one interval computed again"
     assert [r["step"] for r in two] == [r["step"] for r in one]
     for metric in ("train_loss", "loss", "masked_fraction"):
-        assert two[0]["metrics"][metric] == pytest.approx(one[0]["metrics"][metric], rel=1e-3)
+        assert two[0].metrics[metric] == pytest.approx(one[0].metrics[metric], rel=1e-3)
 
 
 def test_diverging_settings_end_at_once_and_the_sweep_goes_on(finished: tuple[Path, str]) -> None:
@@ -298,4 +298,4 @@ def test_a_tracking_server_that_goes_and_comes_back_is_not_noticed(
         trial = state.trials[run.data.tags["trial"]]
         assert run.info.status == {"finished": "FINISHED", "pruned": "KILLED"}[trial.state]
         for metric in ("wer", "loss", "lr", "best_wer", "seen_s"):
-            assert runs.steps(run, metric) == [report["step"] for report in trial.reports], metric
+            assert runs.steps(run, metric) == [report.step for report in trial.reports], metric

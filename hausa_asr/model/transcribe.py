@@ -1,0 +1,134 @@
+"""Transcribe recordings with an exported model: files or samples in, texts out.
+
+Offered to users as `hausa_asr.transcribe`. The command line shares its checks and limits but reads the files itself,
+since there one bad file must not end the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from hausa_asr.audio.load import AudioRefused, load
+from hausa_asr.ctc import frames
+from hausa_asr.errors import UserError
+from hausa_asr.utterance import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import torch
+
+Recording = str | Path | np.ndarray
+
+MAX_RECORDING_S = 300.0
+"""Attention over a longer recording takes more memory than a laptop has."""
+AT_ONCE = 16
+"""Recordings that are read into memory and transcribed together."""
+
+
+@overload
+def transcribe(  # type: ignore[overload-overlap]  # a str is a sequence of str, and here always a path
+    recordings: Recording, model: str | Path = ..., *, device: str | torch.device | None = ...
+) -> str: ...
+
+
+@overload
+def transcribe(
+    recordings: Sequence[Recording], model: str | Path = ..., *, device: str | torch.device | None = ...
+) -> list[str]: ...
+
+
+def transcribe(
+    recordings: Recording | Sequence[Recording],
+    model: str | Path = "best-model",
+    *,
+    device: str | torch.device | None = None,
+) -> str | list[str]:
+    """Transcribe one recording, or several, with a fine-tuned model.
+
+    The model is loaded at every call, so give several recordings at once.
+
+    Args:
+        recordings: a file of any audio format (wav, flac, mp3, ogg, opus, m4a, webm, ...), or a NumPy array of (S,)
+            float samples, mono at 16 kHz in [-1, 1]; or a list of them. Each of up to five minutes.
+        model: the folder of an exported model (`hausa-asr best-model` and `hausa-asr finetune` write one), or its id
+            on the Hugging Face hub.
+        device: where to compute; by default the GPU if there is one, else the CPU.
+
+    Returns:
+        The text of one recording, or a list of texts in the order of the recordings. Words are in lower case, separated
+        by one space, without punctuation; a recording in which nothing is recognised gives "".
+
+    Raises:
+        AudioRefused: a recording can't be read, is too short or too long, or has no sound in it.
+        UserError: there is no such model, or it is not one of this project.
+        ValueError: an array is not (S,) floats.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from hausa_asr.model.wav2vec2 import new_model
+        >>> from hausa_asr.recipe import FinetuneConfig
+        >>> folder = tempfile.mkdtemp()  # in place of an exported model, one that has learnt nothing yet
+        >>> for part in new_model("demo", FinetuneConfig()):
+        ...     _ = part.save_pretrained(folder)
+        >>> noise = np.random.default_rng(0).normal(0, 0.1, 16_000)
+        >>> texts = transcribe([noise, noise[:8_000]], model=folder)
+        >>> len(texts)
+        2
+    """
+    check_model(model)
+    import torch  # these take seconds, so a missing model is refused first
+
+    from hausa_asr.model.evaluate import transcribe_samples
+    from hausa_asr.model.wav2vec2 import load_model
+
+    network, processor = load_model(model)
+    network.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
+    one = isinstance(recordings, str | Path | np.ndarray)
+    several: Sequence[Recording] = [recordings] if one else recordings  # type: ignore[list-item,assignment]
+    texts: list[str] = []
+    for start in range(0, len(several), AT_ONCE):
+        samples = [_samples(recording) for recording in several[start : start + AT_ONCE]]
+        texts += transcribe_samples(network, processor, samples)
+    return texts[0] if one else texts
+
+
+def check_model(model: str | Path) -> None:
+    """Refuse a name that is neither a folder nor looks like an id on the Hugging Face hub, without importing torch.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    name = str(model)
+    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise UserError(
+            "There is no such model folder.",
+            where=name,
+            fix="Export one with `hausa-asr best-model`, or give another.",
+        )
+
+
+def _samples(recording: Recording) -> np.ndarray:
+    """The (S,) float32 samples of a recording.
+
+    Raises:
+        AudioRefused: see `transcribe`; its detail names the file.
+    """
+    if not isinstance(recording, np.ndarray):
+        try:
+            return load(recording, max_s=MAX_RECORDING_S).samples
+        except AudioRefused as refused:
+            detail = f"{recording}: {refused.detail}" if refused.detail else str(recording)
+            raise AudioRefused(refused.reason, detail) from refused
+    if recording.ndim != 1 or not np.issubdtype(recording.dtype, np.floating):
+        raise ValueError(f"samples are (S,) floats in [-1, 1], not {recording.shape} {recording.dtype}")
+    if len(recording) > MAX_RECORDING_S * SAMPLE_RATE:
+        raise AudioRefused("too long", f"more than {MAX_RECORDING_S:g} s")
+    if frames(len(recording)) == 0:
+        raise AudioRefused("too short", f"{len(recording)} samples at 16 kHz")
+    if not np.isfinite(recording).all():
+        raise AudioRefused("nan", "samples that are not numbers, or infinite")
+    return recording.astype(np.float32, copy=False)

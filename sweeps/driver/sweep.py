@@ -1,0 +1,80 @@
+"""A sweep at work: what all that drives it shares.
+
+In: the settings, the folder, the prepared dataset and the slots. Out: one frozen `Sweep`, which `run` opens and hands
+to the search and to the sweep's end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hausa_asr.dataset.prepared import Prepared
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.driver.sweep_folder import save
+from sweeps.planning.slots import SlotPlan
+from sweeps.pruning.rule import Rule
+from sweeps.pruning.rungs import rungs_s
+from sweeps.record.ledger import Ledger
+from sweeps.record.names import RESULT_FILE
+from sweeps.record.state import State
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep is and holds.
+
+    Attributes:
+        config: its settings.
+        ledger: its ledger, in whose folder all of it is.
+        prepared: its prepared dataset.
+        plan: its slots, and what a worker takes.
+        rule: its pruning rule, with the rungs and cohorts that the ledger has.
+    """
+
+    config: SweepConfig
+    ledger: Ledger
+    prepared: Prepared
+    plan: SlotPlan
+    rule: Rule
+
+    @property
+    def name(self) -> str:
+        """Its name, which is its folder's."""
+        return self.ledger.state.name
+
+    @property
+    def folder(self) -> Path:
+        """Where settings, ledger, checkpoints and results are."""
+        return self.ledger.folder
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What each of its runs in MLflow says of base checkpoint and data."""
+        prepared = self.prepared
+        return {
+            "base": self.config.model.base, "prepared": str(prepared.path), "fingerprint": prepared.fingerprint,
+        }  # fmt: skip
+
+
+def open_sweep(config: SweepConfig, folder: Path, prepared: Prepared, plan: SlotPlan) -> Sweep:
+    """Begin a sweep in its folder, or go on with the one that is there."""
+    ledger = Ledger(folder)
+    save(config, folder)
+    (folder / RESULT_FILE).unlink(missing_ok=True)  # of a finished sweep that is given more trials
+    if not ledger.state.name:
+        ledger.append(
+            "sweep", name=folder.name, prepared=str(prepared.path), fingerprint=prepared.fingerprint,
+            rungs=rungs_s(config),
+        )  # fmt: skip
+    ledger.append("opened", slots=plan.slots)
+    return Sweep(config, ledger, prepared, plan, rule_of(config, ledger.state))
+
+
+def rule_of(config: SweepConfig, state: State) -> Rule:
+    """The pruning rule with the rungs and the cohorts that the ledger has."""
+    rule = Rule(state.marks, config.pruning.reduction, config.pruning.rank_by)
+    for rung, cohort in state.rungs.items():
+        for trial, scored in cohort.items():
+            rule.record(rung, trial, scored)
+    return rule

@@ -1,0 +1,63 @@
+"""What workers report to their slot, and the slot to the scheduler.
+
+Taken, Reported, Failed, Ended: a job's messages, in the order in which they may come. Between processes of Ray they
+travel as they are; through a Tune result, which holds no objects of ours, as text.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from hausa_asr.recipe import Progress
+
+MESSAGE = "message"
+"""The one field of a Tune result that is ours: a message as text, "" from a slot that waits."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The workers have taken the job."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The trial was evaluated; its workers wait for an answer, unless the trial ends here."""
+
+    progress: Progress
+    slot: str = ""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the trial ends here, whatever the answer."""
+        return self.progress.last or self.progress.diverged
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial has raised an exception; `error` is its first line."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The fine-tune has returned: `finished`, `stopped`, `paused` or `diverged`."""
+
+    end: str
+
+
+Message = Taken | Reported | Failed | Ended
+
+
+def to_text(message: Reported | Failed) -> str:
+    """A message for a Tune result."""
+    return json.dumps({"kind": type(message).__name__, **asdict(message)})
+
+
+def from_text(text: str) -> Reported | Failed:
+    """The message that `to_text` wrote."""
+    fields = json.loads(text)
+    if fields.pop("kind") == "Failed":
+        return Failed(**fields)
+    return Reported(Progress(**fields["progress"]), fields["slot"])

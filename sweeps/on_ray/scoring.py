@@ -1,0 +1,74 @@
+"""Score checkpoints on the cluster, as many at a time as there are slots.
+
+In: checkpoints and splits of a prepared dataset. Out: word errors by utterance, and error rates. `run` hands the scorer
+to the sweep's end, which knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from sweeps.planning.slots import SlotPlan
+from sweeps.verdict.result import RATES, Scorer
+
+
+def scorer(prepared_path: Path, plan: SlotPlan) -> Scorer:
+    """A function that scores checkpoints on splits, spread over the slots' workers.
+
+    Args:
+        prepared_path: the prepared dataset.
+        plan: what a worker takes, and how many slots there are.
+    """
+    resources = plan.worker_resources
+    gpu = bool(resources.get("GPU"))
+    task: Any = _score_models.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
+
+    def score(checkpoints: list[Path], splits: list[str]) -> list[dict[str, Any]]:
+        numbers = range(len(checkpoints))
+        parts = [part for part in (numbers[n :: plan.slots] for n in range(plan.slots)) if part]
+        pending = [
+            task.remote(str(prepared_path), [str(checkpoints[n]) for n in part], splits, plan.threads, gpu)
+            for part in parts
+        ]
+        scores: dict[int, dict[str, Any]] = {}
+        for part, done in zip(parts, ray.get(pending), strict=True):
+            scores |= zip(part, done, strict=True)
+        return [scores[n] for n in numbers]
+
+    return score
+
+
+@ray.remote
+def _score_models(
+    prepared_path: str, checkpoints: list[str], splits: list[str], threads: int, gpu: bool
+) -> list[dict[str, Any]]:
+    """Score some checkpoints one after another, in one process."""
+    import torch
+
+    from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.metrics import counts_by_utterance
+    from hausa_asr.model.evaluate import evaluate
+    from hausa_asr.training import checkpoint
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if gpu else "cpu")
+    prepared = load_prepared(Path(prepared_path))
+    scores = []
+    for folder in checkpoints:
+        model, processor = checkpoint.load(folder)
+        model.to(device)  # type: ignore[arg-type]
+        by_split: dict[str, Any] = {}
+        for split in splits:
+            report = evaluate(model, processor, prepared.splits[split])
+            errors, words = counts_by_utterance(report.references, report.hypotheses)
+            by_split[split] = {
+                "errors": errors.tolist(),
+                "words": words.tolist(),
+                "speakers": report.speakers,
+                "rates": {name: getattr(report, name) for name in RATES},
+            }
+        scores.append(by_split)
+    return scores

@@ -1,0 +1,56 @@
+"""When a trial has diverged: its own curve against itself and against its peers.
+
+In: evaluations, the newest last. Out: why it has diverged, in words. Called at every report, by the scheduler and by
+the replay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from sweeps.pruning.rule import TURNED_WER, Point, turned
+
+WORSE_THAN_GUESSING = 25.0
+"""Nats per label. Guessing evenly among 36 labels costs about 3.6 nats a frame, and a label lasts about 5 frames of
+20 ms, some of which may be blanks: 10 to 18 nats. No model that learns is above this."""
+BLOW_UP = 3.0
+"""An eval loss so many times a trial's own best, or its peers' median, is no noise."""
+PEERS = 4
+"""With fewer trials of the same age there is nothing to compare with."""
+PEERS_AT_MOST = 20
+"""Enough to compare with, however many there are: the latest."""
+
+
+def divergence(points: Sequence[Point], ready_s: float, peers: Iterable[Sequence[Point]]) -> str:
+    """Why a trial has diverged, in words; "" if it has not.
+
+    Args:
+        points: its evaluations so far.
+        ready_s: since when it can be compared with others.
+        peers: the evaluations of the other trials; those that have not come as far do not count.
+    """
+    last = points[-1]
+    if not math.isfinite(last.loss):
+        return f"eval loss is {last.loss}"
+    if last.loss > WORSE_THAN_GUESSING:
+        return f"eval loss {last.loss:.1f} is worse than guessing"
+    best = min(point.loss for point in points)
+    if last.loss > BLOW_UP * best and last.loss > 2.0:
+        return f"eval loss rose from {best:.3f} to {last.loss:.3f}"
+    if last.cer < 0.95 or last.wer < TURNED_WER:
+        return ""
+    # Blank collapse: nothing is heard and the loss stands still, at an age at which others have left the plateau.
+    aged = [[p for p in peer if p.seen_s <= last.seen_s] for peer in peers if peer and peer[-1].seen_s >= last.seen_s]
+    aged = [peer for peer in aged if peer]
+    if len(aged) < PEERS or last.seen_s <= ready_s or len(points) < 2:
+        return ""
+    if last.loss < 0.98 * points[-2].loss:
+        return ""  # slow, as a small peak is, and no worse than that
+    left = sum(turned(peer) for peer in aged)
+    if left >= 0.75 * len(aged):
+        return f"nothing is heard (CER {last.cer:.2f}); {left} of {len(aged)} others of its age have left the plateau"
+    losses = sorted(peer[-1].loss for peer in aged)
+    if last.loss > BLOW_UP * max(losses[len(losses) // 2], 1.0):
+        return f"eval loss {last.loss:.2f} where others of its age have {losses[len(losses) // 2]:.2f}"
+    return ""

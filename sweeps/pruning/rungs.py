@@ -1,0 +1,31 @@
+"""Where the rungs of a sweep are, and from when on a trial is ranked at them; both in seconds of audio trained on.
+
+In: the settings, or a trial's recipe. Out: numbers. The ledger keeps the rungs that a sweep began with.
+"""
+
+from __future__ import annotations
+
+from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.settings.sweep import SweepConfig
+
+
+def rungs(length_s: float, first_rung: float, reduction: int) -> list[float]:
+    """The rungs in seconds of audio: the first at a share of the length, each next `reduction` times later."""
+    marks = []
+    at_s = first_rung * length_s
+    while at_s < length_s * 0.999:
+        marks.append(at_s)
+        at_s *= reduction
+    return marks
+
+
+def rungs_s(config: SweepConfig) -> list[float]:
+    """The rungs that a new sweep gets, in seconds of audio; none if it does not prune."""
+    pruning = config.pruning
+    return rungs(config.recipe().length_s, pruning.first_rung, pruning.reduction) if pruning.rule == "asha" else []
+
+
+def ready_s(recipe: FinetuneConfig) -> float:
+    """The seconds of audio after which a trial can be compared: warmed up, and its transformer wholly free."""
+    freeing = 2 if recipe.unfreeze == "top_down" else 1  # layer by layer takes as long again (training/freezing.py)
+    return max(recipe.warmup_fraction, freeing * recipe.freeze_transformer_fraction) * recipe.length_s

@@ -1,0 +1,11 @@
+"""The names of the files in a sweep's folder, each written down once."""
+
+from __future__ import annotations
+
+SETTINGS_FILE = "sweep.yaml"
+LEDGER_FILE = "ledger.jsonl"
+LOG_FILE = "sweep.log"
+RESULT_FILE = "result.json"
+REPORT_FILE = "report.html"
+EXPORT_FOLDER = "export"
+TRIALS_FOLDER = "trials"

@@ -1,0 +1,85 @@
+"""Word errors of the models that were scored at the end of a sweep, kept in its folder.
+
+In: what each model made of dev and test. Out: `finalists.json`, error rates, and the finalists' verdict. Called by
+`result`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hausa_asr.files import write_whole
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.record.ledger import Ledger
+from sweeps.record.state import TrialRecord
+from sweeps.verdict.finalists import chosen
+from sweeps.verdict.verdict import FinalistScores, Verdict, verdict
+
+SCORES = "finalists.json"
+"""In the sweep's folder: word errors of every finalist's model, utterance by utterance, on dev and test."""
+
+
+class WordErrors:
+    """Keep the word errors of scored models on disk, so that no model is scored twice.
+
+    Args:
+        folder: the sweep's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / SCORES
+        self._of: dict[str, dict[str, Any]] = {}
+        if self._path.is_file():
+            self._of = json.loads(self._path.read_text(encoding="utf-8"))
+
+    def lacking(self, trials: list[TrialRecord]) -> list[TrialRecord]:
+        """The trials whose best checkpoint was not scored yet; a checkpoint is known by its step."""
+        return [
+            trial for trial in trials if trial.best and self._of.get(trial.id, {}).get("step") != trial.best["step"]
+        ]
+
+    def put(self, trial: TrialRecord, scores: dict[str, Any]) -> None:
+        """Take in a model's scores: by split `errors`, `words` and `speakers` by utterance, and the `rates`."""
+        assert trial.best
+        self._of[trial.id] = {"step": trial.best["step"], **scores}
+
+    def write(self) -> None:
+        """Write all of it to disk."""
+        write_whole(self._path, json.dumps(self._of), durable=True)
+
+    def rates(self, trial_id: str, split: str) -> dict[str, float] | None:
+        """A model's `wer`, `cer`, `wer_folded` and `cer_folded` on a split; None if it was not scored."""
+        rates: dict[str, float] | None = self._of.get(trial_id, {}).get(split, {}).get("rates")
+        return rates
+
+    def compare(self, ledger: Ledger, trials: list[TrialRecord], config: SweepConfig) -> Verdict | None:
+        """Name the winner by dev WER; None if no run has ended well."""
+        models = []
+        speakers: list[str] = []
+        for trial in trials:
+            dev = self._of[trial.id]["dev"]
+            speakers = dev["speakers"]
+            models.append(
+                FinalistScores(
+                    setting=trial.of,
+                    trial=trial.id,
+                    seed=int(trial.settings["seed"]),
+                    errors=np.array(dev["errors"]),
+                    words=np.array(dev["words"]),
+                )
+            )
+        baseline = ledger.state.baseline()
+        if not models:
+            return None
+        return verdict(
+            models,
+            baseline.id if baseline else None,
+            speakers=speakers,
+            settings=[trial.id for trial in chosen(ledger.state, config)],
+            seeds=config.finalists.seeds,
+            seed=config.search.seed,
+        )
