@@ -40,10 +40,10 @@ sys.path.insert(0, str(ROOT))  # a plain checkout will do
 from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING, Progress, step_folder  # noqa: E402
 from hausa_asr.settings.load import load  # noqa: E402
 from hausa_asr.settings.sweep import ClusterSettings, SweepConfig  # noqa: E402
-from sweeps.on_ray.cluster import connected, protect_local_ray  # noqa: E402
+from sweeps.on_ray.cluster import connected, prepare_environment  # noqa: E402
 
 LOCAL = ClusterSettings(local_cpus=16)
-protect_local_ray(LOCAL)  # before anything imports ray
+prepare_environment(LOCAL)  # before anything imports ray
 
 from ray import tune  # noqa: E402
 

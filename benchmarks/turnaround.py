@@ -39,7 +39,7 @@ import bench
 from hausa_asr.dataset.from_settings import CACHE, FEATURES, prepared_dataset
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import ClusterSettings
-from sweeps.on_ray.cluster import connected, protect_local_ray
+from sweeps.on_ray.cluster import connected, prepare_environment
 from sweeps.record.ledger import read_events
 from sweeps.record.names import LEDGER_FILE
 
@@ -184,7 +184,7 @@ def nested(storage: Path, trials: int) -> dict[str, Any]:
     config = load(DEMO, [f"storage={storage}", "finetune.length_s=160", "finetune.eval_every_steps=10"], environment={})
     prepared = prepared_dataset(config.data, storage / CACHE)
     cluster = ClusterSettings(local_cpus=2)
-    protect_local_ray(cluster)
+    prepare_environment(cluster)
     recipe = asdict(config.recipe())
 
     def train_one(task: dict[str, Any]) -> None:

@@ -84,7 +84,22 @@ def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
 
 
 def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """The character error rate over all utterances; arguments and exceptions as in `wer`."""
+    """The character error rate over all utterances: 0 is perfect, 1.0 is as many errors as characters.
+
+    Spaces between words count as characters. Both texts are compared as they are: `normalise` them first.
+
+    Args:
+        references: N transcripts, of what was said.
+        hypotheses: N texts, of what was recognised.
+
+    Raises:
+        ValueError: the lists differ in length.
+        TypeError: one of them is a single text and not a list.
+
+    Example:
+        >>> cer(["ina kwana"], ["ina gwana"])
+        0.1111111111111111
+    """
     return char_counts(references, hypotheses).rate
 
 

@@ -62,6 +62,11 @@ class FinetuneConfig:
             less memory, a third more time, the same result.
         compile: `auto`, `on` or `off`: torch.compile the transformer's layers; `auto` means on a GPU only.
         feature_cache: `auto` or `off`: read the output of frozen convolutions from disk, where that is valid.
+
+    Example:
+        >>> recipe = FinetuneConfig(length_s=7_200, lr_peak=3e-5, freeze_transformer_fraction=0.1)
+        >>> recipe.schedule
+        'tri_stage'
     """
 
     length_s: float = 36_000.0

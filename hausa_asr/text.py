@@ -54,6 +54,10 @@ def normalise(text: str) -> str:
     stays as it is: `unknown_characters` then reports it, and no wrong transcript is trained on.
 
     Idempotent: normalise(normalise(x)) == normalise(x).
+
+    Example:
+        >>> normalise("Ina da 3, ‘ƴan uwa!")
+        "ina da uku 'yan uwa"
     """
     if not text.isascii():
         text = unicodedata.normalize("NFD", text).translate(_LOOK_ALIKES)

@@ -141,18 +141,18 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         UserError: it cannot start. Nothing of the sweep is written then.
         KeyboardInterrupt: it was interrupted, and can be resumed.
     """
-    started_s = time.monotonic()
+    began_s = time.monotonic()
     folder = Path(config.storage) / name
     if not resumed:
         refuse_taken(folder)
     _say(console, f"sweep {name}: starting")
     from hausa_asr.model.base_check import check_base
-    from sweeps.on_ray.cluster import connecting, protect_local_ray
+    from sweeps.on_ray.cluster import connecting, prepare_environment
     from sweeps.sampling import space
 
     space.check(config)
     check_base(config.model.base)
-    protect_local_ray(config.cluster)
+    prepare_environment(config.cluster)
     with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
         prepared = _data(config, folder, console)
         with console.status("waiting for MLflow"):
@@ -193,7 +193,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
                     if not _search(sweep, agenda, mirror, prediction, console):
                         mirror.interrupted(_MLFLOW_INTERRUPT_S)
                         raise KeyboardInterrupt
-                    ending = Ending(agenda.over, time.monotonic() - started_s)
+                    ending = Ending(agenda.over, began_s)
                     agenda.finish()
                     for trial in sweep.ledger.state.trials:
                         mirror.mark(trial)

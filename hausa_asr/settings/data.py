@@ -1,6 +1,6 @@
 """The settings of the data: which corpus or corpora, which of their columns and splits, and what `prepare` keeps.
 
-Part of `config.py`, which checks them together with all the others; `data.py` acts on them.
+Part of `sweep`; `dataset/from_settings` acts on them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Strict(BaseModel):
 class CorpusSettings(Strict):
     """One corpus and how to read it."""
 
-    corpus: CorpusKind = "demo"
+    corpus: CorpusKind = Field("demo", description="how it is laid out; `demo` is synthetic speech, made on first use")
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="what reports call it; by default its kind"
     )
@@ -93,8 +93,8 @@ class DataSettings(CorpusSettings):
 
     join: list[JoinedCorpus] = Field([], description="several corpora, in place of corpus")
     prepared: str | None = Field(None, description="a prepared dataset, from `hausa-asr prepare`")
-    min_s: float = Field(0.3, gt=0)
-    max_s: float = Field(30.0, gt=0)
+    min_s: float = Field(0.3, gt=0, description="shorter clips, in seconds, are refused")
+    max_s: float = Field(30.0, gt=0, description="longer clips, in seconds, are refused")
     seed: int = Field(0, ge=0, description="of the demo corpus, and of the cut where splits are missing")
     overlap: Literal["refuse", "drop"] = Field(
         "refuse", description="what train shares with dev or test: an error, or left out of train"

@@ -1,6 +1,6 @@
-"""The settings of a recipe and of its search: what each may be, and the published recipe that sweeps are measured by.
+"""The settings of a recipe and of its search: what each may be.
 
-Part of `config.py`, which checks them together with all the others; the space and the export check single settings.
+Part of `sweep`, which checks them together with all the others; the space and the export check single settings.
 """
 
 from __future__ import annotations
@@ -87,11 +87,13 @@ class Dimension(Strict):
     `when` maps another searched setting to one test: `is`, `above`, `at_least`, `below`, `at_most` or `in`.
     """
 
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    choices: list[Any] | None = None
-    when: dict[str, dict[Literal["is", "above", "at_least", "below", "at_most", "in"], Any]] = Field({})
+    low: float | None = Field(None, description="the lower end of a range")
+    high: float | None = Field(None, description="its upper end")
+    log: bool = Field(False, description="draw on a logarithmic scale, as learning rates should be")
+    choices: list[Any] | None = Field(None, description="the values to choose from, in place of a range")
+    when: dict[str, dict[Literal["is", "above", "at_least", "below", "at_most", "in"], Any]] = Field(
+        {}, description="the range holds only if another searched setting passes this test"
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Dimension:

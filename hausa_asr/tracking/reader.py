@@ -1,6 +1,6 @@
 """What is read back from an MLflow experiment: sweeps, their trials, learning curves, artifacts.
 
-In: an open MLflow client. Out: plain records. `tracking.Tracker` adds the writing; whoever reads opens one of those.
+In: an open MLflow client. Out: plain records. `Tracker` adds the writing; whoever reads opens one of those.
 Nothing here imports mlflow.
 """
 

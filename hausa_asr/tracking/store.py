@@ -1,7 +1,7 @@
 """Where MLflow keeps its runs: the file of a SQLite database, and how long a server may take to answer.
 
 In: a tracking URI, or a fault that MLflow raised. Out: a database that can be used, and whether a store is away.
-Called by `tracking.py` and by the sweep's mirror. Nothing here imports mlflow.
+Called by `tracker` and by the sweep's mirror. Nothing here imports mlflow.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
 
-from hausa_asr.errors import UserError
+from hausa_asr.errors import UserError, first_line
 
 PROBE_S, CALL_S, READ_S, FOLDER_S = 4, 10, 60, 120
 """Seconds that one HTTP request may take; each is tried twice. MLFLOW_HTTP_REQUEST_* of the user's win, but for the
@@ -96,13 +96,13 @@ def is_outage(fault: BaseException) -> bool:
 
 
 def unusable(fault: Exception, uri: str, database: Path | None) -> UserError:
-    """What to tell the user of a fault on the first use of a tracking URI.
+    """Word a fault on the first use of a tracking URI for the user.
 
     Args:
         database: its file; None for a server.
     """
     shown = without_password(uri).rstrip("/")
-    detail = (str(fault).replace(uri, shown).strip() or type(fault).__name__).splitlines()[0][:300]
+    detail = first_line(fault).replace(uri, shown)
     if database is not None:
         fix = f"Move the file away, or, if an older MLflow wrote it: mlflow db upgrade {shlex.quote(uri)}"
         return UserError(f"MLflow can't use its database: {detail}", where=uri, fix=fix)
@@ -127,8 +127,16 @@ def without_password(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def place(uri: str) -> tuple[str, str, Path | None]:
-    """What a tracking URI stands for: the URI to use, the same without a password, the file where it is a database.
+class Place(NamedTuple):
+    """Where a tracking URI leads: the URI to use, the same without a password, and its file if it is a database."""
+
+    uri: str
+    shown: str
+    database: Path | None
+
+
+def place(uri: str) -> Place:
+    """Find out where a tracking URI leads.
 
     Raises:
         UserError: sweeps can't be recorded there.
@@ -136,7 +144,7 @@ def place(uri: str) -> tuple[str, str, Path | None]:
     scheme = uri.split(":", 1)[0].split("+", 1)[0].lower()
     if scheme == "sqlite":
         database = _database_path(uri)
-        return f"sqlite:///{database}", f"sqlite:///{database}", database
+        return Place(f"sqlite:///{database}", f"sqlite:///{database}", database)
     if scheme in ("postgresql", "postgres", "mysql", "mssql"):
         raise UserError(
             "Sweeps do not write to a database server directly: its artifacts would have no common place.",
@@ -144,7 +152,7 @@ def place(uri: str) -> tuple[str, str, Path | None]:
             fix="Run `mlflow server --backend-store-uri ...` on it and give the server's http address.",
         )
     if scheme == "databricks" or ("://" in uri and scheme != "file"):
-        return uri, without_password(uri).rstrip("/"), None
+        return Place(uri, without_password(uri).rstrip("/"), None)
     raise UserError(
         "MLflow no longer keeps runs in a plain folder.",
         where=uri,

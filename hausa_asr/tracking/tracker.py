@@ -1,11 +1,11 @@
-"""What a sweep writes to MLflow. The only file that imports mlflow.
+"""What a sweep writes to MLflow.
 
 In: a tracking URI, an experiment's name, and rows of metrics. Out: one parent run per sweep with one child run per
-trial. Called by the sweep's mirror, and for reading (`tracking_reading.py`) by `hausa-asr best-model`, warm starts and
-the replay. Only `MlflowClient` is used, never the fluent API, so there is no global active run.
+trial. Called by the sweep's mirror, and for reading (`reader`) by `hausa-asr best-model`, warm starts and the replay.
+Only `MlflowClient` is used, never the fluent API, so there is no global active run.
 
 Faults after the constructor come through as ordinary exceptions, soon: MLflow's own default is to retry a silent
-server for about four minutes inside one call. `tracking_store.is_outage` tells those that will pass from the others.
+server for about four minutes inside one call. `store.is_outage` knows those that will pass from the others.
 """
 
 from __future__ import annotations
@@ -13,18 +13,29 @@ from __future__ import annotations
 import getpass
 import json
 import math
-import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunStatus
+from mlflow.exceptions import MlflowException
 
 from hausa_asr.errors import UserError
+from hausa_asr.tracking.entities import (
+    NONFINITE,
+    MetricsRow,
+    Sample,
+    cut_tags,
+    json_value,
+    metrics_of,
+    params_of,
+    quoted,
+    run_tags,
+)
 from hausa_asr.tracking.reader import Reader, SweepRun, TrialRun
 from hausa_asr.tracking.store import (
     FOLDER_S,
@@ -37,13 +48,6 @@ from hausa_asr.tracking.store import (
     settle_http_limits,
     unusable,
 )
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read once, at import: else usage goes to a third party
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 __all__ = ["MetricsRow", "MlflowException", "Sample", "SweepRun", "Tracker", "TrialRun"]
 
@@ -61,29 +65,9 @@ STATUS = {
 """MLflow's word for a state."""
 SETTINGS_FILE = "settings.yaml"
 SAMPLES_FILE = "samples.json"
-NONFINITE = "nonfinite"
 BATCH = 900
 """Metrics in one call; MLflow takes 1,000 metrics, params and tags together."""
 _ENDED = {"FINISHED", "KILLED", "FAILED"}
-
-
-@dataclass(frozen=True)
-class MetricsRow:
-    """The metrics of one evaluation: optimizer step, wall clock in ms since 1970, values by name."""
-
-    step: int
-    time_ms: int
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One transcribed utterance of the dev split; `wer` is its own, 1.0 for 100 %."""
-
-    id: str
-    reference: str
-    hypothesis: str
-    wer: float
 
 
 class Tracker(Reader):
@@ -142,7 +126,7 @@ class Tracker(Reader):
         clause = ""
         if key:
             all_tags["key"] = key
-            clause = f"tags.kind = 'sweep' and tags.key = {_quoted(key)}"
+            clause = f"tags.kind = 'sweep' and tags.key = {quoted(key)}"
         run = self._run(sweep, clause, all_tags, params)
         if settings_file:
             self.log_settings(run.info.run_id, params)
@@ -168,7 +152,7 @@ class Tracker(Reader):
             settings_file: write that file; else `log_settings` does it later.
         """
         # A crash between this call and the ledger's record of it must not leave a second run for the trial.
-        clause = "" if fresh else f"tags.mlflow.parentRunId = '{parent}' and tags.trial = {_quoted(trial)}"
+        clause = "" if fresh else f"tags.mlflow.parentRunId = '{parent}' and tags.trial = {quoted(trial)}"
         all_tags = {**tags, "kind": "trial", "sweep": sweep, "trial": trial, "state": "running"}
         run = self._run(trial, clause, {**all_tags, "mlflow.parentRunId": parent}, settings)
         if settings_file:
@@ -177,8 +161,8 @@ class Tracker(Reader):
 
     def log_settings(self, run_id: str, settings: Mapping[str, object]) -> None:
         """Settings in full, as the artifact `settings.yaml`, in place of an earlier one."""
-        plain = json.loads(json.dumps(settings, default=_plain))
-        text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
+        values = json.loads(json.dumps(settings, default=json_value))
+        text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
         with self._call(FOLDER_S):
             self._client.log_text(run_id, text, SETTINGS_FILE)
 
@@ -199,17 +183,17 @@ class Tracker(Reader):
         batches: list[list[Metric]] = [[]]
         words = ""
         for row in rows:
-            metrics, bad = _metrics(row)
+            metrics, bad = metrics_of(row)
             words = bad or words
             if len(batches[-1]) + len(metrics) > BATCH:
                 batches.append([])
             batches[-1] += metrics
-        run_tags = _run_tags({**(tags or {}), **({NONFINITE: words} if words else {})})
+        new_tags = run_tags({**(tags or {}), **({NONFINITE: words} if words else {})})
         for metrics in batches[:-1]:
             with self._call():
                 self._client.log_batch(run_id, metrics=metrics, synchronous=True)
         with self._call():
-            self._client.log_batch(run_id, metrics=batches[-1], tags=run_tags, synchronous=True)
+            self._client.log_batch(run_id, metrics=batches[-1], tags=new_tags, synchronous=True)
 
     def log_samples(self, run_id: str, rows: Sequence[Sample]) -> None:
         """Show transcripts as a table beside the run, in place of an earlier table.
@@ -229,7 +213,7 @@ class Tracker(Reader):
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags, over earlier values."""
         with self._call():
-            self._client.log_batch(run_id, tags=_run_tags(tags), synchronous=True)
+            self._client.log_batch(run_id, tags=run_tags(tags), synchronous=True)
 
     def set_status(self, run_id: str, state: TrialState | SweepState, ended_s: float | None = None) -> None:
         """Set MLflow's status and no tag; `ended_s` as in `end_trial`."""
@@ -286,12 +270,12 @@ class Tracker(Reader):
             with suppress(OSError, KeyError):  # a container's user may have no name
                 tags = {"mlflow.user": getpass.getuser(), **tags}
             with self._call(retries=0):  # a second try would make a second run where only the answer was lost
-                run = self._client.create_run(self.experiment_id, tags=_cut_tags(tags), run_name=name)
+                run = self._client.create_run(self.experiment_id, tags=cut_tags(tags), run_name=name)
         else:
             self.set_status(run.info.run_id, "running")
             self.set_tags(run.info.run_id, tags)
         known = run.data.params  # these can't change, and stay
-        lacking = [Param(key, value) for key, value in _flat(params).items() if key not in known]
+        lacking = [Param(key, value) for key, value in params_of(params).items() if key not in known]
         with self._call():
             self._client.log_batch(run.info.run_id, params=lacking, synchronous=True)
         return run
@@ -312,57 +296,3 @@ class Tracker(Reader):
 
 def _make_database(uri: str) -> None:
     MlflowClient(uri)._tracking_client.store.engine.dispose()
-
-
-def _metrics(row: MetricsRow) -> tuple[list[Metric], str]:
-    """MLflow's metrics of a row, and its non-finite values in words ("" where there are none)."""
-    values = {key: float(value) for key, value in row.metrics.items()}
-    bad = {key: value for key, value in values.items() if not math.isfinite(value)}
-    words = ""
-    if bad:
-        values[NONFINITE] = float(len(bad))
-        words = ", ".join(f"{key}={value}" for key, value in bad.items()) + f" at step {row.step}"
-    return [Metric(key, value, row.time_ms, row.step) for key, value in values.items() if key not in bad], words
-
-
-def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Nested settings as params: names with dots and MLflow's letters only, values within its length."""
-    flat: dict[str, str] = {}
-    nested = (list, tuple, Mapping)
-    for key, value in settings.items():
-        name = prefix + str(key)
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{name}."))
-        else:
-            text = json.dumps(value, default=_plain, ensure_ascii=False) if isinstance(value, nested) else str(value)
-            flat[_key(name)] = _cut(text, MAX_PARAM_VAL_LENGTH)
-    return flat
-
-
-def _plain(value: Any) -> object:
-    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else str(value)
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^/\w.\- :]", "_", name)[:MAX_ENTITY_KEY_LENGTH]
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _cut_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {_key(key): _cut(str(value), MAX_TAG_VAL_LENGTH) for key, value in tags.items()}
-
-
-def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
-    return [RunTag(key, value) for key, value in _cut_tags(tags).items()]
-
-
-def _quoted(value: str) -> str:
-    """A string in MLflow's filter language, which has no escapes."""
-    if "'" not in value:
-        return f"'{value}'"
-    if '"' not in value:
-        return f'"{value}"'
-    raise ValueError(f"a trial's name can't have both kinds of quotes: {value}")

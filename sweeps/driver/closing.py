@@ -7,8 +7,11 @@ In: a sweep whose search is over, its MLflow mirror and a function that scores c
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 from rich.console import Console
 
@@ -30,10 +33,10 @@ MLFLOW_END_S = 120.0
 
 @dataclass(frozen=True)
 class Ending:
-    """How a sweep came to its end: why, in words, and how long this driver was at work, in seconds."""
+    """How a sweep came to its end: why, in words, and since when this driver is at work, by the monotonic clock."""
 
     why: str
-    took_s: float
+    began_s: float
 
 
 def close_sweep(
@@ -45,6 +48,8 @@ def close_sweep(
         Whether there is a winner; False if no trial came as far as its first evaluation.
     """
     state = sweep.ledger.state
+    # The export needs torch here too: it is imported while other processes score.
+    Thread(target=import_module, args=("hausa_asr.training.checkpoint",), daemon=True).start()
     console.print("scoring the finalists" if state.finalists else "scoring baseline and best on test", highlight=False)
     conclusion = conclude(sweep.config, sweep.ledger, sweep.prepared, score)
     behind = mirror.flush(MLFLOW_END_S)
@@ -79,7 +84,7 @@ def _summary(sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | 
         return ["", f"No trial got as far as a first evaluation; see {sweep.folder / LOG_FILE}"]
     lines = [
         "",
-        f"sweep {sweep.name} finished in {duration(ending.took_s)}: {ending.why}",
+        f"sweep {sweep.name} finished in {duration(time.monotonic() - ending.began_s)}: {ending.why}",
         f"best      {_scores(conclusion.best)}",
     ]
     if conclusion.baseline:

@@ -37,14 +37,20 @@ def address_of(settings: ClusterSettings) -> str | None:
     return settings.address or os.environ.get("RAY_ADDRESS") or ("auto" if in_ray_job() else None)
 
 
-def protect_local_ray(settings: ClusterSettings) -> None:
-    """Give a local Ray a token, so that other users of the machine cannot run code through its ports.
+_FOR_CLUSTERS_ONLY = ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_TRAIN_METRICS_ENABLED")
+"""What Ray Train does for nodes that may vanish and for dashboards; a local Ray has neither, and starts sooner."""
 
-    Must be called before anything imports `ray`, which reads this once.
+
+def prepare_environment(settings: ClusterSettings) -> None:
+    """Set what Ray reads from the environment. Must be called before anything imports `ray`, which reads it once.
+
+    A local Ray gets a token, so that other users of the machine cannot run code through its ports.
     """
     if address_of(settings) is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        for name in _FOR_CLUSTERS_ONLY:
+            os.environ.setdefault(name, "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 

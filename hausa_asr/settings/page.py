@@ -1,0 +1,158 @@
+"""Write docs/settings.md from the typed settings: `python -m hausa_asr.settings.page`.
+
+In: the models of `sweep`, `data` and `recipe`, and the docstring of `FinetuneConfig`. Out: one table per section. A test
+holds that the page is current.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from hausa_asr.files import write_whole
+from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.settings.load import STORAGE_VARIABLE, TRACKING_VARIABLE
+from hausa_asr.settings.recipe import Dimension
+from hausa_asr.settings.sweep import SweepConfig
+
+PAGE = Path(__file__).parents[2] / "docs/settings.md"
+_NOT_SEARCHED = {"seed", "length_s", "micro_batch_s", "eval_every_steps", "compile", "feature_cache"}
+_OPENING = f"""# Settings
+
+Every setting of a sweep. Write those that you change into a YAML file; `sweeps/configs/` has one for each base checkpoint.
+This page is made from the code: `python -m hausa_asr.settings.page`.
+
+- On the command line, `--set NAME=VALUE` replaces one setting: `--set search.trials=8`, `--set "space.layerdrop={{low: 0.0,
+  high: 0.2}}"`. It may be given several times, and the value is YAML.
+- The environment variable `{STORAGE_VARIABLE}` replaces `storage`, and `{TRACKING_VARIABLE}` replaces `mlflow.uri`.
+  `--set` counts before the environment, the environment before the file.
+- Every mistake is listed at once, before anything starts.
+- Names that end in `_s` are in seconds, of audio where they say so; `_fraction` is a share of a trial's updates, 0 to 1.
+- Relative paths are relative to the folder where the command is typed. A Ray job works in a copy of it, so there they are
+  refused.
+"""
+_SPACE = """Each setting that is marked *searched* in [finetune](#finetune) may be in `space`, as a range or as choices:
+
+```yaml
+space:
+  schedule: {choices: [linear, tri_stage]}
+  freeze_transformer_fraction: {choices: [0.0, 0.1, 0.5]}
+  lr_peak:                                        # the first range whose condition holds
+    - {low: 2.0e-5, high: 5.0e-4, log: true, when: {freeze_transformer_fraction: {at_least: 0.25}}}
+    - {low: 2.0e-5, high: 2.0e-4, log: true}
+```
+
+A `when` maps another searched setting to one test: `is`, `above`, `at_least`, `below`, `at_most` or `in`. A setting whose
+conditions all fail is left at its value in `finetune`. `mask_time_prob` has the Hugging Face meaning, about the share of
+frames that ends masked; papers print a tenth of it."""
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    sections = [_OPENING, _section("The sweep", "", _own_fields(SweepConfig))]
+    for name, field in SweepConfig.model_fields.items():
+        model = field.annotation
+        if name == "finetune":
+            sections.append(_recipe(model))
+        elif name == "space":
+            sections.append(f"## space\n\n{_SPACE}\n\n{_table(_rows(Dimension, 'space.NAME.'))}\n")
+        elif inspect.isclass(model) and issubclass(model, BaseModel):
+            sections.append(_section(name, inspect.getdoc(model) or "", _rows(model, f"{name}.")))
+    return "\n".join(sections)
+
+
+def _section(title: str, about: str, rows: list[tuple[str, ...]]) -> str:
+    return f"## {title}\n\n" + (f"{about}\n\n" if about else "") + _table(rows) + "\n"
+
+
+def _own_fields(model: type[BaseModel]) -> list[tuple[str, ...]]:
+    """The settings of a model that are not sections of their own."""
+    return [row for row in _rows(model, "") if row[0].strip("`") not in SECTIONS]
+
+
+SECTIONS = {
+    name
+    for name, field in SweepConfig.model_fields.items()
+    if name == "space" or (inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel))
+}
+
+
+def _rows(model: Any, prefix: str) -> list[tuple[str, ...]]:
+    return [
+        (f"`{prefix}{name}`", _kind(field), _default(field), field.description or "")
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _recipe(model: Any) -> str:
+    """The recipe's table, with what can be searched; its words are those of `FinetuneConfig`'s docstring."""
+    meanings = dict(_attributes(inspect.getdoc(FinetuneConfig) or ""))
+    rows = [
+        (*row[:3], ("searched. " if name not in _NOT_SEARCHED else "") + meanings[name])
+        for name, row in zip(model.model_fields, _rows(model, "finetune."), strict=True)
+    ]
+    about = (
+        "One recipe. What is fixed here holds for every trial, unless `space`, `baseline` or a starting point sets it."
+    )
+    return _section("finetune", about, rows)
+
+
+def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
+    """Names and meanings of a docstring's attributes, each meaning as one sentence."""
+    text = docstring.partition("Attributes:")[2]
+    for match in re.finditer(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", text, re.M | re.S):
+        meaning = " ".join(match[2].split())
+        yield match[1], meaning[:1].upper() + meaning[1:]
+
+
+def _kind(field: FieldInfo) -> str:
+    """What a setting may be, in words."""
+    limits = []
+    for one in field.metadata:
+        for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
+            if (bound := getattr(one, name, None)) is not None:
+                limits.append(f"{sign} {bound:g}")
+        choices = re.fullmatch(r"\^\((.*)\)\$", getattr(one, "pattern", None) or "")
+        if choices:
+            return " or ".join(f"`{choice}`" for choice in choices[1].split("|"))
+    return _type(field.annotation) + (f", {' and '.join(limits)}" if limits else "")
+
+
+def _type(kind: Any) -> str:
+    names = {"float": "number", "int": "whole number", "str": "text", "bool": "`true` or `false`", "NoneType": ""}
+    if inspect.isclass(kind) and not get_args(kind):
+        return "a section" if issubclass(kind, BaseModel) else names.get(kind.__name__, "a value")
+    inside = [one for one in get_args(kind) if one is not type(None)]
+    if str(kind).startswith("typing.Literal"):
+        return " or ".join(f"`{one}`" for one in inside)
+    if get_origin(kind) is list:
+        return f"a list: {_type(inside[0])}"
+    if get_origin(kind) is dict:
+        return "names and values"
+    return " or ".join(dict.fromkeys(filter(None, map(_type, inside)))) or "a value"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if isinstance(value, BaseModel) or isinstance(value, dict) and value:
+        return "see the text"
+    if value is None or value == {} or value == []:
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else f'{value:g}' if isinstance(value, float) else value}`"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = ["| setting | may be | default | what it does |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
+
+
+if __name__ == "__main__":
+    write_whole(PAGE, page())
+    print(f"written: {PAGE}")
