@@ -1,7 +1,7 @@
 """Hausa speech recognition with wav2vec 2.0: prepare, fine-tune, score, export, transcribe.
 
-What most programs need is here: `finetune` with its `FinetuneConfig`, `transcribe`, `wer`, `cer` and `normalise`. Each is
-imported when it is first used, so `import hausa_asr` costs nothing.
+What most programs need is here: `finetune` with its `FinetuneConfig`, `transcribe`, `wer`, `cer` and `normalise`. Each
+is imported when it is first used, so `import hausa_asr` costs nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The command line: `hausa-asr prepare | finetune | best-model | transcribe`.
 
 Results go to stdout, everything else (progress, remarks, errors) to stderr. A `UserError` is printed and ends with
-exit code 2. What takes long to import is imported by the command that needs it, so that help is there at once.
+exit code 2. What takes long to import is imported by the command that needs it, so that help is there at once. Long,
+since most of it is options and help; the work is in the rooms.
 """
 
 from __future__ import annotations
@@ -170,8 +171,11 @@ def prepare(
             }
         )
     else:
-        print(_summary(prepared))
-        _show_spelling(prepared, show)
+        from hausa_asr.dataset.in_words import spelling, summary
+
+        print(summary(prepared))
+        if show:
+            print(spelling(prepared, show))
 
 
 @app.command()
@@ -245,22 +249,16 @@ def best_model(
     if json_:
         _print_json({**exported.__dict__, "out": str(exported.out)})
         return
-    whence = (
-        "the sweep's artifact in MLflow" if exported.source == "artifact" else "its checkpoint in the sweep's storage"
-    )
-    print(f"trial  {exported.trial} of sweep {exported.sweep}, from {whence}")
+    place = "the sweep's artifact in MLflow" if exported.source == "artifact" else "its checkpoint in the storage"
+    print(f"trial  {exported.trial} of sweep {exported.sweep}, from {place}")
     if exported.seeds:
-        print(
-            f"chosen by its finalists; WER and CER are means over {exported.seeds} fresh seed{'s' * (exported.seeds > 1)}"
-        )
+        seeds = "1 fresh seed" if exported.seeds == 1 else f"{exported.seeds} fresh seeds"
+        print(f"chosen by its finalists; WER and CER are means over {seeds}")
     else:
         print("chosen by the lowest dev WER; no finalists ran")
     print(f"dev    {_rates(exported.wer, exported.cer)}")
-    print(
-        f"test   {_rates(exported.test_wer, exported.test_cer)}"
-        if exported.test_wer is not None
-        else "test   not scored"
-    )
+    scored = exported.test_wer is not None
+    print(f"test   {_rates(exported.test_wer, exported.test_cer) if scored else 'not scored'}")
     print(f"model  {exported.out}")
     print(f"try    hausa-asr transcribe --model {out} FILE")
     if exported.verdict:
@@ -347,51 +345,6 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def _rates(wer: float | None, cer: float | None) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in (("WER", wer), ("CER", cer)) if value is not None)
-
-
-def _length(hours: float) -> str:
-    return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
-
-
-def _summary(prepared: Prepared) -> str:
-    """What a preparation kept and what it refused, for people."""
-    report = prepared.report
-    counts, hours = report["utterances"], report["hours"]
-    lines = [
-        f"{counts['kept']:,} of {counts['in']:,} utterances kept, {_length(hours['kept'])} of {_length(hours['in'])}"
-        + (" (prepared before, nothing was redone)" if prepared.reused else "")
-    ]
-    for split, about in report["splits"].items():
-        speakers = f", {about['speakers']} speakers" if about["speakers"] else ""
-        lines.append(f"  {split:<6} {about['utterances']:>8,} utterances  {_length(about['hours']):>10}{speakers}")
-    corpora = report.get("corpora", {})
-    if len(corpora) > 1:
-        lines += [
-            f"  {name:<14} {_length(about['hours']):>10}, {about['share']:.0%} of all"
-            for name, about in corpora.items()
-        ]
-    if report["refused"]:
-        lines.append(f"{counts['refused']:,} refused:")
-        lines += [
-            f"  {about['utterances']:>6,}  {reason}  (such as {about['example']['id']}: {about['example']['detail']})"
-            for reason, about in report["refused"].items()
-        ]
-        lines.append(f"  each with its reason in {prepared.path / 'refused.jsonl'}")
-    if report["characters_refused"]:
-        told = " ".join(f"{char} ({about['count']})" for char, about in report["characters_refused"].items())
-        lines.append(f"characters outside the alphabet: {told}")
-    lines += [f"warning: {warning}" for warning in report["warnings"]]
-    lines.append(f"dataset {prepared.path}")
-    lines.append(f"use it  --set data.prepared={prepared.path}")
-    return "\n".join(lines)
-
-
-def _show_spelling(prepared: Prepared, count: int) -> None:
-    """Transcripts at the two levels of spelling: what is trained on and selected by, and what forgives hooks."""
-    from hausa_asr.text import fold
-
-    for raw, strict in prepared.splits["train"].transcripts(count):
-        print(f"\nas found  {raw}\nstrict    {strict}\nfolded    {fold(strict)}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
     Args:
         settings: of these data, model and finetune count.
         out: the trial's folder.
-        console: is told how it goes; it should take no markup, since paths may have brackets.
+        console: shows progress; it should take no markup, since paths may have brackets.
         prepared: opens the data, once all else is known to be in order.
 
     Returns:
@@ -130,7 +130,7 @@ def _open_folder(out: Path, about: dict[str, Any]) -> None:
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
         old, new = _flat(before), _flat(about)
-        names = sorted({*old, *new} - {"trial", "prepared"})  # folders may be moved; the fingerprint tells
+        names = sorted({*old, *new} - {"trial", "prepared"})  # folders may be moved; the fingerprint decides
         changed = [
             f"{name}: {old.get(name)} then, {new.get(name)} now" for name in names if old.get(name) != new.get(name)
         ]

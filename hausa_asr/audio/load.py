@@ -17,6 +17,7 @@ import numpy as np
 
 from hausa_asr.audio import container_faults as headers
 from hausa_asr.audio.resample import to_16_khz
+from hausa_asr.ctc import frames
 from hausa_asr.utterance import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ what makes prepared datasets decode their clips again."""
 ONE_CHANNEL = "one silent channel"
 """The warning of a clip with a channel that carries nothing: only the others are used."""
 
-_WINDOW, _HOP = 400, 320
 _QUIETEST = 1e-4
 """-80 dB of full scale: three steps of 16 bits, the dither of a microphone that was off."""
 _LOWEST_RATE, _HIGHEST_RATE = 4_000, 384_000
@@ -139,14 +139,6 @@ def load(source: Source, max_s: float | None = None) -> Clip:
     return Clip(samples, rate, warnings)
 
 
-def frames(n_samples: int) -> int:
-    """Frames (T) that a wav2vec 2.0 encoder makes of n samples at 16 kHz: 25 ms each, one every 20 ms, at least 0.
-
-    The published encoders' seven convolutions amount to one of kernel 400 and stride 320 (arXiv:2006.11477, 4.2).
-    """
-    return max(0, (n_samples - _WINDOW) // _HOP + 1)
-
-
 def _check_file(source: Source) -> None:
     """Refuse what is no file before a decoder waits on it (a pipe) or words it badly (a folder)."""
     if isinstance(source, bytes):
@@ -169,7 +161,7 @@ def _check_file(source: Source) -> None:
 
 
 def _structure(source: Source) -> tuple[bytes, int]:
-    """As much of a file as its structure is told by, and the bytes of all of it."""
+    """Read as much of a file as shows its structure, and the size of all of it in bytes."""
     if isinstance(source, bytes):
         return source, len(source)
     try:
@@ -180,7 +172,7 @@ def _structure(source: Source) -> tuple[bytes, int]:
         raise AudioRefused("unreadable", _line(error)) from None
 
 
-# soundfile and PyAV are imported when first used: `frames` and `AudioRefused` are needed where they are not installed.
+# soundfile and PyAV are imported when first used: `AudioRefused` is needed where they are not installed.
 
 
 def _through_soundfile(source: Source, max_s: float | None) -> tuple[np.ndarray, int]:
@@ -189,7 +181,7 @@ def _through_soundfile(source: Source, max_s: float | None) -> tuple[np.ndarray,
 
     with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
         rate = _checked_rate(file.samplerate, file.channels)
-        limit = -1 if max_s is None else int(max_s * rate) + rate  # a second more, so that the length tells
+        limit = -1 if max_s is None else int(max_s * rate) + rate  # a second more, so that the length shows
         try:
             samples = file.read(limit, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:

@@ -67,7 +67,7 @@ def fetch(audio: str) -> str | bytes:
 
 
 def stamp(audio: str) -> tuple[int | str, ...]:
-    """What tells whether a clip has changed, without reading it: a few numbers and texts that JSON can hold.
+    """The stamp by which a changed clip is noticed without reading it: a few numbers and texts that JSON can hold.
 
     Local: size in bytes and time of change in ns. Remote: size, and what the store says of the content (ETag,
     checksum or time). A row of a table: the table's stamp and the row. () where there is nothing, or nothing that can
@@ -141,11 +141,11 @@ def filesystem(url: str) -> tuple[Any, str]:
         system, path = url_to_fs(url)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        fix = f"pip install 'hausa-asr-sweeps[{extra}]'" if extra else f"install its driver ({error})"
-        raise UserError(f"the driver for {protocol}:// is not installed", where=url, fix=fix) from None
+        fix = f"Run `pip install 'hausa-asr-sweeps[{extra}]'`." if extra else f"Install its driver ({error})."
+        raise UserError(f"The driver for {protocol}:// is not installed.", where=url, fix=fix) from None
     except ValueError as error:
         raise UserError(
-            f"{protocol}:// can't be read: {error}", where=url, fix="give a local path, or s3://, gs:// or https://"
+            f"{protocol}:// can't be read: {error}.", where=url, fix="Give a local path, or s3://, gs:// or https://."
         ) from None
     return system, path
 
@@ -219,18 +219,18 @@ def open_file(place: str) -> IO[bytes]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError("there is no such file", where=place, fix="check the path") from None
+        raise UserError("There is no such file.", where=place, fix="Check the path.") from None
     except Exception as error:  # each store has errors of its own for a refused key or an unknown bucket
         raise unreadable(place, error) from error
 
 
 def unreadable(place: str, error: Exception) -> UserError:
     """The error of a file or folder that a store or a disk would not give."""
-    told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     fix = (
         "check the address and your keys (AWS_PROFILE and the like)" if is_url(place) else "check that you may read it"
     )
-    return UserError(f"it can't be read: {told}", where=place, fix=fix)
+    return UserError(f"It can't be read: {reason}.", where=place, fix=fix)
 
 
 def _is_local(system: Any) -> bool:

@@ -27,7 +27,7 @@ from typing import IO, Any, cast
 from hausa_asr.audio import sources
 from hausa_asr.errors import UserError
 
-Progress = Callable[[int, int], None]
+UnpackProgress = Callable[[int, int], None]
 """Told the bytes of the archive that are done, and all of them."""
 
 _log = logging.getLogger(__name__)
@@ -48,19 +48,19 @@ def is_archive(place: str) -> bool:
     return bool(_ENDINGS.search(place))
 
 
-def unpacked(archive: str, cache: Path, progress: Progress | None = None) -> Path:
+def unpacked(archive: str, cache: Path, progress: UnpackProgress | None = None) -> Path:
     """The folder with an archive's files, unpacked below `cache` unless that has been done before.
 
     Args:
         archive: a path or URL.
         cache: the folder to write to.
-        progress: told the bytes done and all of them.
+        progress: called with the bytes done and all of them.
 
     Raises:
         UserError: there is no such archive, it is cut short or damaged or hostile, or it can't be written.
     """
     if not is_archive(archive):
-        raise UserError("this is no archive", where=archive, fix="give a .tar.gz, .tar or .zip file, or a folder")
+        raise UserError("This is no archive.", where=archive, fix="Give a .tar.gz, .tar or .zip file, or a folder.")
     with sources.open_file(archive):  # before the stamp, since it says why one can't be read
         identity = [archive if sources.is_url(archive) else os.path.abspath(archive), *sources.stamp(archive)]
     stem = _ENDINGS.sub("", archive.rstrip("/").rpartition("/")[2])[:80]
@@ -82,13 +82,13 @@ def unpacked(archive: str, cache: Path, progress: Progress | None = None) -> Pat
             if not folder.is_dir():  # otherwise another process was faster, with the same files
                 raise
     except _Hostile as error:
-        fix = "do not use it; download it again from where it is published"
-        raise UserError(f"the archive is not to be trusted: {error}", where=archive, fix=fix) from None
+        fix = "Do not use it; download it again from where it is published."
+        raise UserError(f"The archive is not to be trusted: {error}.", where=archive, fix=fix) from None
     except (EOFError, tarfile.ReadError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error) as error:
-        fix = "download it again, and compare its size with the one that is published"
-        raise UserError(f"the archive is cut short or damaged: {error}", where=archive, fix=fix) from None
+        fix = "Download it again, and compare its size with the one that is published."
+        raise UserError(f"The archive is cut short or damaged: {error}.", where=archive, fix=fix) from None
     except (RuntimeError, NotImplementedError, ValueError) as error:  # zip: a password, an unknown method, a bad name
-        raise UserError(f"the archive can't be unpacked: {error}", where=archive, fix="pack it anew") from None
+        raise UserError(f"The archive can't be unpacked: {error}.", where=archive, fix="Pack it anew.") from None
     except OSError as error:
         raise _unwritable(folder, error) from None
     finally:
@@ -97,8 +97,8 @@ def unpacked(archive: str, cache: Path, progress: Progress | None = None) -> Pat
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
-    fix = "free some disk, or set storage to a folder that can be written to"
-    return UserError(f"the archive can't be unpacked here: {error}", where=folder, fix=fix)
+    fix = "Free some disk, or set storage to a folder that can be written to."
+    return UserError(f"The archive can't be unpacked here: {error}.", where=folder, fix=fix)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -109,7 +109,7 @@ def _remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(left)
 
 
-def _unpack(archive: str, folder: Path, progress: Progress | None) -> None:
+def _unpack(archive: str, folder: Path, progress: UnpackProgress | None) -> None:
     with ExitStack() as stack:
         file = stack.enter_context(sources.open_file(archive))
         size = file.seek(0, os.SEEK_END)
@@ -118,7 +118,7 @@ def _unpack(archive: str, folder: Path, progress: Progress | None) -> None:
         file.seek(0)
         limit = _FREE_BYTES + _MAX_SWELL * size
 
-        def told(done: int) -> None:
+        def report(done: int) -> None:
             os.utime(folder)
             if progress is not None:
                 progress(min(done, size), size)
@@ -143,8 +143,8 @@ def _unpack(archive: str, folder: Path, progress: Progress | None) -> None:
                     out.write(block)
             if written // _BLOCK >= blocks:
                 blocks = written // _BLOCK + 1
-                told(file.tell())
-        told(size)
+                report(file.tell())
+        report(size)
 
 
 def _new(file: Path, name: str) -> IO[bytes]:

@@ -33,7 +33,7 @@ def utterances(
     locale: str = "ha",
     extra: Sequence[str] = (),
     name: str = "common_voice",
-    progress: archive.Progress | None = None,
+    progress: archive.UnpackProgress | None = None,
 ) -> Iterator[Utterance]:
     """The utterances of train, dev and test, in the order of their tables, which are read before the first is yielded.
 
@@ -45,7 +45,7 @@ def utterances(
             well be of what dev and test hold, which is how scores come about that nobody can repeat. So nothing is
             added that dev or test has: no clip, no speaker of theirs, no sentence.
         name: the corpus's name in reports.
-        progress: told how far the unpacking is.
+        progress: called now and then while an archive is unpacked.
 
     Raises:
         UserError: there is no Common Voice of this language, or a table lacks a needed column.
@@ -55,8 +55,8 @@ def utterances(
     else:
         root = Path(path).expanduser().absolute()
         if not root.is_dir():
-            fix = "set path to the .tar.gz as downloaded, or to its unpacked folder"
-            raise UserError("there is no such folder", where=path, fix=fix)
+            fix = "Set path to the .tar.gz as downloaded, or to its unpacked folder."
+            raise UserError("There is no such folder.", where=path, fix=fix)
     folder = _folder(root, locale, shown=path)
     tables = {split: _table(folder / f"{split}.tsv", locale) for split in (*SPLITS, *extra)}
     durations = _durations(folder / "clip_durations.tsv")
@@ -98,15 +98,17 @@ def _folder(root: Path, locale: str, shown: str) -> Path:
     if len(named) == 1 or (not named and len(found) == 1):
         return (named or found)[0]
     if named:
-        told = ", ".join(str(folder.relative_to(root)) for folder in named)
-        raise UserError(f"there are several Common Voices: {told}", where=shown, fix="set path to one of them")
+        names = ", ".join(str(folder.relative_to(root)) for folder in named)
+        raise UserError(f"There are several Common Voices: {names}.", where=shown, fix="Set path to one of them.")
     if found:
-        told = ", ".join(sorted(folder.name for folder in found))
-        raise UserError(f"it has no language '{locale}'; it has: {told}", where=shown, fix="set locale to one of them")
+        names = ", ".join(sorted(folder.name for folder in found))
+        raise UserError(
+            f"It has no language '{locale}'; it has: {names}.", where=shown, fix="Set locale to one of them."
+        )
     raise UserError(
-        "this is no Common Voice: there is no train.tsv in it",
+        "This is no Common Voice: there is no train.tsv in it.",
         where=shown,
-        fix="set path to the .tar.gz as downloaded, or to its unpacked folder",
+        fix="Set path to the .tar.gz as downloaded, or to its unpacked folder.",
     )
 
 
@@ -117,7 +119,7 @@ def _table(file: Path, locale: str) -> list[Row]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeError) as error:
-        raise UserError(f"the table can't be read: {error}", where=file, fix="unpack the archive again") from None
+        raise UserError(f"The table can't be read: {error}.", where=file, fix="Unpack the archive again.") from None
     # Not splitlines() and not the csv module: a sentence may hold a line separator, or begin with a quotation mark
     # that means nothing.
     lines = [line.rstrip("\r") for line in text.split("\n")]
@@ -132,14 +134,14 @@ def _table(file: Path, locale: str) -> list[Row]:
     for column in ("path", "sentence"):
         if rows and column not in names:
             raise UserError(
-                f"the table has no column '{column}'; it has: {', '.join(sorted(names))}",
+                f"The table has no column '{column}'; it has: {', '.join(sorted(names))}.",
                 where=file,
-                fix="is this Common Voice? For other tables there is the corpus 'folder'",
+                fix="Is this Common Voice? For other tables there is the corpus 'folder'.",
             )
     others = {row["locale"] for row in rows if row.get("locale")} - {locale}
     if rows and len(others) and not any(row.get("locale") == locale for row in rows):
-        told = ", ".join(sorted(others))
-        raise UserError(f"it is of the language {told}, not '{locale}'", where=file, fix=f"set locale to {told}")
+        found = ", ".join(sorted(others))
+        raise UserError(f"It is of the language {found}, not '{locale}'.", where=file, fix=f"Set locale to {found}.")
     return rows
 
 

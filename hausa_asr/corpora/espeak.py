@@ -148,7 +148,7 @@ def _paths() -> tuple[str, str]:
     except ImportError:
         raise UserError(
             "The demo corpus is spoken by espeak-ng, and the package espeakng-loader is not installed.",
-            fix="run: pip install 'hausa-asr-sweeps[demo]'",
+            fix="Run `pip install 'hausa-asr-sweeps[demo]'`.",
         ) from None
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
@@ -176,17 +176,17 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
         espeak = ctypes.CDLL(library_path)
     except OSError as error:
         raise UserError(
-            f"The espeak-ng library can't be loaded: {error}",
+            f"The espeak-ng library can't be loaded: {error}.",
             where=library_path,
-            fix="install the demo parts again: pip install --force-reinstall 'hausa-asr-sweeps[demo]'",
+            fix="Install the demo parts again: `pip install --force-reinstall 'hausa-asr-sweeps[demo]'`.",
         ) from error
     try:
         rate = espeak.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, os.fsencode(data_path), _DONT_EXIT)
         if rate != SAMPLE_RATE:
             raise UserError(
-                f"espeak-ng can't read its data (status {rate}).",
+                f"The espeak-ng library can't read its data (status {rate}).",
                 where=data_path,
-                fix="install the demo parts again: pip install --force-reinstall 'hausa-asr-sweeps[demo]'",
+                fix="Install the demo parts again: `pip install --force-reinstall 'hausa-asr-sweeps[demo]'`.",
             )
         yield espeak
         espeak.espeak_Terminate()
@@ -215,9 +215,9 @@ def recorded(cache: Path, corpus: str, lines: Sequence[Line]) -> Iterator[Uttera
         manifest = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(
-            f"The {corpus} corpus can't be written or read: {error}",
+            f"The {corpus} corpus can't be written or read: {error}.",
             where=folder,
-            fix="give a cache folder that you can write to, with 300 MB free",
+            fix="Give a cache folder that you can write to, with 300 MB free.",
         ) from error
     utterances = (Utterance(**json.loads(row)) for row in manifest)
     return (replace(utterance, audio=str(folder / utterance.audio)) for utterance in utterances)

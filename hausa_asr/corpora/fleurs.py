@@ -30,7 +30,7 @@ def utterances(
     *,
     locale: str = "ha_ng",
     name: str = "fleurs",
-    progress: archive.Progress | None = None,
+    progress: archive.UnpackProgress | None = None,
 ) -> Iterator[Utterance]:
     """The utterances of train, dev and test, in the order of their tables, which are read before the first is yielded.
 
@@ -40,7 +40,7 @@ def utterances(
         cache: where archives are unpacked, once.
         locale: the language, as FLEURS calls it.
         name: the corpus's name in reports.
-        progress: told how far the unpacking is.
+        progress: called now and then while an archive is unpacked.
 
     Raises:
         UserError: there is no FLEURS of this language, or a part of it is missing.
@@ -54,9 +54,9 @@ def utterances(
         if hub.is_saved(path):
             return hub.utterances(path, text_column="transcription", name=name)
         raise UserError(
-            f"this is no FLEURS: there is no data/{locale}/train.tsv in it",
+            f"This is no FLEURS: there is no data/{locale}/train.tsv in it.",
             where=path,
-            fix=f"set path to the folder that has data/{locale} in it, or locale to another language",
+            fix=f"Set path to the folder that has data/{locale} in it, or locale to another language.",
         )
     tables = {split: _rows(sources.join(folder, f"{split}.tsv")) for split in SPLITS}
     clips = {split: _clips(folder, split, cache, progress) for split, rows in tables.items() if rows}
@@ -95,18 +95,18 @@ def _rows(table: str) -> list[list[str]]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeError as error:
-        raise UserError(f"the table is not in UTF-8 ({error})", where=table, fix="download it again") from None
+        raise UserError(f"The table is not in UTF-8 ({error}).", where=table, fix="Download it again.") from None
     rows = [line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip()]
     if rows and max(map(len, rows)) <= _TRANSCRIPTION:
         raise UserError(
-            "the table has too few columns for one of FLEURS",
+            "The table has too few columns for one of FLEURS.",
             where=table,
-            fix="download it again, or use the corpus 'folder' for a table of your own",
+            fix="Download it again, or use the corpus 'folder' for a table of your own.",
         )
     return rows
 
 
-def _clips(folder: str, split: str, cache: Path, progress: archive.Progress | None) -> dict[str, str]:
+def _clips(folder: str, split: str, cache: Path, progress: archive.UnpackProgress | None) -> dict[str, str]:
     """Where each clip of a split is, by its name; and under "" the folder where one that is missing should be."""
     packed = sources.join(folder, f"audio/{split}.tar.gz")
     loose = sources.join(folder, f"audio/{split}")
@@ -114,9 +114,9 @@ def _clips(folder: str, split: str, cache: Path, progress: archive.Progress | No
         return {"": loose, **{file: sources.join(loose, file) for file in sources.files_in(loose)}}
     if not sources.kind(packed):
         raise UserError(
-            f"the clips of {split} are missing: neither {split}.tar.gz nor the folder {split} is in audio",
+            f"The clips of {split} are missing: neither {split}.tar.gz nor the folder {split} is in audio.",
             where=folder,
-            fix="download them too",
+            fix="Download them too.",
         )
     place = archive.unpacked(packed, cache, progress)
     return {"": str(place / split), **{file.name: str(file) for file in place.rglob("*") if file.is_file()}}

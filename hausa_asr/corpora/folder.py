@@ -66,9 +66,9 @@ def utterances(
         if column not in columns:
             found = ", ".join(sorted(columns)) or "none"
             raise UserError(
-                f"the table has no column '{column}'; it has: {found}",
+                f"The table has no column '{column}'; it has: {found}.",
                 where=table,
-                fix=f"set {setting} to the column that has the {'transcript' if column == text_column else 'path'}",
+                fix=f"Set {setting} to the column that has the {'transcript' if column == text_column else 'path'}.",
             )
     for clip in {
         name.split("://")[0]: name for row in rows if sources.is_url(name := row.get(audio_column, ""))
@@ -106,24 +106,24 @@ def _table(folder: str, manifest: str | Path | None) -> str:
         for candidate in places:
             if sources.kind(candidate) == "file":
                 return _known(candidate)
-        raise UserError("there is no such table", where=places[0], fix="set manifest to a file that exists")
+        raise UserError("There is no such table.", where=places[0], fix="Set manifest to a file that exists.")
     found = sources.kind(folder)
     if found == "file":
         return _known(folder)
     if found != "folder":
-        raise UserError("there is no such folder", where=folder, fix="set path to the folder with the audio files")
+        raise UserError("There is no such folder.", where=folder, fix="Set path to the folder with the audio files.")
     tables = [file for file in sources.files_in(folder) if _is_table(file) and not file.startswith(".")]
     if not tables:
         raise UserError(
-            "the folder has no table of transcripts",
+            "The folder has no table of transcripts.",
             where=folder,
-            fix="put a CSV, TSV or JSONL with the columns path and text in it, or set manifest",
+            fix="Put a CSV, TSV or JSONL with the columns path and text in it, or set manifest.",
         )
     if len(tables) > 1:
         raise UserError(
-            f"the folder has several tables: {', '.join(tables)}",
+            f"The folder has several tables: {', '.join(tables)}.",
             where=folder,
-            fix="set manifest to the one to use",
+            fix="Set manifest to the one to use.",
         )
     return sources.join(folder, tables[0])
 
@@ -134,7 +134,7 @@ def _is_table(name: str) -> bool:
 
 def _known(table: str) -> str:
     if not _is_table(table):
-        raise UserError("a table is a .csv, .tsv or .jsonl file", where=table, fix="set manifest to such a file")
+        raise UserError("A table is a .csv, .tsv or .jsonl file.", where=table, fix="Set manifest to such a file.")
     return table
 
 
@@ -154,7 +154,7 @@ def _rows(table: str, text_column: str) -> tuple[set[str], list[Row]]:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeError as error:
         raise UserError(
-            f"the table is not in UTF-8 ({error})", where=table, fix="save it as UTF-8, or hooked letters are lost"
+            f"The table is not in UTF-8 ({error}).", where=table, fix="Save it as UTF-8, or hooked letters are lost."
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if table.lower().endswith(".jsonl"):
@@ -163,7 +163,7 @@ def _rows(table: str, text_column: str) -> tuple[set[str], list[Row]]:
         return _separated_rows(text, table, text_column)
     except csv.Error as error:
         raise UserError(
-            f"the table can't be read: {error}", where=table, fix="look for a quotation mark that is never closed"
+            f"The table can't be read: {error}.", where=table, fix="Look for a quotation mark that is never closed."
         ) from None
 
 

@@ -72,9 +72,9 @@ def utterances(
     for setting, column in needed.items():
         if column and column not in columns:
             raise UserError(
-                f"the dataset has no column '{column}'; it has: {', '.join(columns) or 'none'}",
+                f"The dataset has no column '{column}'; it has: {', '.join(columns) or 'none'}.",
                 where=path,
-                fix=f"set {setting} to the right one",
+                fix=f"Set {setting} to the right one.",
             )
     speaker_column = speaker_column or "speaker"
     duration_column = duration_column or "duration_s"
@@ -135,11 +135,11 @@ def _loaded(path: str, subset: str | None, revision: str | None) -> dict[str, Da
         first: BaseException = error
         while first.__cause__ is not None:  # the last one only says that there was one
             first = first.__cause__
-        told = " ".join(str(first).split())[:300] or type(first).__name__
+        reason = " ".join(str(first).split())[:300] or type(first).__name__
         raise UserError(
-            f"the dataset can't be loaded: {told}",
+            f"The dataset can't be loaded: {reason}.",
             where=path,
-            fix="check the path or id, subset and revision; for a gated dataset, log in first: hf auth login",
+            fix="Check the path or id, subset and revision; for a gated dataset, log in first: `hf auth login`.",
         ) from error
 
 
@@ -186,9 +186,9 @@ def _chosen(found: Mapping[str, Dataset], splits: Splits | None, path: str) -> l
     if missing or not chosen:
         what = f"no split '{missing[0]}'" if missing else "no split train, dev or test"
         raise UserError(
-            f"the dataset has {what}; it has: {', '.join(found)}",
+            f"The dataset has {what}; it has: {', '.join(found)}.",
             where=path,
-            fix="set splits to its names, such as {train: train, dev: validation}",
+            fix="Set splits to its names, such as {train: train, dev: validation}.",
         )
     if left := [which for which in found if which not in {name for _, name in chosen}]:
         _log.warning("%s: the splits %s are left out", path, ", ".join(left))
@@ -201,9 +201,9 @@ def _files(dataset: Dataset, path: str) -> Iterator[tuple[str, pa.Table]]:
     tables = [sources.table(file) for file in files]
     if dataset._indices is not None or sum(map(len, tables)) != len(dataset):
         raise UserError(
-            "the dataset is not one with its files",
+            "The dataset is not one with its files.",
             where=path,
-            fix="save it with save_to_disk and set path to that folder",
+            fix="Save it with save_to_disk and set path to that folder.",
         )
     return zip(files, tables, strict=True)
 

@@ -1,8 +1,8 @@
-"""Decoded clips on disk, written once: files of some hundred each, named by what is in them, never changed.
+"""Keep decoded clips on disk: files of some hundred each, named by what is in them, written once.
 
 Which utterances are used, and in which split, is said elsewhere (`prepared.py`), so that other settings, transcripts or
 splits need no clip decoded again. A clip is known by its place, its stamp (size and time) and the decoder's version.
-Written by `decoding`; read by `prepare` and, for the samples, by `prepared`.
+Written by `decoder`; read by `prepare` and, for the samples, by `prepared`.
 
     audio/<hash>.arrow    one row a clip: samples as 16-bit integers, or why it was refused, and what is known of it
 """
@@ -59,8 +59,8 @@ class Decoded:
 
 def key(place: str, stamp: Sequence[object]) -> bytes:
     """What a clip is known by: 16 bytes of its place, its stamp and what decodes it."""
-    told = json.dumps([place, list(stamp), audio.VERSION, fingerprint.VERSION], default=str)
-    return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    name = json.dumps([place, list(stamp), audio.VERSION, fingerprint.VERSION], default=str)
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def write(folder: Path, clips: Sequence[Decoded]) -> None:

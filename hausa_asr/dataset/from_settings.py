@@ -1,4 +1,4 @@
-"""The data of the settings as a prepared dataset: the corpora they name, prepared on first use and found again after.
+"""The data of the settings as a prepared dataset: prepared on first use, and found again after that.
 
 Called by `hausa-asr prepare`, by `hausa-asr finetune` and by the start of a sweep, which thus share one copy.
 """
@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
+from hausa_asr.dataset.progress_bars import preparing_bar, unpacking_bar
 from hausa_asr.errors import UserError
 from hausa_asr.settings.data import HEEDED, CorpusSettings, DataSettings, JoinedCorpus
 from hausa_asr.utterance import SPLITS, Utterance
 
 if TYPE_CHECKING:
-    from hausa_asr.corpora.archive import Progress
-    from hausa_asr.dataset.prepare import Prepared, PrepareProgress
+    from hausa_asr.corpora.archive import UnpackProgress
+    from hausa_asr.dataset.prepared import Prepared
 
 CACHE = "_data"
 """Below the storage; no sweep can be called so."""
@@ -40,7 +36,7 @@ _SAME_EVERYWHERE = re.compile(r"[0-9a-f]{32,}")
 def prepared_dataset(
     data: DataSettings, cache: Path, *, out: Path | None = None, console: Console | None = None
 ) -> Prepared:
-    """Open the dataset that the settings name, after preparing it where that has not been done.
+    """Open the dataset that the settings name, and prepare it first if that has not been done.
 
     Args:
         data: which corpus, or which prepared dataset.
@@ -59,7 +55,7 @@ def prepared_dataset(
         return load_prepared(data.prepared)
     data = data.absolute()
     origin = _origin(data)
-    with _unpacking(console) as unpacking:
+    with unpacking_bar(console) as unpacking:
         utterances = list(_utterances(data, cache, unpacking))
     out = out or cache / f"{origin['corpus']}-{_short_hash(origin)}"
     settings = PrepareSettings(
@@ -69,11 +65,11 @@ def prepared_dataset(
         overlap=data.overlap,
         allow_overlap=tuple(data.allow_overlap),
     )
-    with _bar(console, f"preparing {len(utterances)} utterances", len(utterances)) as progress:
+    with preparing_bar(console, f"preparing {len(utterances)} utterances", len(utterances)) as progress:
         return prepare(utterances, out, settings, progress=progress, origin=origin)
 
 
-def _utterances(data: DataSettings, cache: Path, unpacking: Progress | None) -> Iterator[Utterance]:
+def _utterances(data: DataSettings, cache: Path, unpacking: UnpackProgress | None) -> Iterator[Utterance]:
     """The utterances of every corpus, each with its corpus's name; ids are unique among them all."""
     for part in data.corpora:
         taken = 0
@@ -82,9 +78,9 @@ def _utterances(data: DataSettings, cache: Path, unpacking: Progress | None) -> 
             if split is None and len(part.use) < len(SPLITS):
                 if len(part.use) > 1:
                     raise UserError(
-                        f"the corpus '{part.called}' names no splits, so they can't be chosen among",
+                        f"The corpus '{part.called}' names no splits, so they can't be chosen among.",
                         where=part.path,
-                        fix="use all three of them, or give one: all of the corpus goes there",
+                        fix="Use all three of them, or give one: all of the corpus goes there.",
                     )
                 split = part.use[0]
             elif split in SPLITS and split not in part.use:
@@ -97,13 +93,13 @@ def _utterances(data: DataSettings, cache: Path, unpacking: Progress | None) -> 
             yield replace(utterance, split=split, corpus=part.called)
         if not taken and data.join:
             raise UserError(
-                f"the corpus '{part.called}' has no utterances in {' and '.join(part.use)}",
+                f"The corpus '{part.called}' has no utterances in {' and '.join(part.use)}.",
                 where=part.path,
-                fix="raise its share, use other splits, or leave it out",
+                fix="Raise its share, use other splits, or leave it out.",
             )
 
 
-def _of(part: JoinedCorpus, seed: int, cache: Path, unpacking: Progress | None) -> Iterator[Utterance]:
+def _of(part: JoinedCorpus, seed: int, cache: Path, unpacking: UnpackProgress | None) -> Iterator[Utterance]:
     """The utterances of one corpus, all of them."""
     from hausa_asr.corpora import common_voice, demo, fleurs, folder, hub
 
@@ -147,68 +143,3 @@ def _origin_of(part: CorpusSettings, seed: int) -> dict[str, Any]:
 
 def _short_hash(origin: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:8]
-
-
-@contextmanager
-def _unpacking(console: Console | None) -> Iterator[Progress | None]:
-    """A progress bar as the callable that the unpacking of an archive tells; nothing is shown where nothing is told."""
-    if console is None:
-        yield None
-        return
-    if not console.is_terminal:
-        told: set[int] = set()
-
-        def tell_once(done: int, size: int) -> None:
-            if size not in told:
-                console.print(f"unpacking {size / 1e6:.0f} MB", highlight=False)
-                told.add(size)
-
-        yield tell_once
-        return
-    columns = (TextColumn("unpacking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with RichProgress(*columns, console=console, transient=True) as progress:
-        tasks: dict[int, TaskID] = {}
-
-        def tell(done: int, size: int) -> None:
-            if size not in tasks:
-                tasks[size] = progress.add_task("", total=size)
-            progress.update(tasks[size], completed=done)
-
-        yield tell
-
-
-@contextmanager
-def _bar(console: Console | None, title: str, total: int) -> Iterator[Any]:
-    """A progress bar as the callable that `prepare` tells; where nobody sees one, a line every half minute or so."""
-    if console is None:
-        yield None
-        return
-    if not console.is_terminal:
-        said_s, said_share = -math.inf, 0.0
-
-        def say(told: PrepareProgress) -> None:
-            nonlocal said_s, said_share
-            now = time.monotonic()
-            if math.isinf(said_s):
-                console.print(title, highlight=False)
-                said_s = now
-            # A tenth of a small corpus takes no time: lines come at most every five seconds.
-            if now - said_s > 30 or (told.share - said_share >= 0.1 and now - said_s > 5):
-                said_s, said_share = now, told.share
-                console.print(f"  {told.done} of {told.total} utterances, {_hours(told)}", highlight=False)
-
-        yield say
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[hours]}"))
-    with RichProgress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=total, hours="")
-        yield lambda told: progress.update(task, completed=told.done, hours=_hours(told))
-
-
-def _hours(told: PrepareProgress) -> str:
-    """Hours of audio done and left, and how fast it goes."""
-    text = f"{told.done_h:.1f} h of audio done, about {told.left_h:.1f} h left"
-    if told.eta_s is None:
-        return text
-    minutes, seconds = divmod(round(told.eta_s), 60)
-    return f"{text}, {told.clips_per_s:.0f} clips/s, {minutes}:{seconds:02d} to go"

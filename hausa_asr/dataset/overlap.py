@@ -1,4 +1,4 @@
-"""What is in two splits at once: the same clip, sentence, speaker or recording; counted, told, and refused in test.
+"""What is in two splits at once: the same clip, sentence, speaker or recording; counted, reported, and refused in test.
 
 A model that has heard its test in training scores well and is worth nothing. Called by `prepare` once every clip is
 decoded and has a split. Nothing is compared all with all: clips, sentences and speakers meet in tables, recordings in
@@ -75,8 +75,8 @@ def find(items: Sequence[Item], decoded: Clips) -> list[Overlap]:
     """All overlaps of the splits, of each kind that there is any of."""
 
     def clip_keys(item: Item) -> Collection[Hashable]:
-        told = item.utterance
-        return (told.corpus, told.id), told.audio, decoded.digest(item.clip)
+        utterance = item.utterance
+        return (utterance.corpus, utterance.id), utterance.audio, decoded.digest(item.clip)
 
     keys: dict[str, Callable[[Item], Collection[Hashable]]] = {
         "clip": clip_keys,
@@ -156,10 +156,10 @@ def summary(items: Sequence[Item], overlaps: Sequence[Overlap], dropped: Collect
         overlaps: what was found.
         dropped: the items that were then left out of train, counted too.
     """
-    told: dict[str, Any] = {}
+    by_pair: dict[str, Any] = {}
     for overlap in overlaps:
         one, other = overlap.pair
-        told.setdefault(f"{one}/{other}", {})[overlap.kind] = {
+        by_pair.setdefault(f"{one}/{other}", {})[overlap.kind] = {
             "utterances": {one: len(overlap.found), other: len(overlap.others)},
             "hours": {
                 one: round(sum(items[number].hours for number in overlap.found), 6),
@@ -171,7 +171,7 @@ def summary(items: Sequence[Item], overlaps: Sequence[Overlap], dropped: Collect
                 for a, b in list(overlap.found.items())[:_EXAMPLES]
             ],
         }
-    return told
+    return by_pair
 
 
 def _shared(kind: str, item: Item) -> str:
@@ -193,7 +193,7 @@ def warnings(overlaps: Sequence[Overlap]) -> list[str]:
 def serious(items: Sequence[Item], overlaps: Sequence[Overlap], allowed: Collection[str]) -> list[Overlap]:
     """The overlaps of train and test that spoil a score and that nobody has allowed.
 
-    A corpus with one speaker has no other for its test, so that speaker is told of and not refused.
+    A corpus with one speaker has no other for its test, so that speaker is reported and not refused.
     """
     speakers: dict[str, set[str]] = defaultdict(set)
     for item in items:
@@ -227,6 +227,6 @@ def refusal(items: Sequence[Item], overlaps: Sequence[Overlap], where: object) -
     return UserError(
         "\n".join(lines),
         where=where,
-        fix="leave them out of train with --set data.overlap=drop, mend the splits, or, where it is meant, allow it "
-        f"by name with --set data.allow_overlap=[{kinds}]; nothing that is decoded is lost",
+        fix="Leave them out of train with --set data.overlap=drop, mend the splits, or, where it is meant, allow it "
+        f"by name with --set data.allow_overlap=[{kinds}]; nothing that is decoded is lost.",
     )

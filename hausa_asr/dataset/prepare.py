@@ -1,4 +1,4 @@
-"""Utterances in, a prepared dataset on disk out: decoded to 16 kHz, normalised, split, bad ones refused and reported.
+"""Prepare a dataset: utterances in; decoded, spelled, split and checked clips on disk out; bad ones refused.
 
 Called by `hausa-asr prepare` and, on first use of a corpus, by a sweep. Each clip is decoded once, whatever happens:
 killed, it goes on where it stopped, and other settings, transcripts or splits only choose anew among what is decoded.
@@ -22,24 +22,23 @@ from typing import Any
 
 from hausa_asr import __version__
 from hausa_asr.audio import sources
-from hausa_asr.dataset import clip_store as clips
-from hausa_asr.dataset import decode_pool as decoding
-from hausa_asr.dataset import refusals
-from hausa_asr.dataset import select as choosing
+from hausa_asr.dataset import clip_store, decode_pool, refusals, select
 from hausa_asr.dataset.clip_store import Clips
-from hausa_asr.dataset.decode_progress import PrepareProgress, Progress, Watch
+from hausa_asr.dataset.decode_progress import PrepareProgress, ProgressMeter, Report
+from hausa_asr.dataset.decoder import Task
 from hausa_asr.dataset.prepared import FORMAT, Prepared, PreparedSplit, load_prepared, write_split
 from hausa_asr.dataset.refusals import Refused
 from hausa_asr.dataset.select import Choice, PrepareSettings
 from hausa_asr.errors import UserError
+from hausa_asr.files import write_whole
 from hausa_asr.utterance import SPLITS, Utterance
 
 __all__ = ["PrepareProgress", "PrepareSettings", "Prepared", "PreparedSplit", "load_prepared", "prepare"]
 
 _log = logging.getLogger(__name__)
 VERSION = 1
-"""Of how utterances are chosen, spelled, cut into splits and reported. Raise it with every change of `choosing`,
-`leaks`, `numbers`, `report`, `splits` or `text` that makes another dataset of the same corpus: it is part of the
+"""Of how utterances are chosen, spelled, cut into splits and reported. Raise it with every change of `select`,
+`overlap`, `numbers`, `report`, `splits` or `text` that makes another dataset of the same corpus: it is part of the
 fingerprint, so what was prepared before is then prepared anew. tests/dataset/test_prepare_version.py sees a change."""
 _DEFAULTS = PrepareSettings()
 _MARK = ".preparing"
@@ -53,10 +52,10 @@ def prepare(
     out: str | Path,
     settings: PrepareSettings = _DEFAULTS,
     *,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Prepared:
-    """Prepare a corpus, or open what is there if the same utterances were prepared with the same settings before.
+    """Prepare a corpus, or open the dataset if the same was prepared before with the same settings.
 
     The dataset is there once `prepared.json` is. What was decoded before an interruption, or for other settings, is
     found again. A second preparation of the same folder waits for the first.
@@ -65,43 +64,43 @@ def prepare(
         utterances: the corpus.
         out: the folder to make. A prepared dataset that is there and differs is replaced; anything else is left alone.
         settings: what to keep.
-        progress: told how far it is, ten times a second at most, and at the end of the decoding.
+        progress: called ten times a second at most, and at the end of the decoding.
         origin: where the utterances come from, kept for the record.
 
     Raises:
         UserError: nothing is left in train or dev, or in a test split that the corpus has; train and test overlap; or
             `out` is in the way.
     """
-    choosing.check(settings)
+    select.check(settings)
     out = Path(out).expanduser().absolute()
     listed = list(utterances)
     if not listed:
-        raise UserError("the corpus has no utterances", where=(origin or {}).get("path"), fix="check its table")
+        raise UserError("The corpus has no utterances.", where=(origin or {}).get("path"), fix="Check its table.")
     keys = [_key(utterance) for utterance in listed]
     fingerprint = _fingerprint(listed, keys, settings)
     if done := _same(out, fingerprint):
         _log.info("%s is prepared already, from the same utterances with the same settings", out)
         return done
     _check_out(out)
-    chosen, refused = choosing.screen(listed)
-    # What the transcripts alone leave empty is told before anything is decoded.
+    chosen, refused = select.screen(listed)
+    # Splits that the transcripts alone leave empty are refused before anything is decoded.
     wanted = {"train", *(utterance.split for utterance in listed if utterance.split in SPLITS)}
     if empty := wanted - {listed[number].split or "train" for number in chosen}:
         raise refusals.nothing_left(sorted(map(str, empty)), refused, listed)
     try:
-        (out / clips.FOLDER).mkdir(parents=True, exist_ok=True)
+        (out / clip_store.FOLDER).mkdir(parents=True, exist_ok=True)
         with _locked(out):
             if done := _same(out, fingerprint):
                 return done  # another preparation of the same was quicker
             try:
                 decoded = _decode(listed, chosen, keys, out, settings, progress, refused)
-                choice = choosing.choose(listed, chosen, decoded, refused, settings, out)
+                choice = select.choose(listed, chosen, decoded, refused, settings, out)
                 return _put_in_place(choice, decoded, out, fingerprint, settings, origin or {})
             finally:
                 _remove_if_nothing_was_made(out)
     except OSError as error:  # reading is guarded clip by clip, so this is about writing
-        fix = "free some disk, or choose a folder that can be written to"
-        raise UserError(f"the prepared dataset can't be written: {error}", where=out, fix=fix) from error
+        fix = "Free some disk, or choose a folder that can be written to."
+        raise UserError(f"The prepared dataset can't be written: {error}.", where=out, fix=fix) from error
 
 
 # -- what is there already --------------------------------------------------------------------------------------------
@@ -112,15 +111,15 @@ def _key(utterance: Utterance) -> bytes:
         stamp = sources.stamp(utterance.audio)
     except (OSError, ValueError, TypeError, AttributeError):
         stamp = ()
-    return clips.key(utterance.audio, stamp)
+    return clip_store.key(utterance.audio, stamp)
 
 
 def _fingerprint(utterances: Sequence[Utterance], keys: Sequence[bytes], settings: PrepareSettings) -> str:
     """A name for what goes in: the same utterances, files (by size and time), settings and `VERSION` give the same."""
     digest = hashlib.sha256(_json({"format": FORMAT, "version": VERSION, **asdict(settings)}).encode())
     for utterance, key in zip(utterances, keys, strict=True):
-        told = (utterance.id, utterance.text, utterance.split, utterance.speaker, utterance.duration_s)
-        digest.update(json.dumps([*told, utterance.corpus], default=str).encode() + key)
+        fields = (utterance.id, utterance.text, utterance.split, utterance.speaker, utterance.duration_s)
+        digest.update(json.dumps([*fields, utterance.corpus], default=str).encode() + key)
     return digest.hexdigest()[:16]
 
 
@@ -156,13 +155,15 @@ def _check_out(out: Path) -> None:
     if out.is_dir() and ((out / "prepared.json").is_file() or (out / _MARK).is_file() or not any(out.iterdir())):
         return
     if out.exists() or out.is_symlink():
-        raise UserError("there is something else", where=out, fix="choose a new folder for the prepared dataset")
+        raise UserError("There is something else.", where=out, fix="Choose a new folder for the prepared dataset.")
 
 
 def _remove_if_nothing_was_made(out: Path) -> None:
     with suppress(OSError):
-        if {path.name for path in out.iterdir()} <= {_MARK, clips.FOLDER} and not any((out / clips.FOLDER).iterdir()):
-            (out / clips.FOLDER).rmdir()
+        if {path.name for path in out.iterdir()} <= {_MARK, clip_store.FOLDER} and not any(
+            (out / clip_store.FOLDER).iterdir()
+        ):
+            (out / clip_store.FOLDER).rmdir()
             (out / _MARK).unlink()
             out.rmdir()
 
@@ -176,30 +177,30 @@ def _decode(
     keys: Sequence[bytes],
     out: Path,
     settings: PrepareSettings,
-    progress: Progress | None,
+    progress: Report | None,
     refused: list[Refused],
 ) -> Clips:
-    """Decode what is not decoded yet; what can't even be fetched goes from `chosen` to `refused`."""
-    folder, limit_s = out / clips.FOLDER, max(_DECODED_S, settings.max_s)
-    found = Clips(folder, keys, settings.max_s)
+    """Decode what is not decoded yet; clips that can't be fetched move from `chosen` to `refused`."""
+    folder, limit_s = out / clip_store.FOLDER, max(_DECODED_S, settings.max_s)
+    clips = Clips(folder, keys, settings.max_s)
     first: dict[bytes, int] = {}
     for number in chosen:
-        if not found.has(number):
+        if not clips.has(number):
             first.setdefault(keys[number], number)
-    if first:
-        tasks = [decoding.Task(number, key, listed[number].audio) for key, number in first.items()]
-        watch = Watch(listed, chosen, found, tasks, progress)
-        failed: dict[bytes, tuple[str, str]] = {}
-        for told in decoding.decode_all(tasks, folder, limit_s):
-            if told.refused:
-                failed[keys[told.number]] = told.refused
-            watch.tell(told.seconds)
-        watch.tell_last()
-        for number in [number for number in chosen if keys[number] in failed]:
-            refused.append(Refused(listed[number], *failed[keys[number]]))
-            del chosen[number]
-        found = Clips(folder, keys, settings.max_s)
-    return found
+    if not first:
+        return clips
+    tasks = [Task(number, key, listed[number].audio) for key, number in first.items()]
+    meter = ProgressMeter(listed, chosen, clips, tasks, progress)
+    failed: dict[bytes, tuple[str, str]] = {}
+    for clip in decode_pool.decode_all(tasks, folder, limit_s):
+        if clip.refused:
+            failed[keys[clip.number]] = clip.refused
+        meter.add(clip.seconds)
+    meter.report_now()
+    for number in [number for number in chosen if keys[number] in failed]:
+        refused.append(Refused(listed[number], *failed[keys[number]]))
+        del chosen[number]
+    return Clips(folder, keys, settings.max_s)
 
 
 # -- putting it in place ----------------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def _decode(
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keep a folder for one preparation at a time; the kernel lets go of it when the process ends, however it does."""
+    """Lock a folder for one preparation at a time; the kernel unlocks it when the process ends, however it does."""
     while True:
         with open(out / _MARK, "w") as file:
             try:
@@ -219,17 +220,17 @@ def _locked(out: Path) -> Iterator[None]:
                 _log.warning("%s can't be locked (%s): don't prepare it twice at a time", out, error)
             with suppress(FileNotFoundError):  # the one that had it may have removed an empty folder
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(out / _MARK)):
-                    (out / clips.FOLDER).mkdir(exist_ok=True)
+                    (out / clip_store.FOLDER).mkdir(exist_ok=True)
                     yield
                     return
-        (out / clips.FOLDER).mkdir(parents=True, exist_ok=True)
+        (out / clip_store.FOLDER).mkdir(parents=True, exist_ok=True)
 
 
 def _put_in_place(
     choice: Choice, decoded: Clips, out: Path, fingerprint: str, settings: PrepareSettings, origin: Mapping[str, Any]
 ) -> Prepared:
-    """Write what was chosen beside what is there, name it in `prepared.json`, and only then remove what it replaces."""
-    told = {"origin": dict(origin), **choice.report}
+    """Write the dataset beside the old one, name it in `prepared.json`, and only then remove the old one."""
+    report = {"origin": dict(origin), **choice.report}
     tables = out / "splits" / fingerprint
     partial = tables.with_name(f"{fingerprint}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -241,16 +242,16 @@ def _put_in_place(
         if mine:
             write_split(partial / f"{split}.arrow", [choice.kept[number] for number in mine], mine, decoded)
             counts[split] = len(mine)
-    _save(partial / "report.json", _json(told))
+    _save(partial / "report.json", _json(report))
     made_of, fingerprint = fingerprint, _unchanged(out, partial) or fingerprint
     if (tables := out / "splits" / fingerprint).is_dir():
         shutil.rmtree(tables)  # it holds the same
     partial.rename(tables)
-    _save(out / "report.json", _json(told))
+    _save(out / "report.json", _json(report))
     _save(out / "refused.jsonl", refusals.lines(choice.refused))
-    _draw(told, out / "report.png")
+    _draw(report, out / "report.png")
     shards = sorted({decoded.names[decoded.shard[number]] for number in choice.kept})
-    files = [*(f"{clips.FOLDER}/{name}" for name in shards)]
+    files = [*(f"{clip_store.FOLDER}/{name}" for name in shards)]
     files += [f"splits/{fingerprint}/{name}" for name in (*(f"{split}.arrow" for split in counts), "report.json")]
     about = {
         "format": FORMAT,
@@ -260,7 +261,7 @@ def _put_in_place(
         "settings": asdict(settings),
         "origin": dict(origin),
         "splits": counts,
-        "try_again": sum(each.reason in decoding.PASSING for each in choice.refused),
+        "try_again": sum(each.reason in decode_pool.PASSING for each in choice.refused),
         "files": {name: (out / name).stat().st_size for name in files},
     }
     _save(out / "prepared.json", _json(about))
@@ -269,26 +270,23 @@ def _put_in_place(
             shutil.rmtree(left, ignore_errors=True)  # whoever has the old files mapped keeps them
     for split in SPLITS:
         (out / f"{split}.arrow").unlink(missing_ok=True)  # of format 1
-    clips.remove_unused(out / clips.FOLDER, decoded.names)
+    clip_store.remove_unused(out / clip_store.FOLDER, decoded.names)
     return load_prepared(out)
 
 
-def _draw(told: Mapping[str, Any], file: Path) -> None:
-    from hausa_asr.dataset import report_picture as picture
+def _draw(report: Mapping[str, Any], file: Path) -> None:
+    from hausa_asr.dataset import report_picture  # with matplotlib, which takes most of a second
 
     try:
-        picture.draw(told, file)
+        report_picture.draw(report, file)
     except Exception as error:  # a picture is no reason to lose a dataset
         _log.warning("%s could not be drawn: %s", file, error)
 
 
-def _json(found: Mapping[str, Any]) -> str:
-    return json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n"
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def _save(file: Path, content: str) -> None:
-    """Write a file, whole or not at all."""
-    partial = file.with_name(f"{file.name}.partial")
     # A file's name may carry bytes that are no characters.
-    partial.write_text(content, encoding="utf-8", errors="backslashreplace")
-    partial.replace(file)
+    write_whole(file, content, errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""A prepared dataset on disk, written once and read by every trial: memory-mapped, and never decoded again.
+"""Read and write a prepared dataset: written once, memory-mapped by every trial, never decoded again.
 
 Written by `prepare`; read by the fine-tune, the evaluation and the sweeps, in as many processes as there are workers,
 which share one copy of it through the page cache.
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hausa_asr.dataset import clip_store as clips
+from hausa_asr.dataset import clip_store
 from hausa_asr.dataset.clip_store import FULL_SCALE, Clips, storable
 from hausa_asr.dataset.report import Kept
 from hausa_asr.errors import UserError
@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
 
 
 class PreparedSplit:
-    """N examples of one split, a `manifest.Split`; pickled as its path, so that every process maps the files itself.
+    """N examples of one split, an `utterance.Split`; pickled as its path, so that every process maps the files itself.
 
     Attributes:
         path: the Arrow file of the split.
@@ -55,7 +55,7 @@ class PreparedSplit:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
-        table = clips.mapped(self.path)
+        table = clip_store.mapped(self.path)
         self.n_samples: np.ndarray = table.column("n_samples").to_numpy()
         self._shard: np.ndarray = table.column("shard").to_numpy()
         self._row: np.ndarray = table.column("row").to_numpy()
@@ -65,7 +65,7 @@ class PreparedSplit:
         self._offsets: list[np.ndarray] = []
         # All are mapped at once, so that a preparation that replaces this dataset takes nothing from under a reader.
         for name in json.loads(table.schema.metadata[b"shards"]):
-            lists = clips.mapped(self.path.parents[2] / clips.FOLDER / name).column("samples")
+            lists = clip_store.mapped(self.path.parents[2] / clip_store.FOLDER / name).column("samples")
             self._samples.append(lists.values.to_numpy(zero_copy_only=True))
             self._offsets.append(lists.offsets.to_numpy(zero_copy_only=True))
 
@@ -118,7 +118,7 @@ class Prepared:
         path: its folder, absolute.
         splits: "train", "dev" and, where the corpus has one, "test".
         report: what `report.json` says.
-        fingerprint: of the utterances, their files, the settings and the code that prepared them.
+        fingerprint: its name: made of the utterances, their files, the settings and `prepare.VERSION`.
         reused: `prepare` found it done already.
     """
 
@@ -165,26 +165,28 @@ def load_prepared(path: str | Path) -> Prepared:
     """
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
-        raise UserError("there is no such prepared dataset", where=folder, fix="make it with `hausa-asr prepare`")
+        raise UserError("There is no such prepared dataset.", where=folder, fix="Make it with `hausa-asr prepare`.")
     about = _read_json(folder / "prepared.json")
     if about.get("format") != FORMAT:
         older = isinstance(about.get("format"), int) and about["format"] < FORMAT
         raise UserError(
-            f"the prepared dataset is of format {about.get('format')}, {'older' if older else 'other'} than "
-            f"{FORMAT}, which this version reads",
+            f"The prepared dataset is of format {about.get('format')}, {'older' if older else 'other'} than "
+            f"{FORMAT}, which this version reads.",
             where=folder,
-            fix="prepare it again into the same folder, from the same corpus" if older else "use the newer version",
+            fix="Prepare it again into the same folder, from the same corpus." if older else "Use the newer version.",
         )
     # Sizes are compared first: mapping a file that a copy cut short would end in a crash at some later example.
     for name, size in about["files"].items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != size:
-            raise UserError("the file is missing or cut short", where=file, fix="copy it again, or prepare it again")
+            raise UserError("The file is missing or cut short.", where=file, fix="Copy it again, or prepare it again.")
     tables = folder / "splits" / about["fingerprint"]
     try:
         splits = {name: PreparedSplit(tables / f"{name}.arrow") for name in SPLITS if name in about["splits"]}
     except (OSError, KeyError, ValueError) as error:  # pa.ArrowInvalid is a ValueError
-        raise UserError(f"a file is damaged: {error}", where=folder, fix="copy it again, or prepare it again") from None
+        raise UserError(
+            f"A file is damaged: {error}.", where=folder, fix="Copy it again, or prepare it again."
+        ) from None
     return Prepared(folder, splits, _read_json(tables / "report.json"), about["fingerprint"])
 
 
@@ -195,8 +197,8 @@ def _read_json(file: Path) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise UserError(
-            f"this is not a prepared dataset, or not all of it: {file.name} is missing or damaged",
+            f"This is not a prepared dataset, or not all of it: {file.name} is missing or damaged.",
             where=file.parent,
-            fix="make it with `hausa-asr prepare`, or copy all of its files",
+            fix="Make it with `hausa-asr prepare`, or copy all of its files.",
         )
     return found

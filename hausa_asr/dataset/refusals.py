@@ -1,4 +1,4 @@
-"""The utterances that a preparation leaves out, each with its reason: gathered, told as `refused.jsonl`, summed up.
+"""The utterances that a preparation leaves out, each with its reason: gathered, written to `refused.jsonl`, summed up.
 
 Filled by `prepare`, read by `report`.
 """
@@ -83,18 +83,18 @@ def characters(refused: Sequence[Refused]) -> dict[str, dict[str, Any]]:
 
 def nothing_left(empty: Sequence[str], refused: Sequence[Refused], listed: Sequence[Utterance]) -> UserError:
     """The error of a preparation that leaves these splits without an utterance."""
-    told_of = " and ".join(empty)
+    splits = " and ".join(empty)
     reasons = Counter(each.reason for each in refused)
     if not reasons:
         return UserError(
-            f"the corpus leaves nothing for {told_of}",
+            f"The corpus leaves nothing for {splits}.",
             where=listed[0].corpus or None,
-            fix="add utterances: a cut needs several sentences or speakers, and dev is never cut from test",
+            fix="Add utterances: a cut needs several sentences or speakers, and dev is never cut from test.",
         )
-    told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
     first = next((each for each in refused if each.utterance.split in empty), refused[0])
     return UserError(
-        f"nothing is left in {told_of}: of {len(listed)} utterances {len(refused)} were refused: {told}",
+        f"Nothing is left in {splits}: of {len(listed)} utterances {len(refused)} were refused: {counts}.",
         where=f"{first.utterance.audio or first.utterance.id}: {first.reason}, {first.detail}".removesuffix(", "),
-        fix="mend these utterances, or give the split others",
+        fix="Mend these utterances, or give the split others.",
     )

@@ -56,7 +56,7 @@ def summary(
         listed: all utterances of the corpus.
         kept: those in the dataset.
         refused: the others.
-        overlap: of the splits, as `leaks.summary` tells it.
+        overlap: of the splits, as `overlap.summary` has it.
         warnings: what is to be said first.
     """
     refused_hours = sum(each.hours for each in refused)

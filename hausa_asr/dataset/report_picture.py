@@ -91,8 +91,8 @@ def _speakers(axes: Axes, splits: Mapping[str, Any]) -> None:
         axes.bar(where[: len(each)], each, 0.85, color=_COLOURS[split])
         if unnamed:
             axes.bar(where[-1:], [unnamed], 0.85, color="white", edgecolor=_COLOURS[split], hatch="///")
-        told = f"{about['speakers']:,} speakers" if named else "speakers not named"
-        ticks.append((start + (len(values) - 1) / 2, f"{split}\n{told}"))
+        speakers = f"{about['speakers']:,} speakers" if named else "speakers not named"
+        ticks.append((start + (len(values) - 1) / 2, f"{split}\n{speakers}"))
         start += len(values) + max(1.0, 0.03 * start)
     axes.set_xticks([at for at, _ in ticks], [label for _, label in ticks])
     axes.tick_params(axis="x", length=0)
@@ -131,8 +131,8 @@ def _refused(axes: Axes, refused: Mapping[str, Any]) -> None:
     axes.barh(range(len(rows)), [count for _, count, _ in rows], 0.36, color="#7a7a7a")
     for place, (reason, count, hours) in enumerate(rows):
         # Above its bar: some reasons are too long to stand beside them.
-        told = f"{reason}: {count:,}" + (f" ({hours:.2f} h)" if hours >= 0.005 else "")
-        axes.text(0.005 * most, place - 0.26, told, va="bottom", color="#222222", fontsize=10)
+        label = f"{reason}: {count:,}" + (f" ({hours:.2f} h)" if hours >= 0.005 else "")
+        axes.text(0.005 * most, place - 0.26, label, va="bottom", color="#222222", fontsize=10)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set(xlabel="utterances", xlim=(0, 1.05 * most), ylim=(max(len(rows), 6) - 0.5, -0.75))

@@ -1,4 +1,4 @@
-"""Which utterances are in the dataset and where: chosen by their transcripts first, and then among the decoded clips.
+"""Choose which utterances are in the dataset, and in which split: by their transcripts first, then by their clips.
 
 Called by `prepare`. Cheap, so it is done anew whenever a setting, a transcript or a clip changes.
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeVar
 
 from hausa_asr import text
-from hausa_asr.audio import load as audio
-from hausa_asr.dataset import overlap as leaks
-from hausa_asr.dataset import refusals, report, splits
+from hausa_asr.ctc import frames, frames_needed
+from hausa_asr.dataset import overlap, refusals, report, splits
 from hausa_asr.dataset.clip_store import Clips
 from hausa_asr.dataset.overlap import Item, Overlap
 from hausa_asr.dataset.refusals import Refused
@@ -44,12 +42,12 @@ class PrepareSettings:
 
 
 def check(settings: PrepareSettings) -> None:
-    unknown = set(settings.allow_overlap) - set(leaks.KINDS)
+    unknown = set(settings.allow_overlap) - set(overlap.KINDS)
     if unknown:
-        told = f"there is no overlap of the kind {', '.join(sorted(unknown))}"
-        raise UserError(told, where="data.allow_overlap", fix=f"choose among {', '.join(leaks.KINDS)}")
+        what = f"There is no overlap of the kind {', '.join(sorted(unknown))}."
+        raise UserError(what, where="data.allow_overlap", fix=f"Choose among {', '.join(overlap.KINDS)}.")
     if settings.overlap not in ("refuse", "drop"):
-        raise UserError(f"overlap can't be {settings.overlap!r}", where="data.overlap", fix="choose refuse or drop")
+        raise UserError(f"Overlap can't be {settings.overlap!r}.", where="data.overlap", fix="Choose refuse or drop.")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Choice:
 
 
 def screen(listed: Sequence[Utterance]) -> tuple[dict[int, str], list[Refused]]:
-    """The normalised transcripts by number, and who is refused for what the corpus says; no audio is opened."""
+    """Spell and check the transcripts, by number; refuse those that can't be used. No audio is opened."""
     chosen: dict[int, str] = {}
     refused: list[Refused] = []
     seen: set[tuple[str, str, str | None]] = set()
@@ -114,7 +112,7 @@ def choose(
     settings: PrepareSettings,
     where: object,
 ) -> Choice:
-    """Choose among the decoded clips: the fit ones, each in a split, with nothing of test in train.
+    """Choose the fit ones among the decoded clips, each for a split, with nothing of test in train.
 
     Args:
         listed: the corpus.
@@ -138,16 +136,15 @@ def choose(
             usable.append(number)
     given = splits.named(listed)
     folded = [text.fold(chosen[number]) for number in usable]
-    places, cut, warnings = splits.assign(
-        [listed[number] for number in usable], folded, given=given, seed=settings.seed
-    )
+    assigned = splits.assign([listed[number] for number in usable], folded, given=given, seed=settings.seed)
+    places, cut, warnings = assigned.splits, assigned.cut, assigned.warnings
     if empty := still_empty(places, cut, given):
         raise refusals.nothing_left(empty, refused, listed)
     items = [
         Item(listed[number], place, sentence, int(decoded.n_samples[number]), number)
         for number, place, sentence in zip(usable, places, folded, strict=True)
     ]
-    overlaps = leaks.find(items, decoded)
+    overlaps = overlap.find(items, decoded)
     dropped = _dropped(items, overlaps, cut, settings, where)
     for number, (reason, detail) in dropped.items():
         item = items[number]
@@ -157,7 +154,7 @@ def choose(
         raise refusals.nothing_left(empty, refused, listed)
     if dropped:
         warnings.append(f"{len(dropped)} utterances were left out of train: dev or test has them, or their like, too")
-    warnings += leaks.warnings([overlap.without(dropped) for overlap in overlaps])
+    warnings += overlap.warnings([shared.without(dropped) for shared in overlaps])
     kept = {
         items[number].clip: Kept(
             items[number].utterance,
@@ -169,8 +166,8 @@ def choose(
         )
         for number in left
     }
-    told = report.summary(listed, list(kept.values()), refused, leaks.summary(items, overlaps, dropped), warnings)
-    return Choice(kept, refused, told)
+    summary = report.summary(listed, list(kept.values()), refused, overlap.summary(items, overlaps, dropped), warnings)
+    return Choice(kept, refused, summary)
 
 
 def _dropped(
@@ -181,17 +178,17 @@ def _dropped(
     Raises:
         UserError: train and test overlap as the corpus has them, and the settings say to refuse that.
     """
-    serious = leaks.serious(items, overlaps, settings.allow_overlap)
+    serious = overlap.serious(items, overlaps, settings.allow_overlap)
     if serious and settings.overlap == "refuse" and "test" not in cut:
-        raise leaks.refusal(items, serious, where)
+        raise overlap.refusal(items, serious, where)
     # A cut of ours may not flatter either: only speakers stay on both sides, where it was made by sentence.
     ours = [each for each in overlaps if each.pair[0] == "train" and each.pair[1] in cut and each.kind != "speaker"]
     ours = [each for each in ours if each.kind not in settings.allow_overlap]
     found: dict[int, tuple[str, str]] = {}
-    for overlap in (*(() if "test" in cut else serious), *ours):
-        other = overlap.pair[1]
-        for number, meets in overlap.found.items():
-            found.setdefault(number, (f"in {other} too", f"{overlap.kind}: {items[meets].utterance.id} of {other}"))
+    for shared in (*(() if "test" in cut else serious), *ours):
+        other = shared.pair[1]
+        for number, meets in shared.found.items():
+            found.setdefault(number, (f"in {other} too", f"{shared.kind}: {items[meets].utterance.id} of {other}"))
     return found
 
 
@@ -213,9 +210,8 @@ def _unfit(utterance: Utterance, spelled: str, n_samples: int, settings: Prepare
         detail = f"{duration_s:.2f} s of the {stated_s:.2f} s that the corpus states"
         return Refused(utterance, "shorter than stated", detail, duration_s)
     labels = text.encode(spelled)
-    # CTC needs a blank between two equal letters, hence a frame for each of those too.
-    needed = len(labels) + sum(a == b for a, b in pairwise(labels))
-    if audio.frames(n_samples) < needed:
-        detail = f"{len(labels)} letters need {needed} frames, {duration_s:.2f} s has {audio.frames(n_samples)}"
+    needed = frames_needed(labels)
+    if frames(n_samples) < needed:
+        detail = f"{len(labels)} letters need {needed} frames, {duration_s:.2f} s has {frames(n_samples)}"
         return Refused(utterance, "transcript too long for its audio", detail, duration_s)
     return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import NamedTuple
 
 from hausa_asr.utterance import Utterance
 
@@ -30,10 +31,25 @@ def named(utterances: Iterable[Utterance]) -> dict[str, set[str]]:
     return dict(found)
 
 
+class Assignment(NamedTuple):
+    """A split for each of N utterances, the names of the splits that were cut here, and what the user should know."""
+
+    splits: list[str]
+    cut: set[str]
+    warnings: list[str]
+
+
+class _Cut(NamedTuple):
+    """Splits by the utterance's number, and how they were made, in words."""
+
+    places: dict[int, str]
+    how: str
+
+
 def assign(
     utterances: Sequence[Utterance], texts: Sequence[str], *, given: Mapping[str, Set[str]], seed: int
-) -> tuple[list[str], set[str], list[str]]:
-    """A split for each utterance.
+) -> Assignment:
+    """Assign each utterance to a split.
 
     A corpus without splits is cut 80/10/10, and one without dev has a tenth of train cut off. Whole speakers go to one
     side where five or more are known and few sentences are read by several of them, and else all readings of a
@@ -44,9 +60,6 @@ def assign(
         texts: their transcripts, folded, so that two spellings of a sentence are one.
         given: the splits that each corpus names, even if none of their utterances is left.
         seed: another seed cuts elsewhere.
-
-    Returns:
-        N splits, the names of those that were cut here, and what the user should know about it.
     """
     splits = [utterance.split or "train" for utterance in utterances]
     warnings: list[str] = []
@@ -60,10 +73,10 @@ def assign(
         prefix = f"{corpus or 'corpus without a name'}: " if len(sources) > 1 else ""
         without = sum(utterances[number].split is None for number in mine)
         if without and everywhere:
-            told = "name no split, unlike others: they are in train"
+            what = "name no split, unlike others: they are in train"
             if not given.get(corpus):
-                told = "are all in train, since another corpus has dev and test of its own"
-            warnings.append(f"{prefix}{without} utterances {told}")
+                what = "are all in train, since another corpus has dev and test of its own"
+            warnings.append(f"{prefix}{without} utterances {what}")
         among = [number for number in mine if splits[number] == "train"]
         # A dev that is missing is cut where test comes from: it has to resemble it.
         if cut and among and (not everywhere or "test" in given.get(corpus, set()) or "test" not in everywhere):
@@ -72,13 +85,11 @@ def assign(
                 splits[number] = place
             missing = " and no ".join(sorted(cut))
             warnings.append(f"{prefix}the corpus has no {missing} split: cut from train, {how}")
-    return splits, cut, warnings
+    return Assignment(splits, cut, warnings)
 
 
-def _cut(
-    utterances: Sequence[Utterance], texts: Sequence[str], among: Sequence[int], cut: set[str], seed: int
-) -> tuple[dict[int, str], str]:
-    """A split for each of `among`, and how it was made."""
+def _cut(utterances: Sequence[Utterance], texts: Sequence[str], among: Sequence[int], cut: set[str], seed: int) -> _Cut:
+    """Cut `among` into splits."""
     named = {utterances[number].speaker for number in among} - {""}
     how = "by sentence"
     if len(named) >= ENOUGH_SPEAKERS:
@@ -88,11 +99,11 @@ def _cut(
         held_out = {texts[number] for number, place in places.items() if place != "train"}
         train = [number for number, place in places.items() if place == "train"]
         if sum(texts[number] in held_out for number in train) <= MOST_SHARED * len(train):
-            return places, "by speaker"
+            return _Cut(places, "by speaker")
         how = "by sentence, as its speakers read the same ones: dev and test have no new speakers"
     groups = _grouped({number: texts[number] for number in among})
     sides = _by_hash(groups, cut, seed)
-    return {number: sides[group] for group, members in groups.items() for number in members}, how
+    return _Cut({number: sides[group] for group, members in groups.items() for number in members}, how)
 
 
 def _grouped(keys: Mapping[int, str]) -> dict[str, list[int]]:

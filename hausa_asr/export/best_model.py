@@ -96,18 +96,18 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
     except (OSError, tracking.MlflowException) as fault:
         line = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
         raise UserError(
-            f"MLflow stopped answering: {line[:300]}", where=uri, fix="Look after the server, then try again."
+            f"MLflow stopped answering: {line[:300]}.", where=uri, fix="Look after the server, then try again."
         ) from fault
     assert best.wer is not None
     seeds = _seeds(parent)
-    told = parent.metrics if parent is not None and seeds else {}
-    test = told if seeds else best.metrics
+    means = parent.metrics if parent is not None and seeds else {}
+    test = means if seeds else best.metrics
     return Exported(
         out=out.resolve(),
         sweep=best.sweep,
         trial=best.trial,
-        wer=told.get("best_wer", best.wer),
-        cer=told.get("best_cer", best.cer),
+        wer=means.get("best_wer", best.wer),
+        cer=means.get("best_cer", best.cer),
         test_wer=test.get("test_wer"),
         test_cer=test.get("test_cer"),
         source=source,
@@ -120,8 +120,8 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
 
 def _seeds(parent: SweepRun | None) -> int:
     """On how many fresh seeds a sweep's winner was trained; 0 where no finalists ran."""
-    told = parent.tags.get("winner_seeds", "0") if parent is not None else "0"
-    return int(told) if told.isdigit() else 0
+    count = parent.tags.get("winner_seeds", "0") if parent is not None else "0"
+    return int(count) if count.isdigit() else 0
 
 
 def _best(trials: list[TrialRun], parents: Mapping[str, SweepRun]) -> TrialRun | None:
@@ -217,7 +217,7 @@ def _card_of(tracker: Tracker, trial: TrialRun, trials: list[TrialRun], checkpoi
     """The card of a trial, from what MLflow and its checkpoint's folder know of it."""
     in_sweep = [other for other in trials if other.parent == trial.parent]
     baseline = next((other for other in in_sweep if other.tags.get("source") == "baseline"), None)
-    dev = {**_told_by(checkpoint), "wer": trial.wer, "cer": trial.cer if trial.cer is not None else math.nan}
+    dev = {**_figures_of(checkpoint), "wer": trial.wer, "cer": trial.cer if trial.cer is not None else math.nan}
     scores = scores_from(dev)  # type: ignore[arg-type]
     assert scores is not None
     return Card(
@@ -234,8 +234,8 @@ def _card_of(tracker: Tracker, trial: TrialRun, trials: list[TrialRun], checkpoi
     )
 
 
-def _told_by(checkpoint: Path) -> dict[str, float]:
-    """The figures of the evaluation that a checkpoint was saved at; {} where it tells none."""
+def _figures_of(checkpoint: Path) -> dict[str, float]:
+    """The figures of the evaluation that a checkpoint was saved at; {} if it has none."""
     try:
         return dict(json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))["metrics"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -222,9 +222,9 @@ def _data(data: Mapping[str, Any]) -> str:
         text += "\n\nWhere speakers are 0 the corpus does not name them."
     refused = data.get("refused", {})
     if refused:
-        told = ", ".join(f"{reason} ({about['utterances']})" for reason, about in refused.items())
+        reasons = ", ".join(f"{reason} ({about['utterances']})" for reason, about in refused.items())
         text += (
-            f"\n\nOf {data['utterances']['in']:,} utterances {data['utterances']['refused']:,} were refused: {told}."
+            f"\n\nOf {data['utterances']['in']:,} utterances {data['utterances']['refused']:,} were refused: {reasons}."
         )
     warnings = data.get("warnings", [])
     if warnings:

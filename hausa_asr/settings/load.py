@@ -87,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError("There is no such settings file.", where=path, fix="Give the path of a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The settings file cannot be read: {error}", where=path) from None
+        raise UserError(f"The settings file cannot be read: {error}.", where=path) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

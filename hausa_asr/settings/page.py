@@ -1,7 +1,7 @@
 """Write docs/settings.md from the typed settings: `python -m hausa_asr.settings.page`.
 
-In: the models of `sweep`, `data` and `recipe`, and the docstring of `FinetuneConfig`. Out: one table per section. A test
-holds that the page is current.
+In: the models of `sweep`, `data` and `recipe`, and the docstring of `FinetuneConfig`. Out: one table per section. A
+test holds that the page is current.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ PAGE = Path(__file__).parents[2] / "docs/settings.md"
 _NOT_SEARCHED = {"seed", "length_s", "micro_batch_s", "eval_every_steps", "compile", "feature_cache"}
 _OPENING = f"""# Settings
 
-Every setting of a sweep. Write those that you change into a YAML file; `sweeps/configs/` has one for each base checkpoint.
-This page is made from the code: `python -m hausa_asr.settings.page`.
+Every setting of a sweep. Write those that you change into a YAML file; `sweeps/configs/` has one for each base
+checkpoint. This page is made from the code: `python -m hausa_asr.settings.page`.
 
-- On the command line, `--set NAME=VALUE` replaces one setting: `--set search.trials=8`, `--set "space.layerdrop={{low: 0.0,
-  high: 0.2}}"`. It may be given several times, and the value is YAML.
+- On the command line, `--set NAME=VALUE` replaces one setting: `--set search.trials=8`, `--set "space.layerdrop={{low:
+  0.0, high: 0.2}}"`. It may be given several times, and the value is YAML.
 - The environment variable `{STORAGE_VARIABLE}` replaces `storage`, and `{TRACKING_VARIABLE}` replaces `mlflow.uri`.
   `--set` counts before the environment, the environment before the file.
 - Every mistake is listed at once, before anything starts.
-- Names that end in `_s` are in seconds, of audio where they say so; `_fraction` is a share of a trial's updates, 0 to 1.
-- Relative paths are relative to the folder where the command is typed. A Ray job works in a copy of it, so there they are
-  refused.
+- Names that end in `_s` are in seconds, of audio where they say so; `_fraction` is a share of a trial's updates, 0 to
+  1.
+- Relative paths are relative to the folder where the command is typed. A Ray job works in a copy of it, so there they
+  are refused.
 """
 _SPACE = """Each setting that is marked *searched* in [finetune](#finetune) may be in `space`, as a range or as choices:
 
@@ -48,9 +49,9 @@ space:
     - {low: 2.0e-5, high: 2.0e-4, log: true}
 ```
 
-A `when` maps another searched setting to one test: `is`, `above`, `at_least`, `below`, `at_most` or `in`. A setting whose
-conditions all fail is left at its value in `finetune`. `mask_time_prob` has the Hugging Face meaning, about the share of
-frames that ends masked; papers print a tenth of it."""
+A `when` maps another searched setting to one test: `is`, `above`, `at_least`, `below`, `at_most` or `in`. A setting
+whose conditions all fail is left at its value in `finetune`. `mask_time_prob` has the Hugging Face meaning, about
+the share of frames that ends masked; papers print a tenth of it."""
 
 
 def page() -> str:
@@ -140,7 +141,7 @@ def _type(kind: Any) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.default
-    if isinstance(value, BaseModel) or isinstance(value, dict) and value:
+    if isinstance(value, BaseModel) or (isinstance(value, dict) and value):
         return "see the text"
     if value is None or value == {} or value == []:
         return ""

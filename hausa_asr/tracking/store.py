@@ -105,7 +105,7 @@ def unusable(fault: Exception, uri: str, database: Path | None) -> UserError:
     detail = first_line(fault).replace(uri, shown)
     if database is not None:
         fix = f"Move the file away, or, if an older MLflow wrote it: mlflow db upgrade {shlex.quote(uri)}"
-        return UserError(f"MLflow can't use its database: {detail}", where=uri, fix=fix)
+        return UserError(f"MLflow can't use its database: {detail}.", where=uri, fix=fix)
     if is_silence(fault):
         what = f"The MLflow server does not answer: {detail}"
         fix = "Start it, or give another tracking URI; without one a SQLite file is used."
@@ -156,7 +156,7 @@ def place(uri: str) -> Place:
     raise UserError(
         "MLflow no longer keeps runs in a plain folder.",
         where=uri,
-        fix=f"Use a SQLite database: sqlite:///{Path(uri.removeprefix('file://')).resolve()}/mlflow.db",
+        fix=f"Use a SQLite database: sqlite:///{Path(uri.removeprefix('file://')).resolve()}/mlflow.db.",
     )
 
 
@@ -186,7 +186,7 @@ def experiment_id(client: Any, name: str, shown_uri: str, database: Path | None,
             f"The MLflow experiment {name!r} was deleted; its name is taken until it is purged.",
             where=shown_uri,
             fix=f"Choose another name, or restore it: MLFLOW_TRACKING_URI={shlex.quote(shown_uri)} "
-            f"mlflow experiments restore --experiment-id {found.experiment_id}",
+            f"mlflow experiments restore --experiment-id {found.experiment_id}.",
         )
     return found.experiment_id
 
@@ -242,7 +242,7 @@ def check_database(path: Path, make: Callable[[str], None], *, create: bool) -> 
             connection.close()
     except (OSError, sqlite3.Error) as fault:
         raise UserError(
-            f"The MLflow database can't be {'written' if create else 'read'}: {fault}",
+            f"The MLflow database can't be {'written' if create else 'read'}: {fault}.",
             where=path,
             fix="Give a path on a disk that you can write to, or end the process that holds the database.",
         ) from fault

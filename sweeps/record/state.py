@@ -37,9 +37,9 @@ class Report:
     seen_s: float
     metrics: dict[str, float]
     best: dict[str, float]
-    last: bool
-    diverged: bool
-    time: float
+    last: bool = False
+    diverged: bool = False
+    time: float = 0.0
     slot: str = ""
 
     @classmethod

@@ -86,7 +86,7 @@ def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve
         raise UserError(
             f"The recorded curves cannot be read: {error.strerror}.",
             where=path,
-            fix="Record some with python benchmarks/record_curves.py",
+            fix="Record some with python benchmarks/record_curves.py.",
         ) from None
     found: dict[str, list[Curve]] = {}
     for number, line in enumerate(lines, start=1):

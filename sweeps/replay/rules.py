@@ -261,6 +261,6 @@ def entry(label: str, options: Options) -> Entry:
         raise UserError(
             f"{rest!r} are no options of a rule.",
             where=f"--rule {label}",
-            fix="Write for example --rule ours:rank_by=loss,reduction=2,first_rung=0.2",
+            fix="Write for example --rule ours:rank_by=loss,reduction=2,first_rung=0.2.",
         ) from None
     return Entry(label, name, replace(options, pruning=pruning))

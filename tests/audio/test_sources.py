@@ -106,7 +106,7 @@ def test_a_driver_that_is_missing_is_named_with_what_installs_it(monkeypatch: py
     for protocol, extra in (("s3", "s3"), ("gs", "gs")):
         with pytest.raises(UserError) as error:
             fetch(f"{protocol}://bucket/a.wav")
-        assert error.value.fix == f"pip install 'hausa-asr-sweeps[{extra}]'"
+        assert error.value.fix == f"Run `pip install 'hausa-asr-sweeps[{extra}]'`."
         with pytest.raises(UserError):
             stamp(f"{protocol}://bucket/a.wav")
     monkeypatch.undo()

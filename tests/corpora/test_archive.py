@@ -150,7 +150,7 @@ def test_what_is_cut_short_is_one_clear_error_and_leaves_nothing(kind: str, tmp_
         path.write_bytes(whole[:end])
         with pytest.raises(UserError, match="cut short or damaged") as error:
             archive.unpacked(str(path), tmp_path / "cache")
-        assert error.value.fix and "download it again" in error.value.fix
+        assert error.value.fix and "Download it again" in error.value.fix
     assert list((tmp_path / "cache").iterdir()) == []
 
 

@@ -224,10 +224,10 @@ def test_limits_are_settings(tmp_path: Path, three: list[Utterance]) -> None:
 def test_a_split_left_empty_is_an_error_and_leaves_nothing_behind(tmp_path: Path, three: list[Utterance]) -> None:
     for split in ("train", "dev", "test"):
         spoilt = [replace(each, text="") if each.split == split else each for each in three]
-        with pytest.raises(UserError, match=f"nothing is left in {split}.*no transcript"):
+        with pytest.raises(UserError, match=f"Nothing is left in {split}.*no transcript"):
             prepare(spoilt, tmp_path / "out")
         silenced = [replace(each, audio="/nowhere.wav") if each.split == split else each for each in three]
-        with pytest.raises(UserError, match=f"nothing is left in {split}.*missing"):
+        with pytest.raises(UserError, match=f"Nothing is left in {split}.*missing"):
             prepare(silenced, tmp_path / "out")
     with pytest.raises(UserError, match="nothing for train"):
         prepare([each for each in three if each.split != "train"], tmp_path / "out")
@@ -239,7 +239,7 @@ def test_a_split_left_empty_is_an_error_and_leaves_nothing_behind(tmp_path: Path
 
 def test_what_nothing_could_be_decoded_for_leaves_no_folder(tmp_path: Path, three: list[Utterance]) -> None:
     for spoilt in ({"text": "?"}, {"audio": "/nowhere.wav"}):
-        with pytest.raises(UserError, match="nothing is left"):
+        with pytest.raises(UserError, match="Nothing is left"):
             prepare([replace(each, **spoilt) for each in three], tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["audio"]
 

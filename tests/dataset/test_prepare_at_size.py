@@ -16,7 +16,7 @@ import soundfile
 
 from hausa_asr.dataset import clip_store as clips
 from hausa_asr.dataset import decode_pool as decoding
-from hausa_asr.dataset import decode_progress as watch
+from hausa_asr.dataset import decode_progress
 from hausa_asr.dataset.prepare import PrepareProgress, PrepareSettings, load_prepared, prepare
 from hausa_asr.errors import UserError
 from hausa_asr.utterance import Utterance
@@ -243,7 +243,7 @@ def test_hours_left_are_the_stated_ones_or_those_of_the_mean(tmp_path: Path) -> 
         told: list[PrepareProgress] = []
         nothing = clips.Clips(tmp_path / "nowhere", [bytes(16)] * 24, 30.0)
         tasks = [decoding.Task(n, bytes(16), "") for n in range(24)]
-        looked = watch.Watch(listed, dict.fromkeys(range(24), ""), nothing, tasks, told.append)
+        looked = decode_progress.ProgressMeter(listed, dict.fromkeys(range(24), ""), nothing, tasks, told.append)
         for _ in range(6):
             looked.tell(1.0)
         looked.tell_last()

@@ -19,7 +19,7 @@ from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
 from helpers.whole_sweeps import ONE_SLOT, SETTINGS, Runs, check_whole, finish, gone, ledger_of, start
 from sweeps.driver.agenda import Agenda
-from sweeps.on_ray.scheduler import rule_of
+from sweeps.driver.sweep import rule_of
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import State
 from sweeps.sampling.study import Study

@@ -204,7 +204,7 @@ def test_two_workers_per_trial_learn_what_one_does_and_a_crash_costs_one_interva
     assert "a slot broke, the trial goes on in a new one" in (sweep / "sweep.log").read_text()
     told = (sweep / "trials/t000/train.log").read_text().count(": wer=")
     assert told <= len(two) + 2, "its newest report told again, and at most one interval computed again"
-    assert [r["step"] for r in two] == [r["step"] for r in one]
+    assert [r.step for r in two] == [r.step for r in one]
     for metric in ("train_loss", "loss", "masked_fraction"):
         assert two[0].metrics[metric] == pytest.approx(one[0].metrics[metric], rel=1e-3)
 

@@ -1,0 +1,155 @@
+"""Decode clips in a process of its own: tasks in, files of decoded clips and a report for each clip out.
+
+Started by `decode_pool`, which feeds it. It imports neither torch nor what its parent has loaded, takes 70 MB, and ends
+by itself when its parent is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import signal
+import sys
+import time
+from importlib.abc import MetaPathFinder
+from typing import NamedTuple
+
+import numpy as np
+
+from hausa_asr.audio import fingerprint, sources
+from hausa_asr.audio import load as audio
+from hausa_asr.dataset import clip_store
+from hausa_asr.dataset.clip_store import FULL_SCALE, Decoded
+
+NARROW = "no sound above 4 kHz"
+"""The warning of a clip that was recorded at 8 kHz, whatever rate its file has."""
+_ROWS, _BYTES, _SECONDS = 128, 32 << 20, 2.0
+"""A file is written at this many clips, bytes of samples, or seconds: what a kill costs, and the memory."""
+
+
+class Task(NamedTuple):
+    """A clip to decode: its number in the caller's list, its key and `Utterance.audio`."""
+
+    number: int
+    key: bytes
+    audio: str
+
+
+class DecodedClip(NamedTuple):
+    """One decoded or refused clip, as its process reports it.
+
+    Attributes:
+        number: of its task.
+        seconds: of audio, 0 where it was refused.
+        refused: the reason and detail of a fault that may be gone the next time, so that nothing is kept of it.
+    """
+
+    number: int
+    seconds: float
+    refused: tuple[str, str] | None = None
+
+
+def decode(task: Task, limit_s: float) -> Decoded | DecodedClip:
+    """Decode one clip; whatever goes wrong is a refusal of that one."""
+    try:
+        source = sources.fetch(task.audio)
+    except FileNotFoundError as error:
+        return DecodedClip(task.number, 0.0, ("missing", str(error)))
+    except Exception as error:
+        return DecodedClip(task.number, 0.0, ("can't be fetched", _line(error)))
+    try:
+        clip = audio.load(source, max_s=limit_s)
+        energy = fingerprint.power(clip.samples)
+        warnings = (*clip.warnings, NARROW) if fingerprint.is_narrow(energy) else clip.warnings
+        scaled = np.multiply(clip.samples, np.float32(FULL_SCALE))  # in [-32,768, 32,768]
+        samples = np.minimum(np.rint(scaled, out=scaled), FULL_SCALE - 1, out=scaled).astype(np.int16)
+        digest = hashlib.blake2b(samples, digest_size=16).digest()
+        return Decoded(
+            task.key,
+            source_rate=clip.source_rate,
+            warnings=warnings,
+            digest=digest,
+            fingerprint=fingerprint.of(energy),
+            samples=samples,
+        )
+    except audio.AudioRefused as refused:
+        if refused.reason == "missing":  # it may come, and then has another stamp
+            return DecodedClip(task.number, 0.0, (refused.reason, refused.detail))
+        limit = limit_s if refused.reason == "too long" else 0.0
+        return Decoded(task.key, refused.reason, refused.detail, limit)
+    except Exception as error:
+        return DecodedClip(task.number, 0.0, ("failed", _line(error)))
+
+
+class Written:
+    """Everything that was reported so far is on disk."""
+
+
+class Done:
+    """There is nothing more to decode, and everything is on disk."""
+
+
+class _NoPandas(MetaPathFinder):
+    """Keeps pyarrow from importing pandas at its first array: a third of a second and 40 MB, for nothing here."""
+
+    def find_spec(self, fullname: str, *rest: object) -> None:
+        if fullname == "pandas":
+            raise ImportError("not needed")
+
+
+def serve() -> None:
+    """Run in a child process: decode the tasks that come in, write files, report each clip, until nothing is left."""
+    tasks_in, reports_out = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller has it too, and sends the other one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    sys.meta_path.insert(0, _NoPandas())
+    os.dup2(2, 1)  # a library that prints must not garble the reports
+    folder, limit_s = pickle.load(tasks_in)
+    waiting: list[Decoded] = []
+    size, began = 0, time.monotonic()
+
+    def write() -> None:
+        nonlocal size, began
+        if waiting:
+            clip_store.write(folder, waiting)
+        waiting.clear()
+        size, began = 0, time.monotonic()
+
+    def report(what: object) -> None:
+        pickle.dump(what, reports_out)
+        reports_out.flush()
+
+    try:
+        while True:
+            try:
+                tasks = pickle.load(tasks_in)
+            except EOFError:
+                write()
+                return
+            for task in tasks:
+                result = decode(task, limit_s)
+                if isinstance(result, Decoded):
+                    waiting.append(result)
+                    size += result.samples.nbytes
+                    report(DecodedClip(task.number, len(result.samples) / 16_000))
+                else:
+                    report(result)
+                if len(waiting) >= _ROWS or size >= _BYTES or time.monotonic() - began > _SECONDS:
+                    write()
+                    report(Written())
+            if not tasks:
+                write()
+                report(Done())
+                return
+    except SystemExit:  # the caller stops, or was killed: its next run need not decode these again
+        write()
+    except BrokenPipeError:
+        write()
+        os._exit(0)
+    except OSError as error:
+        report(error)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
