@@ -1,7 +1,8 @@
-"""Pruning rules raced on recorded learning curves: `python -m sweeps.replay`. No training, one core, under a minute.
+"""Pruning rules compared on recorded learning curves: `python -m sweeps.replay`. No training, one core, under a minute.
 
 In: complete curves, from `benchmarks/curves/` or from a finished sweep in MLflow. Out: a table of the rules by number
-of workers, a picture, JSON; or for a sweep of your own, what pruning would have saved.
+of workers, a picture, JSON; or for a sweep of your own, what pruning saves. Options and help are here; the work is in
+`compare`, `savings` and `table`.
 
 In a replay the settings come in a random order, the same for every rule, on W workers and a virtual clock: training
 takes what the median curve took when it was recorded, and so does each evaluation that a sweep would have made.
@@ -20,11 +21,12 @@ from rich.console import Console
 
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.load import load, make_absolute
-from hausa_asr.settings.sweep import PruningSettings, SweepConfig
-from sweeps.replay.compare import Field, Table, standings
-from sweeps.replay.curves import Curve, of_sweep, read, steady
-from sweeps.replay.rules import RULES, Entry, Options, entry
-from sweeps.replay.savings import in_words, saved
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.replay.compare import Comparison, Replays, compare
+from sweeps.replay.curves import of_sweep, read, steady
+from sweeps.replay.rules import RULES, NamedRule, Options, named_rule
+from sweeps.replay.savings import in_words, savings
+from sweeps.replay.table import in_columns, title, to_json
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 CURVES = _ROOT / "benchmarks/curves/demo.jsonl"
@@ -40,12 +42,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     curves: Annotated[Path, typer.Option(help="Recorded curves, a JSONL file.")] = CURVES,
-    config: Annotated[Path, typer.Option(help="The settings whose pruning is raced as `ours`.")] = CONFIG,
+    config: Annotated[Path, typer.Option(help="The settings whose pruning is compared as `ours`.")] = CONFIG,
     rule: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[:OPTION=VALUE,...]",
-            help="Race this rule, in place of the usual ones; again for more. Such as ours:rank_by=loss,reduction=2",
+            help="Compare this rule, in place of the usual ones; again for more. Such as ours:rank_by=loss,reduction=2",
         ),
     ] = None,
     replays: Annotated[int, typer.Option(min=2, help="How many orders of the settings.")] = 400,
@@ -66,17 +68,25 @@ def main(
     ] = False,
     gap_s: Annotated[float, typer.Option(min=0, help="Seconds before a trial's first step.")] = 0.0,
     epoch_s: Annotated[float, typer.Option(min=1, help="Seconds of audio in the train split.")] = EPOCH_S,
-    picture: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the races.")] = None,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the best WER over time.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
     sweep: Annotated[str | None, typer.Option(help="Replay this finished sweep from MLflow instead.")] = None,
     uri: Annotated[str | None, typer.Option(help="Of MLflow, for --sweep; the settings' by default.")] = None,
     experiment: Annotated[str | None, typer.Option(help="Of MLflow, for --sweep; the settings' by default.")] = None,
 ) -> None:
-    """Race pruning rules on recorded learning curves, or see what pruning would have saved a finished sweep.
+    """Compare pruning rules on recorded learning curves, or see what pruning saves on a sweep of yours.
+
+    Without --sweep, the rules run on the complete curves of a file: how soon does each find the best setting, how much
+    work does it take, how many of the best does it stop?
 
     \b
     python -m sweeps.replay --picture replay.png
-    python -m sweeps.replay --rule ours:rank_by=loss --rule ours:reduction=4,first_rung=0.2
+    python -m sweeps.replay --rule ours:rank_by=auto --rule ours:reduction=4,first_rung=0.2
+
+    With --sweep, the trials of a finished sweep that ran to their end are run again with our rule, from MLflow alone:
+    what did pruning save, or what would it have saved, and would it have stopped the winner?
+
+    \b
     python -m sweeps.replay --sweep my_sweep-20261123-120000 --uri http://mlflow.example:5000
     """
     try:
@@ -84,32 +94,40 @@ def main(
         settings = load(config, [f"pruning.{name}={value}" for name, value in changed.items() if value is not None])
         counts = _counts(workers)
         if sweep is not None:
-            told = _replay_sweep(settings, sweep, uri, experiment, _headline(counts), replays, seed)
+            figures = _replay_sweep(settings, sweep, uri, experiment, _headline(counts), replays, seed)
         else:
-            known = read(curves, *_numbers(numbers))
-            known = known if recorded_seconds else steady(known)
-            length_s = max(curve.length_s for seeds in known for curve in seeds)
-            entries = _entries(rule or list(RULES), Options(length_s, epoch_s, settings.pruning))
-            field = Field(known, replays, seed, every, trials)
-            shown = [one for one in entries if one.label in (*ALWAYS, *(rule or RULES))]
-            print(_title(known, replays, trials))
-            tables = []
-            for count in counts:
-                tables.append(standings(field, entries, count, gap_s, seed))
-                print("\n" + _in_columns(tables[-1], shown))
+            recorded = read(curves, *_numbers(numbers))
+            recorded = recorded if recorded_seconds else steady(recorded)
+            length_s = max(curve.length_s for seeds in recorded for curve in seeds)
+            rules = _named_rules(rule or list(RULES), Options(length_s, epoch_s, settings.pruning))
+            labels = [one.label for one in rules if one.label in (*ALWAYS, *(rule or RULES))]
+            heading = title(recorded, replays, trials)
+            print(heading)
+            tables = _compare_all(Replays(recorded, replays, seed, every, trials), rules, labels, counts, gap_s, seed)
             if picture is not None:
                 from sweeps.replay.picture import draw
 
-                draw(tables, [one.label for one in shown], picture, _title(known, replays, trials))
-            told = _as_json(tables, _headline(counts), settings.pruning, known, replays, trials)
+                draw(tables, labels, picture, heading)
+            figures = to_json(tables, _headline(counts), settings.pruning, recorded, replays, trials)
         if json_ is not None:
-            json_.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except OSError as error:
         Console(stderr=True, soft_wrap=True).print(f"Cannot write: {error}", markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
+
+
+def _compare_all(
+    replays: Replays, rules: Sequence[NamedRule], labels: Sequence[str], counts: Sequence[int], gap_s: float, seed: int
+) -> list[Comparison]:
+    """Compare the rules with each number of workers, and print each table as soon as it is there."""
+    tables = []
+    for count in counts:
+        tables.append(compare(replays, rules, count, gap_s, seed))
+        print("\n" + in_columns(tables[-1], labels))
+    return tables
 
 
 def _counts(text: str) -> list[int]:
@@ -135,73 +153,12 @@ def _headline(counts: Sequence[int]) -> int:
     return HEADLINE_WORKERS if HEADLINE_WORKERS in counts else counts[0]
 
 
-def _entries(labels: Sequence[str], options: Options) -> list[Entry]:
-    """The rules that were asked for, those that are always raced, and the peer of each, once."""
-    asked = [entry(label, options) for label in (*ALWAYS, *labels)]
+def _named_rules(labels: Sequence[str], options: Options) -> list[NamedRule]:
+    """The rules that were asked for, those that are always compared, and the peer of each, once."""
+    asked = [named_rule(label, options) for label in (*ALWAYS, *labels)]
     order = [*labels, *ALWAYS, *(one.peer.label for one in asked)]
-    found = {one.label: one for rule in asked for one in (rule, rule.peer)}
-    return [found[label] for label in dict.fromkeys(order)]
-
-
-def _title(settings: Sequence[Sequence[Curve]], replays: int, trials: int) -> str:
-    curves = sum(len(seeds) for seeds in settings)
-    each = min(trials, len(settings))
-    return f"{len(settings)} settings, {curves} recorded curves, {replays} replays of {each} trials each"
-
-
-def _in_columns(table: Table, shown: Sequence[Entry]) -> str:
-    """The table of one number of workers; every figure with its 95 % interval over replays."""
-    names = "time / full", "time / loss ASHA", "floor", "WER at budget", "top stopped", "stopped", "work", "reached"
-    widths = 20, 20, 6, 21, 16, 8, 6, 8
-    label_width = max(len(one.label) for one in shown) + 2
-    lines = [f"{table.workers} worker{'s' if table.workers > 1 else ''}".ljust(label_width)]
-    lines[0] += "".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
-    for one in shown:
-        found = table.standings[one.label]
-        cells = [
-            f"{found.time_vs_full:.2f}",
-            f"{found.time_vs_loss_asha:.2f}",
-            f"{found.floor_vs_full.mean:.2f}",
-            f"{found.wer_at_budget:.3f}",
-            f"{found.top_stopped:.0%}",
-            f"{found.stopped.mean:.0%}",
-            f"{found.work_vs_full.mean:.2f}",
-            f"{found.reached:.0%}",
-        ]
-        lines.append(one.label.ljust(label_width) + "".join(c.rjust(w) for c, w in zip(cells, widths, strict=True)))
-    return "\n".join(lines)
-
-
-def _as_json(
-    tables: Sequence[Table],
-    workers: int,
-    pruning: PruningSettings,
-    settings: Sequence[Sequence[Curve]],
-    replays: int,
-    trials: int,
-) -> dict[str, Any]:
-    ours = next(table for table in tables if table.workers == workers).standings["ours"]
-    return {
-        "time_vs_random": ours.time_vs_full.mean,
-        "time_vs_random_low": ours.time_vs_full.low,
-        "time_vs_random_high": ours.time_vs_full.high,
-        "time_vs_loss_asha": ours.time_vs_loss_asha.mean,
-        "time_vs_loss_asha_low": ours.time_vs_loss_asha.low,
-        "time_vs_loss_asha_high": ours.time_vs_loss_asha.high,
-        "top_decile_stopped": ours.top_stopped.mean,
-        "top_decile_stopped_high": ours.top_stopped.high,
-        "floor_vs_random": ours.floor_vs_full.mean,
-        "workers": workers,
-        "settings": len(settings),
-        "curves": sum(len(seeds) for seeds in settings),
-        "replays": replays,
-        "trials": min(trials, len(settings)),
-        "pruning": pruning.model_dump(include={"rank_by", "reduction", "first_rung", "finish_share"}),
-        "rules": {
-            label: {str(table.workers): asdict(table.standings[label]) for table in tables}
-            for label in tables[0].standings
-        },
-    }
+    by_label = {one.label: one for rule in asked for one in (rule, rule.peer)}
+    return [by_label[label] for label in dict.fromkeys(order)]
 
 
 def _replay_sweep(
@@ -211,9 +168,9 @@ def _replay_sweep(
 
     mlflow = make_absolute(settings, in_job=False).mlflow
     curves, left_out = of_sweep(Tracker.open(uri or mlflow.uri, experiment or mlflow.experiment), sweep)
-    told = saved(curves, settings.pruning, workers, replays, seed)
-    print(in_words(sweep, told, left_out, workers))
-    return {**asdict(told), "left_out": left_out, "workers": workers, "replays": replays}
+    saved = savings(curves, settings.pruning, workers, replays, seed)
+    print(in_words(sweep, saved, left_out, workers))
+    return {**asdict(saved), "left_out": left_out, "workers": workers, "replays": replays}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Many races and what they add up to: per rule its figures, each with an interval over the replays.
+"""Compare rules over many simulated searches: per rule its figures, each with an interval over the replays.
 
-In: recorded curves and rules. Out: a `Standing` per rule and number of workers. `sweeps.replay` prints them.
+In: recorded curves and rules. Out: `RuleFigures` per rule and number of workers. `sweeps.replay` prints them.
 
-The races are paired: in one replay every rule gets the same curves in the same order. The intervals are over replays,
-that is over which settings a search draws, their orders and seeds: 95 % percentile bootstrap, all rules on the same
-resamples. They are not over other corpora or models.
+The searches are paired: in one replay every rule gets the same curves in the same order. The intervals are over
+replays, that is over which settings a search draws, their orders and seeds: 95 % percentile bootstrap, all rules on the
+same resamples. They are not over other corpora or models.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.replay.curves import Curve, draw
-from sweeps.replay.rules import Entry
-from sweeps.replay.simulate import Course, Race, course, floor_s, race
+from sweeps.replay.rules import NamedRule
+from sweeps.replay.simulate import Simulation, Timeline, floor_s, simulate, timeline
 
 RESAMPLES = 2000
 NEAR = 0.05
@@ -29,7 +29,7 @@ BUDGET = 0.25
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A mean over replays, with its 95 % interval."""
 
     mean: float
@@ -41,7 +41,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RuleFigures:
     """How a rule did with one number of workers. Times are ratios of mean times.
 
     Attributes:
@@ -55,38 +55,38 @@ class Standing:
         reached: share of the replays in which it came to the target at all.
     """
 
-    time_vs_full: Figure
-    time_vs_loss_asha: Figure
-    floor_vs_full: Figure
-    wer_at_budget: Figure
-    top_stopped: Figure
-    stopped: Figure
-    work_vs_full: Figure
+    time_vs_full: Estimate
+    time_vs_loss_asha: Estimate
+    floor_vs_full: Estimate
+    wer_at_budget: Estimate
+    top_stopped: Estimate
+    stopped: Estimate
+    work_vs_full: Estimate
     reached: float
 
 
 @dataclass(frozen=True)
-class Table:
-    """All the races with one number of workers.
+class Comparison:
+    """All rules with one number of workers.
 
     Attributes:
         workers: trials side by side.
-        standings: by the rule's label.
-        races: the same, one per replay.
+        figures: by the rule's label.
+        simulations: by the rule's label, one per replay.
         target_s: per label, seconds to the target, one per replay.
         floors_s: per label, the least seconds to it.
         targets: the WER that counts as found, one per replay.
     """
 
     workers: int
-    standings: dict[str, Standing]
-    races: dict[str, list[Race]]
+    figures: dict[str, RuleFigures]
+    simulations: dict[str, list[Simulation]]
     target_s: dict[str, np.ndarray]
     floors_s: dict[str, np.ndarray]
     targets: np.ndarray
 
 
-class Field:
+class Replays:
     """The curves of every replay, as each rule would see them.
 
     Args:
@@ -107,14 +107,14 @@ class Field:
     ) -> None:
         self.draws = [draw(settings, seed, replay, trials) for replay in range(replays)]
         self._every = every
-        self._courses: dict[tuple[int, tuple[float, ...]], Course] = {}
+        self._courses: dict[tuple[int, tuple[float, ...]], Timeline] = {}
 
-    def courses(self, replay: int, marks: Sequence[float]) -> list[Course]:
+    def timelines(self, replay: int, marks: Sequence[float]) -> list[Timeline]:
         found = []
         for curve in self.draws[replay]:
             key = (id(curve), tuple(marks))
             if key not in self._courses:
-                self._courses[key] = course(curve, marks, self._every)
+                self._courses[key] = timeline(curve, marks, self._every)
             found.append(self._courses[key])
         return found
 
@@ -123,7 +123,7 @@ class Field:
 
         The standard error is the median over the settings that are within 5 % or their own one of the best.
         """
-        wers = [one.wer for one in self.courses(replay, ())]
+        wers = [one.wer for one in self.timelines(replay, ())]
         best = min(wers)
         spread = [
             curve.wer_se
@@ -134,12 +134,12 @@ class Field:
 
     def top(self, replay: int) -> set[int]:
         """The best tenth by WER at full length, as places in the order of proposal."""
-        wers = [one.wer for one in self.courses(replay, ())]
+        wers = [one.wer for one in self.timelines(replay, ())]
         return set(sorted(range(len(wers)), key=wers.__getitem__)[: math.ceil(TOP * len(wers))])
 
 
-def standings(field: Field, entries: Sequence[Entry], workers: int, gap_s: float, seed: int) -> Table:
-    """Race all rules with one number of workers.
+def compare(field: Replays, named: Sequence[NamedRule], workers: int, gap_s: float, seed: int) -> Comparison:
+    """Compare all rules with one number of workers.
 
     Args:
         field: the replays.
@@ -151,31 +151,31 @@ def standings(field: Field, entries: Sequence[Entry], workers: int, gap_s: float
     replays = range(len(field.draws))
     targets = np.array([field.target(replay) for replay in replays])
     top = [field.top(replay) for replay in replays]
-    races: dict[str, list[Race]] = {}
+    simulations: dict[str, list[Simulation]] = {}
     floors: dict[str, np.ndarray] = {}
-    for entry in entries:
-        marks = entry.racer().marks
-        runs = [race(entry.racer(), field.courses(replay, marks), workers, gap_s) for replay in replays]
+    for named_rule in named:
+        marks = named_rule.new_rule().marks
+        runs = [simulate(named_rule.new_rule(), field.timelines(replay, marks), workers, gap_s) for replay in replays]
         # Without a mark nothing is stopped, and the floor is the least time with whole trials.
         first = marks[0] if marks else math.inf
-        bounds = [floor_s(field.courses(r, marks), workers, first, targets[r], gap_s) for r in replays]
-        races[entry.label], floors[entry.label] = runs, np.array(bounds)
+        bounds = [floor_s(field.timelines(r, marks), workers, first, targets[r], gap_s) for r in replays]
+        simulations[named_rule.label], floors[named_rule.label] = runs, np.array(bounds)
     target_s: dict[str, np.ndarray] = {}
-    full_s = np.array([run.reached_s(target) for run, target in zip(races["full"], targets, strict=True)])
-    for label, runs in races.items():
+    full_s = np.array([run.reached_s(target) for run, target in zip(simulations["full"], targets, strict=True)])
+    for label, runs in simulations.items():
         reached = np.array([run.reached_s(target) for run, target in zip(runs, targets, strict=True)])
         # A sweep that ended without it has to be run again, at full length.
         target_s[label] = np.where(np.isfinite(reached), reached, np.array([run.end_s for run in runs]) + full_s)
-    budget_s = [BUDGET * run.end_s for run in races["full"]]
-    full_work = np.array([run.work_s for run in races["full"]])
+    budget_s = [BUDGET * run.end_s for run in simulations["full"]]
+    full_work = np.array([run.work_s for run in simulations["full"]])
     sample = Resamples(len(replays), seed)
     found = {}
-    for entry in entries:
-        runs = races[entry.label]
-        found[entry.label] = Standing(
-            time_vs_full=sample.ratio(target_s[entry.label], target_s["full"]),
-            time_vs_loss_asha=sample.ratio(target_s[entry.label], target_s[entry.peer.label]),
-            floor_vs_full=sample.ratio(floors[entry.label], target_s["full"]),
+    for named_rule in named:
+        runs = simulations[named_rule.label]
+        found[named_rule.label] = RuleFigures(
+            time_vs_full=sample.ratio(target_s[named_rule.label], target_s["full"]),
+            time_vs_loss_asha=sample.ratio(target_s[named_rule.label], target_s[named_rule.peer.label]),
+            floor_vs_full=sample.ratio(floors[named_rule.label], target_s["full"]),
             wer_at_budget=sample.mean([run.wer_at(at) for run, at in zip(runs, budget_s, strict=True)]),
             top_stopped=sample.mean([len(run.stopped & best) / len(best) for run, best in zip(runs, top, strict=True)]),
             stopped=sample.mean([len(run.stopped) / len(field.draws[0]) for run in runs]),
@@ -184,7 +184,7 @@ def standings(field: Field, entries: Sequence[Entry], workers: int, gap_s: float
                 math.isfinite(run.reached_s(target)) for run, target in zip(runs, targets, strict=True)
             ),
         )
-    return Table(workers, found, races, target_s, floors, targets)
+    return Comparison(workers, found, simulations, target_s, floors, targets)
 
 
 class Resamples:
@@ -194,15 +194,15 @@ class Resamples:
         rng = np.random.default_rng(seed)
         self._shares = rng.multinomial(replays, np.full(replays, 1 / replays), size=RESAMPLES) / replays
 
-    def mean(self, values: Sequence[float]) -> Figure:
+    def mean(self, values: Sequence[float]) -> Estimate:
         """The mean of one value per replay."""
         return _figure(float(np.mean(values)), self._shares @ np.asarray(values, dtype=float))
 
-    def ratio(self, above: np.ndarray, below: np.ndarray) -> Figure:
+    def ratio(self, above: np.ndarray, below: np.ndarray) -> Estimate:
         """The ratio of two means, replay by replay on the same draws."""
         return _figure(float(above.mean() / below.mean()), (self._shares @ above) / (self._shares @ below))
 
 
-def _figure(mean: float, resampled: np.ndarray) -> Figure:
+def _figure(mean: float, resampled: np.ndarray) -> Estimate:
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return Figure(mean, float(low), float(high))
+    return Estimate(mean, float(low), float(high))

@@ -97,8 +97,8 @@ def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve
         except (ValueError, KeyError, TypeError, IndexError) as error:
             if number == len(lines):
                 break
-            told = f"{type(error).__name__}: {error}"
-            raise UserError(f"This is no recorded curve ({told}).", where=f"{path}, line {number}") from None
+            fault = f"{type(error).__name__}: {error}"
+            raise UserError(f"This is no recorded curve ({fault}).", where=f"{path}, line {number}") from None
         if curve.source == BASELINE or first <= int(curve.name) <= (math.inf if last is None else last):
             found.setdefault(curve.name, []).append(curve)
     if len(found) < FEWEST:
@@ -132,7 +132,7 @@ def steady(settings: Sequence[Sequence[Curve]]) -> list[list[Curve]]:
     for curve in curves:
         for (audio_s, phase), took_s in zip(_stretches(curve), np.diff([0.0, *curve.train_s]), strict=True):
             paces[phase].append(float(took_s) / audio_s)
-    pace = {phase: statistics.median(found) for phase, found in paces.items()}
+    pace = {phase: statistics.median(ratios) for phase, ratios in paces.items()}
     eval_s = statistics.median(curve.eval_s for curve in curves)
 
     def at_pace(curve: Curve) -> Curve:
@@ -202,8 +202,8 @@ def _logged(tracker: Tracker, trial: TrialRun) -> Curve:
     # Figures that were not finite are not in MLflow, so a step may lack some.
     steps = sorted(set.intersection(*(set(history.get(name, {})) for name in METRICS)))
     if not steps:
-        told = "A finished trial has no evaluation with all its figures."
-        raise UserError(told, where=trial.trial, fix="Name a sweep of this version.")
+        what = "A finished trial has no evaluation with all its figures."
+        raise UserError(what, where=trial.trial, fix="Name a sweep of this version.")
     column = {name: [history[name][step] for step in steps] for name in METRICS}
     # Where an evaluation is missing, its stretch is trained at the speed of the next one.
     trained = np.cumsum(np.diff([0.0, *column["seen_s"]]) / np.array(column["audio_s_per_s"]))

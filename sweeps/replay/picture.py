@@ -1,4 +1,4 @@
-"""The races as one picture: the best WER known over time, one panel per number of workers.
+"""The comparison as one picture: the best WER known over time, one panel per number of workers.
 
 Drawn by `sweeps.replay --picture`.
 """
@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sweeps.replay.compare import Table
-from sweeps.replay.simulate import Race
+from sweeps.replay.compare import Comparison
+from sweeps.replay.simulate import Simulation
 
 _COLOURS = (
     "#444444",
@@ -32,14 +32,14 @@ _BANDED = ("full", "asha_loss", "ours")
 _GREY = "#444444"
 
 
-def draw(tables: Sequence[Table], labels: Sequence[str], file: Path, title: str) -> None:
+def draw(tables: Sequence[Comparison], labels: Sequence[str], file: Path, title: str) -> None:
     """Write a PNG.
 
     Args:
-        tables: the races, one per number of workers.
+        tables: the comparisons, one per number of workers.
         labels: the rules that are shown.
         file: to write.
-        title: what was raced.
+        title: what was compared.
 
     Raises:
         OSError: it can't be written.
@@ -63,12 +63,12 @@ def draw(tables: Sequence[Table], labels: Sequence[str], file: Path, title: str)
     partial.replace(file)
 
 
-def _panel(axes: Axes, table: Table, labels: Sequence[str]) -> None:
-    whole_s = float(np.mean([run.end_s for run in table.races["full"]]))
+def _panel(axes: Axes, table: Comparison, labels: Sequence[str]) -> None:
+    whole_s = float(np.mean([run.end_s for run in table.simulations["full"]]))
     shares = np.linspace(0.0, 1.0, 300)
     for place, label in enumerate(labels):
         colour = _COLOURS[place % len(_COLOURS)]
-        wers = np.array([_known(run, shares * whole_s) for run in table.races[label]])
+        wers = np.array([_known(run, shares * whole_s) for run in table.simulations[label]])
         strong = label in _BANDED
         axes.plot(shares, wers.mean(axis=0), color=colour, lw=2.2 if strong else 1.2, label=label)
         if strong:
@@ -88,7 +88,7 @@ def _panel(axes: Axes, table: Table, labels: Sequence[str]) -> None:
     axes.set_axisbelow(True)
 
 
-def _known(run: Race, times: np.ndarray) -> np.ndarray:
+def _known(run: Simulation, times: np.ndarray) -> np.ndarray:
     """The incumbent's WER at each time, 1 before the first evaluation."""
     at = np.array([at for at, _ in run.incumbents])
     wers = np.array([1.0, *(wer for _, wer in run.incumbents)])

@@ -1,4 +1,4 @@
-"""The pruning rules that are raced in a replay: ours, and those that a user would get elsewhere.
+"""The pruning rules that a replay compares: ours, and those that a user would get elsewhere.
 
 In: one evaluation of a trial after another. Out: whether it goes on, and what a free worker does next. `simulate`
 drives them by a virtual clock. A rule is one small class and one line of `RULES`; it is deterministic, and what it sees
@@ -20,18 +20,18 @@ from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import Metric, Point, Rule, score
 from sweeps.pruning.rungs import rungs
 
-Answer = Literal["go", "pause", "stop"]
+Decision = Literal["go", "pause", "stop"]
 
 
-class Racer(Protocol):
-    """A rule in a race. Trials are known by their place in the order of proposal, from 0."""
+class PruningRule(Protocol):
+    """A rule in a simulated search. Trials are known by their place in the order of proposal, from 0."""
 
     @property
     def marks(self) -> Sequence[float]:
         """Seconds of audio at which it needs an evaluation, rising; the first is where it can stop a trial soonest."""
         ...
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         """One more evaluation of a trial, the last of `points`. Of a trial at its end the answer is not heeded."""
         ...
 
@@ -74,7 +74,7 @@ class Full:
     def __init__(self, marks: Sequence[float] = ()) -> None:
         self.marks = marks
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         return "go"
 
     def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
@@ -97,7 +97,7 @@ class StockAsha(Full):
         self._metric, self._reduction = metric, reduction
         self._rungs: list[tuple[float, set[int], list[float]]] = [(mark, set(), []) for mark in reversed(marks)]
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         reward = -(points[-1].loss if self._metric == "loss" else points[-1].wer)
         for mark, recorded, rewards in self._rungs:
             if points[-1].seen_s < mark or trial in recorded:
@@ -134,7 +134,7 @@ class Median:
         self._curves: dict[int, Sequence[Point]] = {}
         self._others_wait = False
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         self._curves[trial] = points
         now = points[-1].seen_s
         if now < self._grace_s:
@@ -164,7 +164,7 @@ class OneEpoch:
         self._share = share
         self._wers: dict[int, float] = {}
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         if trial in self._wers or points[-1].seen_s < self.marks[0]:
             return "go"
         self._wers[trial] = points[-1].wer
@@ -189,7 +189,7 @@ class Ours:
         self._curves: dict[int, Sequence[Point]] = {}
         self._waits_at: dict[int, int] = {}
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Answer:
+    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         self._curves[trial] = points
         peers = [other for other in sorted(self._curves) if other != trial][-PEERS_AT_MOST:]
         if divergence(points, ready_s, (self._curves[other] for other in peers)):
@@ -212,7 +212,7 @@ class Ours:
         return None if found is None else int(found)
 
 
-RULES: dict[str, Callable[[Options], Racer]] = {
+RULES: dict[str, Callable[[Options], PruningRule]] = {
     "full": lambda options: Full(),
     "asha_wer_2": lambda options: StockAsha("wer", options.marks(reduction=2), 2),
     "asha_wer_4": lambda options: StockAsha("wer", options.marks(reduction=4), 4),
@@ -226,24 +226,24 @@ CHANGEABLE = ("rank_by", "reduction", "first_rung", "finish_share")
 
 
 @dataclass(frozen=True)
-class Entry:
+class NamedRule:
     """A rule as it takes part: `label` is how it was written, such as `ours:reduction=2`."""
 
     label: str
     name: str
     options: Options
 
-    def racer(self) -> Racer:
+    def new_rule(self) -> PruningRule:
         """A new one, that knows nothing yet."""
         return RULES[self.name](self.options)
 
     @property
-    def peer(self) -> Entry:
+    def peer(self) -> NamedRule:
         """Loss-only stock ASHA on the same rungs with the same reduction factor."""
-        return Entry("asha_loss" + self.label.removeprefix(self.name), "asha_loss", self.options)
+        return NamedRule("asha_loss" + self.label.removeprefix(self.name), "asha_loss", self.options)
 
 
-def entry(label: str, options: Options) -> Entry:
+def named_rule(label: str, options: Options) -> NamedRule:
     """A rule from how it is written: `NAME`, or `NAME:option=value,...` with what differs from `options`.
 
     Raises:
@@ -263,4 +263,4 @@ def entry(label: str, options: Options) -> Entry:
             where=f"--rule {label}",
             fix="Write for example --rule ours:rank_by=loss,reduction=2,first_rung=0.2.",
         ) from None
-    return Entry(label, name, replace(options, pruning=pruning))
+    return NamedRule(label, name, replace(options, pruning=pruning))

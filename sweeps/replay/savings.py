@@ -1,7 +1,7 @@
-"""What pruning would have saved a finished sweep: its complete curves, run again by the virtual clock.
+"""What pruning saves on a finished sweep: its complete curves, run again by the virtual clock.
 
 In: the curves of the trials that ran to their end, in the order in which they began. Out: seconds of work with and
-without our rule, and whether the winner would have come through. `sweeps.replay --sweep` tells it in words.
+without our rule, and whether the winner comes through. Printed by `python -m sweeps.replay --sweep`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from hausa_asr.settings.sweep import PruningSettings
-from sweeps.replay.compare import Figure, Resamples
+from sweeps.replay.compare import Estimate, Resamples
 from sweeps.replay.curves import Curve, draw
 from sweeps.replay.rules import Options, Ours
-from sweeps.replay.simulate import Race, course, race
+from sweeps.replay.simulate import Simulation, simulate, timeline
 
 
 @dataclass(frozen=True)
-class Saved:
+class Savings:
     """What our rule would have made of a sweep.
 
     Attributes:
@@ -41,11 +41,11 @@ class Saved:
     with_rule_s: float
     kept: bool
     stopped: int
-    with_rule_share: Figure
-    kept_share: Figure
+    with_rule_share: Estimate
+    kept_share: Estimate
 
 
-def saved(curves: Sequence[Curve], pruning: PruningSettings, workers: int, replays: int, seed: int) -> Saved:
+def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, replays: int, seed: int) -> Savings:
     """Run a sweep's trials again with our rule, at the evaluations that they had.
 
     Args:
@@ -56,22 +56,22 @@ def saved(curves: Sequence[Curve], pruning: PruningSettings, workers: int, repla
         seed: of the orders.
     """
     winner = min(curves, key=lambda curve: min(point.wer for point in curve.points))
-    courses = {curve.name: course(curve, (), 0) for curve in curves}
+    timelines = {curve.name: timeline(curve, (), 0) for curve in curves}
     options = Options(max(curve.length_s for curve in curves), epoch_s=0.0, pruning=pruning)
-    as_run_s = sum(one.at_s[-1] for one in courses.values())
+    as_run_s = sum(one.at_s[-1] for one in timelines.values())
 
-    def run(order: Sequence[Curve]) -> tuple[Race, bool]:
-        done = race(Ours(options), [courses[curve.name] for curve in order], workers)
+    def run(order: Sequence[Curve]) -> tuple[Simulation, bool]:
+        done = simulate(Ours(options), [timelines[curve.name] for curve in order], workers)
         return done, order.index(winner) not in done.stopped
 
     first, kept = run(curves)
     shuffled = [run(draw([[curve] for curve in curves], seed, replay)) for replay in range(replays)]
     sample = Resamples(replays, seed)
     work_s = np.array([done.work_s for done, _ in shuffled])
-    return Saved(
+    return Savings(
         trials=len(curves),
         winner=winner.name,
-        wer=courses[winner.name].wer,
+        wer=timelines[winner.name].wer,
         as_run_s=as_run_s,
         with_rule_s=first.work_s,
         kept=kept,
@@ -81,19 +81,19 @@ def saved(curves: Sequence[Curve], pruning: PruningSettings, workers: int, repla
     )
 
 
-def in_words(sweep: str, told: Saved, left_out: dict[str, int], workers: int) -> str:
-    """The answer to "what would pruning have saved me?"."""
+def in_words(sweep: str, saved: Savings, left_out: dict[str, int], workers: int) -> str:
+    """Answer the question: what would pruning have saved me?"""
     others = ", ".join(f"{count} {state}" for state, count in sorted(left_out.items()))
-    share = told.with_rule_share
+    share = saved.with_rule_share
     lines = [
-        f"sweep {sweep}: {told.trials} trials that ran to their end"
+        f"sweep {sweep}: {saved.trials} trials that ran to their end"
         + (f"; left out, since their curves are cut: {others}" if others else ""),
-        f"as run        {told.as_run_s / 3600:.2f} hours of work",
-        f"with pruning  {told.with_rule_s / 3600:.2f} hours in the order of the sweep, {workers} side by side, "
-        f"with {told.stopped} losers stopped",
-        f"              {share.mean * told.as_run_s / 3600:.2f} hours, {share.mean:.0%} ({share.low:.0%} to "
+        f"as run        {saved.as_run_s / 3600:.2f} hours of work",
+        f"with pruning  {saved.with_rule_s / 3600:.2f} hours in the order of the sweep, {workers} side by side, "
+        f"with {saved.stopped} losers stopped",
+        f"              {share.mean * saved.as_run_s / 3600:.2f} hours, {share.mean:.0%} ({share.low:.0%} to "
         f"{share.high:.0%}), on average over random orders",
-        f"the winner    {told.winner}, WER {told.wer:.3f}, would have been {'kept' if told.kept else 'STOPPED'}; "
-        f"in random orders it is kept in {told.kept_share.mean:.0%}",
+        f"the winner    {saved.winner}, WER {saved.wer:.3f}, would have been {'kept' if saved.kept else 'STOPPED'}; "
+        f"in random orders it is kept in {saved.kept_share.mean:.0%}",
     ]
     return "\n".join(lines)

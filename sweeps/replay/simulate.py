@@ -1,4 +1,4 @@
-"""One race by a virtual clock: a rule, settings in the order of their proposal, and workers.
+"""Simulate one search on a virtual clock: a rule, settings in the order of their proposal, and workers.
 
 In: the evaluations that a sweep would make of each curve, with the seconds that they take. Out: what was known when,
 the work done, who was stopped; and the least time that arithmetic allows. `sweeps.replay.compare` runs many of them.
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from sweeps.pruning.rule import Point
 from sweeps.replay.curves import BASELINE, Curve
-from sweeps.replay.rules import Racer
+from sweeps.replay.rules import PruningRule
 
 
 @dataclass(frozen=True)
-class Course:
+class Timeline:
     """The evaluations that a sweep makes of a curve.
 
     Attributes:
@@ -38,7 +38,7 @@ class Course:
         return min(point.wer for point in self.points)
 
 
-def course(curve: Curve, marks: Sequence[float], every: float) -> Course:
+def timeline(curve: Curve, marks: Sequence[float], every: float) -> Timeline:
     """What a sweep sees of a curve, by the first recorded point at or after each mark, and by the last one.
 
     Args:
@@ -54,12 +54,12 @@ def course(curve: Curve, marks: Sequence[float], every: float) -> Course:
         wanted = set(range(len(seen)))
     chosen = sorted(wanted | {len(seen) - 1})
     at_s = tuple(curve.train_s[index] + curve.eval_s * (done + 1) for done, index in enumerate(chosen))
-    return Course(tuple(curve.points[i] for i in chosen), at_s, curve.ready_s, curve.source == BASELINE)
+    return Timeline(tuple(curve.points[i] for i in chosen), at_s, curve.ready_s, curve.source == BASELINE)
 
 
 @dataclass(frozen=True)
-class Race:
-    """How a race went. Times are in seconds of the virtual clock.
+class Simulation:
+    """What happened in one simulated search. Times are in seconds of the virtual clock.
 
     Attributes:
         incumbents: when a lower WER than any before was known, and that WER.
@@ -82,19 +82,19 @@ class Race:
         return min([1.0, *(known for at, known in self.incumbents if at <= time_s)])
 
 
-def race(racer: Racer, courses: Sequence[Course], workers: int, gap_s: float = 0.0) -> Race:
+def simulate(new_rule: PruningRule, timelines: Sequence[Timeline], workers: int, gap_s: float = 0.0) -> Simulation:
     """Race one rule.
 
     A free worker takes what the rule resumes, else a fresh setting; where neither is there it looks again after every
     evaluation. When all workers are idle, what is still paused ends.
 
     Args:
-        racer: the rule, new.
+        new_rule: the rule, which knows nothing yet.
         courses: the settings in the order of their proposal.
         workers: how many trials run side by side.
         gap_s: seconds before a trial's first step, each time that a worker takes one.
     """
-    done = [0] * len(courses)
+    done = [0] * len(timelines)
     waiting: list[int] = []
     running: set[int] = set()
     events: list[tuple[float, int, int]] = []
@@ -104,7 +104,7 @@ def race(racer: Racer, courses: Sequence[Course], workers: int, gap_s: float = 0
 
     def go_on(trial: int, delay_s: float) -> None:
         nonlocal serial, work_s
-        at_s, number = courses[trial].at_s, done[trial]
+        at_s, number = timelines[trial].at_s, done[trial]
         takes_s = delay_s + at_s[number] - (at_s[number - 1] if number else 0.0)
         work_s += takes_s
         serial += 1
@@ -112,25 +112,25 @@ def race(racer: Racer, courses: Sequence[Course], workers: int, gap_s: float = 0
 
     while True:
         while len(running) < workers:
-            trial = racer.resume(waiting, running, len(courses) - fresh)
+            trial = new_rule.resume(waiting, running, len(timelines) - fresh)
             if trial is not None:
                 waiting.remove(trial)
-            elif fresh < len(courses):
+            elif fresh < len(timelines):
                 trial, fresh = fresh, fresh + 1
             else:
                 break
             running.add(trial)
             go_on(trial, gap_s)
         if not events:
-            return Race(incumbents, now, work_s, frozenset(range(len(courses))) - finished)
+            return Simulation(incumbents, now, work_s, frozenset(range(len(timelines))) - finished)
         now, _, trial = heapq.heappop(events)
-        taken = courses[trial]
+        taken = timelines[trial]
         done[trial] += 1
         points = taken.points[: done[trial]]
         if points[-1].wer < best:
             best = points[-1].wer
             incumbents.append((now, best))
-        answer = racer.report(trial, points, taken.ready_s)
+        answer = new_rule.report(trial, points, taken.ready_s)
         if done[trial] == len(taken.points):
             finished.add(trial)
         elif answer == "go" or taken.kept:
@@ -141,7 +141,7 @@ def race(racer: Racer, courses: Sequence[Course], workers: int, gap_s: float = 0
         running.remove(trial)
 
 
-def floor_s(courses: Sequence[Course], workers: int, mark: float, wer: float, gap_s: float = 0.0) -> float:
+def floor_s(timelines: Sequence[Timeline], workers: int, mark: float, wer: float, gap_s: float = 0.0) -> float:
     """The least seconds to a WER, for any rule that stops nothing before a mark.
 
     Such a rule takes the settings in the given order on the first free worker, each to its first evaluation at the mark
@@ -159,7 +159,7 @@ def floor_s(courses: Sequence[Course], workers: int, mark: float, wer: float, ga
     """
     free = [0.0] * workers
     least = math.inf
-    for one in courses:
+    for one in timelines:
         start = heapq.heappop(free) + gap_s
         reached = next((at for at, point in zip(one.at_s, one.points, strict=True) if point.wer <= wer), math.inf)
         least = min(least, start + reached)

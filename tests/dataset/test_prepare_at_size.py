@@ -245,8 +245,8 @@ def test_hours_left_are_the_stated_ones_or_those_of_the_mean(tmp_path: Path) -> 
         tasks = [decoding.Task(n, bytes(16), "") for n in range(24)]
         looked = decode_progress.ProgressMeter(listed, dict.fromkeys(range(24), ""), nothing, tasks, told.append)
         for _ in range(6):
-            looked.tell(1.0)
-        looked.tell_last()
+            looked.add(1.0)
+        looked.report_now()
         last = told[-1]
         assert (last.done, last.total, last.share) == (6, 24, 0.25)
         assert last.done_h * 3600 == pytest.approx(6) and last.left_h * 3600 == pytest.approx(18 * left_s)

@@ -21,11 +21,11 @@ from hausa_asr.settings.sweep import PruningSettings
 from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from sweeps.pruning.rule import Point
 from sweeps.replay.__main__ import app
-from sweeps.replay.compare import Field, Resamples, standings
+from sweeps.replay.compare import Replays, Resamples, compare
 from sweeps.replay.curves import Curve, draw, of_sweep, phases, read, steady
-from sweeps.replay.rules import RULES, Median, Options, StockAsha, entry, percentile
-from sweeps.replay.savings import saved
-from sweeps.replay.simulate import course, floor_s, race
+from sweeps.replay.rules import RULES, Median, Options, StockAsha, named_rule, percentile
+from sweeps.replay.savings import savings
+from sweeps.replay.simulate import floor_s, simulate, timeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own
 LENGTH_S = 1000.0
@@ -46,8 +46,8 @@ def options(**pruning: object) -> Options:
 
 
 def run(label: str, curves: list[Curve], workers: int = 1, **pruning: object):
-    racer = entry(label, options(**pruning)).racer()
-    return race(racer, [course(one, racer.marks, 0.25) for one in curves], workers)
+    new_rule = named_rule(label, options(**pruning)).new_rule()
+    return simulate(new_rule, [timeline(one, new_rule.marks, 0.25) for one in curves], workers)
 
 
 def crossing() -> list[Curve]:
@@ -169,7 +169,7 @@ def test_the_median_rule_decides_as_ray_does() -> None:
 @pytest.mark.parametrize("label", ["best", "ours:reduction=1", "ours:first_rung=x", "ours:audit_share=0.1"])
 def test_a_rule_that_cannot_be_is_refused(label: str) -> None:
     with pytest.raises(UserError):
-        entry(label, options())
+        named_rule(label, options())
 
 
 # -- clock and floor -------------------------------------------------------------------------------------------------
@@ -178,15 +178,15 @@ def test_a_rule_that_cannot_be_is_refused(label: str) -> None:
 def test_the_clock_counts_training_and_the_evaluations_that_a_sweep_makes() -> None:
     eight = curve("a", [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
     # 8 points recorded, 4 evaluations made, and one more at the rung that falls between them.
-    assert course(eight, (), 0.25).at_s == (21, 42, 63, 84)
-    assert course(eight, (300.0,), 0.25).at_s == (21, 32, 43, 64, 85)
-    assert course(eight, (), 0).at_s == tuple(11 * (n + 1) for n in range(8))
+    assert timeline(eight, (), 0.25).at_s == (21, 42, 63, 84)
+    assert timeline(eight, (300.0,), 0.25).at_s == (21, 32, 43, 64, 85)
+    assert timeline(eight, (), 0).at_s == tuple(11 * (n + 1) for n in range(8))
     two = [eight, replace(eight, name="b")]
-    racer = entry("full", options()).racer()
-    one_worker = race(racer, [course(one, (), 0.25) for one in two], 1, gap_s=5.0)
+    new_rule = named_rule("full", options()).new_rule()
+    one_worker = simulate(new_rule, [timeline(one, (), 0.25) for one in two], 1, gap_s=5.0)
     assert (one_worker.end_s, one_worker.work_s) == (2 * 89, 2 * 89)
     assert one_worker.incumbents == [(26, 0.9), (47, 0.7), (68, 0.5), (89, 0.3)]
-    side_by_side = race(racer, [course(one, (), 0.25) for one in two], 2)
+    side_by_side = simulate(new_rule, [timeline(one, (), 0.25) for one in two], 2)
     assert (side_by_side.end_s, side_by_side.work_s) == (84, 168)
     assert one_worker.wer_at(50) == 0.7 and one_worker.wer_at(1) == 1.0
     assert one_worker.reached_s(0.6) == 68 and one_worker.reached_s(0.1) == math.inf
@@ -194,24 +194,24 @@ def test_the_clock_counts_training_and_the_evaluations_that_a_sweep_makes() -> N
 
 def test_the_floor_by_hand() -> None:
     curves = [curve(str(n), [1.0, 0.9, 0.8, 0.7]) for n in range(3)] + [curve("good", [1.0, 0.9, 0.2, 0.1])]
-    courses = [course(one, (), 0.25) for one in curves]
+    timelines = [timeline(one, (), 0.25) for one in curves]
     # Three settings of 11 s to the first rung, then 33 s until the good one is under 0.3.
-    assert floor_s(courses, 1, 250.0, 0.3) == 3 * 11 + 33
-    assert floor_s(courses, 3, 250.0, 0.3) == 11 + 33
-    assert floor_s(courses, 1, math.inf, 0.3) == 3 * 44 + 33
-    kept = [replace(courses[0], kept=True), *courses[1:]]
+    assert floor_s(timelines, 1, 250.0, 0.3) == 3 * 11 + 33
+    assert floor_s(timelines, 3, 250.0, 0.3) == 11 + 33
+    assert floor_s(timelines, 1, math.inf, 0.3) == 3 * 44 + 33
+    kept = [replace(timelines[0], kept=True), *timelines[1:]]
     assert floor_s(kept, 1, 250.0, 0.3) == 44 + 2 * 11 + 33
 
 
 def test_no_rule_is_faster_than_its_floor_and_full_is_at_it() -> None:
-    field = Field(made_up(30, 1), 20, 0, 0.25)
-    entries = [entry(name, options(first_rung=0.3)) for name in RULES]
+    field = Replays(made_up(30, 1), 20, 0, 0.25)
+    named = [named_rule(name, options(first_rung=0.3)) for name in RULES]
     for workers in (1, 5):
-        table = standings(field, entries, workers, 0.0, 0)
-        for one in entries:
+        table = compare(field, named, workers, 0.0, 0)
+        for one in named:
             assert (table.target_s[one.label] >= table.floors_s[one.label] - 1e-9).all(), one.label
         assert table.target_s["full"] == pytest.approx(table.floors_s["full"])
-        assert table.standings["ours"].floor_vs_full.mean < 0.8
+        assert table.figures["ours"].floor_vs_full.mean < 0.8
 
 
 # -- replays ---------------------------------------------------------------------------------------------------------
@@ -229,17 +229,19 @@ def test_replays_are_paired_and_differ() -> None:
 
 
 def test_a_rule_that_never_gets_there_pays_for_a_second_sweep() -> None:
-    field = Field([[one] for one in crossing()], 10, 0, 0.25)
-    entries = [entry(name, options()) for name in ("full", "asha_loss", "asha_wer_2", "ours")]
-    table = standings(field, entries, 8, 0.0, 0)
-    lost = [not math.isfinite(r.reached_s(t)) for r, t in zip(table.races["asha_wer_2"], table.targets, strict=True)]
+    field = Replays([[one] for one in crossing()], 10, 0, 0.25)
+    named = [named_rule(name, options()) for name in ("full", "asha_loss", "asha_wer_2", "ours")]
+    table = compare(field, named, 8, 0.0, 0)
+    lost = [
+        not math.isfinite(r.reached_s(t)) for r, t in zip(table.simulations["asha_wer_2"], table.targets, strict=True)
+    ]
     assert any(lost)
     for missed, run_, time_s, full_s in zip(
-        lost, table.races["asha_wer_2"], table.target_s["asha_wer_2"], table.target_s["full"], strict=True
+        lost, table.simulations["asha_wer_2"], table.target_s["asha_wer_2"], table.target_s["full"], strict=True
     ):
         assert not missed or time_s == run_.end_s + full_s
-    assert table.standings["asha_wer_2"].reached == 1 - sum(lost) / 10
-    assert table.standings["full"].top_stopped.mean == 0
+    assert table.figures["asha_wer_2"].reached == 1 - sum(lost) / 10
+    assert table.figures["full"].top_stopped.mean == 0
 
 
 def test_a_paired_ratio_knows_that_hard_replays_are_hard_for_both() -> None:
@@ -370,7 +372,7 @@ def test_a_finished_sweep_is_told_what_pruning_would_have_saved(tmp_path: Path) 
     found, left_out = of_sweep(Tracker.open(uri, "mine"), "my_sweep")
     assert [one.name for one in found] == [f"t{n:03d}" for n in range(7)] and left_out == {"pruned": 1}
     assert found[0].train_s == pytest.approx(curves[0].train_s) and found[0].points == curves[0].points
-    told = saved(found, options(rank_by="loss").pruning, workers=1, replays=50, seed=0)
+    told = savings(found, options(rank_by="loss").pruning, workers=1, replays=50, seed=0)
     # The best came first. Each after it lost at the first rung, and two more went on as the cohort grew.
     assert told.winner == "t000" and told.kept and told.stopped == 4
     assert (told.as_run_s, told.with_rule_s) == pytest.approx((7 * 44, 3 * 44 + 4 * 11))
