@@ -38,7 +38,7 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
 
     Returns:
         What a script would read: `out`, `model`, `trial`, `base`, `prepared`, `settings`, `steps`, `seen_s`,
-        `resumed_from`, `wall_s`, and `dev` and `test` scores (None where there is no test split).
+        `resumed_from`, `wall_s`, and `dev` and `test` scores (None if there is no test split).
 
     Raises:
         UserError: `out` is something else, or another trial's; the base checkpoint can't be used; or it diverged.

@@ -43,7 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 def needs_server(item: pytest.Item) -> bool:
     """Whether a test starts a real MLflow server, as a fixture or by its parameters."""
     given = getattr(item, "callspec", None)
-    return "server" in getattr(item, "fixturenames", ()) or (given is not None and "server" in given.params.values())
+    texts = [value for value in given.params.values() if isinstance(value, str)] if given is not None else []
+    return "server" in getattr(item, "fixturenames", ()) or "server" in texts
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ _QUIETEST = 1e-4
 """-80 dB of full scale: three steps of 16 bits, the dither of a microphone that was off."""
 _LOWEST_RATE, _HIGHEST_RATE = 4_000, 384_000
 _MOST_A_SECOND = 1_600_000
-"""Numbers, over all channels: no speech has so many, and a minute of them would take 400 MB."""
+"""Numbers, over all channels: no speech has more, and a minute of them would take 400 MB."""
 _HEADER_BYTES, _WALKED_BYTES = 1 << 20, 1 << 24
 """Of a larger file only the header is checked, not every frame."""
 # FFmpeg also opens playlists, subtitles and pictures, some of which make it read other files. Only sound is wanted.

@@ -70,7 +70,7 @@ def stamp(audio: str) -> tuple[int | str, ...]:
     """The stamp by which a changed clip is noticed without reading it: a few numbers and texts that JSON can hold.
 
     Local: size in bytes and time of change in ns. Remote: size, and what the store says of the content (ETag,
-    checksum or time). A row of a table: the table's stamp and the row. () where there is nothing, or nothing that can
+    checksum or time). A row of a table: the table's stamp and the row. () if there is nothing, or nothing that can
     be asked. A folder of an object store is listed once for all the clips in it, so what is changed there is seen by
     the next process.
 

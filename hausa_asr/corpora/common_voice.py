@@ -40,7 +40,7 @@ def utterances(
     Args:
         path: the .tar.gz as downloaded (or a URL of it), or its unpacked folder, or any folder above the tables.
         cache: where the archive is unpacked, once.
-        locale: the language, where there are several.
+        locale: the language, if there are several.
         extra: "other" (not voted on yet) or "validated" (voted for, in no split): what to add to train. Such clips may
             well be of what dev and test hold, which is how scores come about that nobody can repeat. So nothing is
             added that dev or test has: no clip, no speaker of theirs, no sentence.
@@ -113,7 +113,7 @@ def _folder(root: Path, locale: str, shown: str) -> Path:
 
 
 def _table(file: Path, locale: str) -> list[Row]:
-    """The rows of a table; none where there is no such table, as dev in versions 7 and 8."""
+    """The rows of a table; none if there is no such table, as dev in versions 7 and 8."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

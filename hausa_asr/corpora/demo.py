@@ -171,7 +171,7 @@ def _new_sentence(rng: random.Random, seen: set[str]) -> str:
 
 
 def _phrase(rng: random.Random, name: str, used: set[str]) -> str:
-    """A phrase by the name, of words not yet used in its sentence where there is a choice."""
+    """A phrase by the name, of words not yet used in its sentence if there is a choice."""
     phrase = rng.choice([phrase for phrase in GRAMMAR[name] if phrase not in used] or GRAMMAR[name])
     if "{" not in phrase:
         used.add(phrase)

@@ -57,8 +57,8 @@ def utterances(
             not say what is for what, and `prepare` cuts it.
         audio_column: of audio, bytes or paths.
         text_column: the transcript.
-        speaker_column: who speaks; "speaker" where there is such a column, else nobody knows.
-        duration_column: seconds; "duration_s" where there is such a column.
+        speaker_column: who speaks; "speaker" if there is such a column, else nobody knows.
+        duration_column: seconds; "duration_s" if there is such a column.
         name: the corpus's name in reports.
 
     Raises:

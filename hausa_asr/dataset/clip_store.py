@@ -29,7 +29,7 @@ FOLDER = "audio"
 SCHEMA = pa.schema(
     {
         "key": pa.binary(16),
-        "reason": pa.string(),  # of the refusal; "" where there are samples
+        "reason": pa.string(),  # of the refusal; "" if there are samples
         "detail": pa.string(),
         "limit_s": pa.float64(),  # what "too long" was measured by
         "source_rate": pa.int32(),
@@ -170,7 +170,7 @@ class Clips:
         return bool(self.shard[number] >= 0)
 
     def refusal(self, number: int) -> tuple[str, str] | None:
-        """The reason and detail, or None where there are samples."""
+        """The reason and detail, or None if there are samples."""
         if self.n_samples[number]:
             return None
         return self._cell(number, "reason"), self._cell(number, "detail")

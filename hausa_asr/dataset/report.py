@@ -20,7 +20,7 @@ from hausa_asr.utterance import SAMPLE_RATE, SPLITS, Utterance
 _HOOKED = "ɓɗƙ"
 _MANY_REFUSED = 0.1
 _ENOUGH_LETTERS = 1_000
-"""Careful Hausa has 16 to 19 hooked letters in so many: without any, they were lost on the way."""
+"""Careful Hausa has 16 to 19 hooked letters in this many: without any, they were lost on the way."""
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 _SHOWN_SPEAKERS = 200
 _SPEAKER_MINUTES = (0, 1, 2, 5, 10, 20, 60, 120, 300, 600)

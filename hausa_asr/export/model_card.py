@@ -48,8 +48,8 @@ class Card:
         base: the base checkpoint: a hub id, a folder, or `demo`.
         recipe: the settings of the fine-tune, by name.
         data: `report.json` of the prepared dataset; {} where it is lost.
-        dev, test: of the model; None for test where there is no test split or it was not scored.
-        baseline_trial, baseline_dev, baseline_test: of the sweep's baseline, None where there is none.
+        dev, test: of the model; None for test if there is no test split or it was not scored.
+        baseline_trial, baseline_dev, baseline_test: of the sweep's baseline, None if there is none.
     """
 
     sweep: str

@@ -47,12 +47,12 @@ class CorpusSettings(Strict):
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="what reports call it; by default its kind"
     )
     path: str | None = Field(None, description="; ".join(f"{kind}: {what}" for kind, what in _PATH.items()))
-    manifest: str | None = Field(None, description="folder: its CSV, TSV or JSONL, where there are several")
+    manifest: str | None = Field(None, description="folder: its CSV, TSV or JSONL, if there are several")
     audio_column: str | None = Field(None, description="folder: path by default; hub: audio")
     text_column: str | None = Field(None, description="text by default")
     split_column: str | None = Field(None, description="folder: split by default")
-    speaker_column: str | None = Field(None, description="speaker by default, where there is one")
-    duration_column: str | None = Field(None, description="seconds; duration_s by default, where there is one")
+    speaker_column: str | None = Field(None, description="speaker by default, if there is one")
+    duration_column: str | None = Field(None, description="seconds; duration_s by default, if there is one")
     locale: str | None = Field(None, description="common_voice: ha by default; fleurs: ha_ng")
     extra: list[Literal["other", "validated"]] = Field(
         [], description="common_voice: add these of its clips to train, less all that dev and test know"

@@ -43,7 +43,7 @@ class PruningSettings(Strict):
     rank_by: Literal["auto", "loss", "wer"] = Field(
         "loss", description="eval loss, WER, or `auto`: at each rung loss until most trials have left the CTC plateau"
     )
-    reduction: int = Field(4, ge=2, description="one trial in so many passes a rung")
+    reduction: int = Field(4, ge=2, description="one trial in this many passes a rung")
     first_rung: float = Field(0.2, gt=0, lt=1, description="the first rung, as a share of a trial's length")
     finish_share: float = Field(
         0.4,

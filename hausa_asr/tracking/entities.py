@@ -38,7 +38,7 @@ class Sample:
 
 
 def metrics_of(row: MetricsRow) -> tuple[list[Metric], str]:
-    """MLflow's metrics of a row, and its non-finite values in words ("" where there are none)."""
+    """MLflow's metrics of a row, and its non-finite values in words ("" if there are none)."""
     values = {key: float(value) for key, value in row.metrics.items()}
     bad = {key: value for key, value in values.items() if not math.isfinite(value)}
     words = ""

@@ -32,7 +32,7 @@ class SweepCallback(tune.Callback):
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune writes snapshots of what it is given, but the ledger is what lasts."""
+        """Nothing: Tune would write it into snapshots of its own, and the ledger is what lasts."""
         return {}
 
     def __init__(

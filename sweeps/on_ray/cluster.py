@@ -181,7 +181,7 @@ def _set_warden(temp: Path) -> subprocess.Popen[bytes]:
 
 
 def _processes() -> list[tuple[int, int, str]]:
-    """Every process of this machine: its id, its parent's, and its command line. Empty where there is no /proc."""
+    """Every process of this machine: its id, its parent's, and its command line. Empty without /proc."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -19,7 +19,7 @@ from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, many, size
 
 GUESS_FACTOR = 3.0
-"""By a guessed speed a sweep is refused for its budget only where it would be too long at so many times that speed."""
+"""By a guessed speed a sweep is refused for its budget only if it would be too long at this many times that speed."""
 
 
 def check(config: SweepConfig, prediction: Prediction) -> None:

@@ -40,17 +40,17 @@ class Reserve:
 
 
 def devices(resources: ResourceSettings) -> float:
-    """What a second of a trial counts for: its GPUs, or its CPUs where it has none."""
+    """What a second of a trial counts for: its GPUs, or its CPUs if it has none."""
     return resources.workers_per_trial * (resources.gpus_per_worker or resources.cpus_per_worker)
 
 
 def hours_word(resources: ResourceSettings) -> str:
-    """What hours are counted of."""
+    """The unit of hours: GPU-hours, or CPU-hours."""
     return "GPU-hours" if resources.gpus_per_worker else "CPU-hours"
 
 
 def finalist_runs(config: SweepConfig, trials: int | None = None) -> int:
-    """How many runs on fresh seeds a search of so many trials (those of the settings by default) is followed by.
+    """Count the finalists' runs that follow a search of `trials` trials, by default those of the settings.
 
     The best `k` and the baseline, on each seed; with one trial there is nothing to compare.
     """
@@ -60,12 +60,12 @@ def finalist_runs(config: SweepConfig, trials: int | None = None) -> int:
 
 
 def finalist_length_s(config: SweepConfig) -> float:
-    """Seconds of audio of one of them."""
+    """Seconds of audio of one finalist's run."""
     return config.finalists.length_s or config.recipe().length_s
 
 
 def spent(state: State, config: SweepConfig, now: float | None = None) -> Spent:
-    """What was spent.
+    """Add up what was spent.
 
     Args:
         state: what the ledger adds up to.
@@ -101,14 +101,14 @@ def exhausted(
     so_far = spent(state, config, now)
     price = budget.price_per_hour or 0.0
     word = hours_word(config.resources)
-    for limit, taken, kept, told in (
+    for limit, taken, kept, say in (
         (budget.hours, so_far.hours, reserve_hours, lambda x: f"{x:,.2f} {word}"),
         (budget.money, so_far.money, reserve_hours * price, lambda x: f"{x:,.2f} in money"),
         (budget.wall_s, so_far.wall_s, reserve_wall_s, lambda x: f"{duration(x)} of wall clock"),
     ):
         if limit is not None and taken + kept >= limit:
-            why = f"the budget of {told(limit)} is spent" if taken >= limit else f"{told(taken)} are spent"
-            return why if taken >= limit else f"{why}, and of the budget of {told(limit)} finalists need {told(kept)}"
+            why = f"the budget of {say(limit)} is spent" if taken >= limit else f"{say(taken)} are spent"
+            return why if taken >= limit else f"{why}, and of the budget of {say(limit)} finalists need {say(kept)}"
     return ""
 
 

@@ -112,7 +112,7 @@ def predict(config: SweepConfig, plan: SlotPlan, storage: Path, dev_s: float | N
 def figures(
     config: SweepConfig, slots: int, speed: Speed, trials: int, a_trial: Callable[[SweepConfig, int], float]
 ) -> Figures:
-    """What a sweep of so many trials takes.
+    """What a sweep of this many trials takes.
 
     Args:
         config, slots, speed: as in `predict`.

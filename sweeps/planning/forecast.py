@@ -18,7 +18,8 @@ from sweeps.record.state import State, TrialRecord
 from sweeps.wording import amount, duration
 
 _WEIGHT = 4
-"""The mean of what trials took counts against the expectation as that of so many trials: the first to end are short."""
+"""The mean of what trials took counts against the expectation as the mean of this many trials: the first to end are
+short."""
 
 
 @dataclass(frozen=True)

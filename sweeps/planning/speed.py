@@ -25,7 +25,7 @@ from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE
 from sweeps.wording import many
 
 _SWEEPS_READ, _TRIALS_READ, _SWEEPS_LOOKED_AT = 4, 20, 30
-"""The newest like sweeps are read until there are so many trials; more would cost time and tell little more."""
+"""The newest like sweeps are read until this many trials are found; more would cost time and add little."""
 
 # A guess from the model's size. Training takes 6 operations per weight and frame, forward and backward, there are 50
 # frames a second, and attention adds about a tenth: within 11 % of what torch's FlopCounter gives for clips of 10 s
@@ -126,7 +126,7 @@ def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> 
         try:
             trials = read_state(folder).trials.values()
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # of another version, or damaged: it has nothing to tell
+            continue  # of another version, or damaged
         paces = [trial.seen_s / trial.spent_s for trial in trials if trial.seen_s > 0 and trial.spent_s > 0]
         measured += paces
         sweeps += [folder.name] if paces else []
@@ -176,7 +176,7 @@ def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
         return
     for ledger in ledgers[:_SWEEPS_LOOKED_AT]:
         try:
-            # The C parser where there is one: ten times as fast, and this is done while somebody waits.
+            # The C parser if there is one: ten times as fast, and this is done while somebody waits.
             text = (ledger.parent / SETTINGS_FILE).read_text(encoding="utf-8")
             settings = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             taken = settings["resources"]

@@ -15,7 +15,7 @@ WORSE_THAN_GUESSING = 25.0
 """Nats per label. Guessing evenly among 36 labels costs about 3.6 nats a frame, and a label lasts about 5 frames of
 20 ms, some of which may be blanks: 10 to 18 nats. No model that learns is above this."""
 BLOW_UP = 3.0
-"""An eval loss so many times a trial's own best, or its peers' median, is no noise."""
+"""An eval loss this many times a trial's own best, or its peers' median, is no noise."""
 PEERS = 4
 """With fewer trials of the same age there is nothing to compare with."""
 PEERS_AT_MOST = 20

@@ -50,7 +50,7 @@ def shares_passing(cohort: int, reduction: int, marks: int, finish_share: float)
 
     Args:
         cohort: trials in the search.
-        reduction: one in so many passes.
+        reduction: one in this many passes.
         marks: how many rungs there are.
         finish_share: what the second look fills up to.
     """
@@ -96,7 +96,7 @@ def least_s(config: SweepConfig, trials: int) -> float:
 
 
 def mean_s(config: SweepConfig, trials: int) -> float:
-    """Seconds of audio that one of so many trials is expected to be trained on."""
+    """Seconds of audio that a trial of the search is expected to be trained on."""
     return ahead_s(config, 0.0, trials)
 
 

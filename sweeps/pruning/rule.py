@@ -7,9 +7,10 @@ cohort lets pass is promoted then. When no new setting is left to try, there is 
 wait go on, until `finish_share` of all trials have come to their end.
 
 What is ranked. WER is blind while a CTC model is on its plateau, the first part of a run: ranked by it there, trials
-are stopped by the toss of a coin. The unmasked eval loss already tells them apart, and on recorded curves it foretells
-the final WER better than WER itself does after the plateau too, being less noisy: so it is the default. `auto` ranks a
-rung by loss while most of its cohort is before the turning point, and by WER after that (docs/log.md compares them).
+are stopped by the toss of a coin. The unmasked eval loss already differs between them, and on recorded curves it
+foretells the final WER better than WER itself does after the plateau too, being less noisy: so it is the default.
+`auto` ranks a rung by loss while most of its cohort is before the turning point, and by WER after that (docs/log.md
+compares them).
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Rule:
 
     Args:
         marks: the rungs in seconds of audio trained on, rising.
-        reduction: one in so many passes.
+        reduction: one in this many passes.
         rank_by: `loss`, `wer`, or `auto` for the one after the other.
     """
 

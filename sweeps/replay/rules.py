@@ -44,7 +44,7 @@ class PruningRule(Protocol):
             fresh: how many settings have not been tried.
 
         Returns:
-            The paused trial that goes on; None for a fresh setting, or where there is none left, for nothing yet.
+            The paused trial that goes on; None for a fresh setting, or if there is none left, for nothing yet.
         """
         ...
 
@@ -124,7 +124,7 @@ class Median:
     that wait, and goes on when all fresh ones have begun.
 
     Args:
-        grace_s: nothing is stopped before so many seconds of audio, and means are taken from there on.
+        grace_s: nothing is stopped before this many seconds of audio, and means are taken from there on.
         samples: how many others a median needs.
     """
 

@@ -34,7 +34,7 @@ class Timeline:
 
     @property
     def wer(self) -> float:
-        """The trial's WER at full length: its checkpoint with the lowest is what it is selected by."""
+        """The trial's WER at full length: the lowest of its checkpoints, by which it is selected."""
         return min(point.wer for point in self.points)
 
 

@@ -1,6 +1,7 @@
 """The pictures of a sweep's report: rows of figures in, PNG bytes out. Only `report` imports this, and late.
 
-Colours are those of Okabe and Ito, which people who confuse red and green tell apart; dashes and markers say the same.
+Colours are those of Okabe and Ito, which people who confuse red and green can distinguish; dashes and markers say the
+same.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def curves(state: State, lead: str, lead_is: str) -> bytes:
     Args:
         state: the sweep.
         lead: the trial that stands out.
-        lead_is: what it is, for the legend.
+        lead_is: its name in the legend.
     """
     figure = Figure(figsize=(9, 7), dpi=130, facecolor="white")
     above, below = figure.subplots(2, 1, sharex=True)

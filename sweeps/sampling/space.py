@@ -99,7 +99,7 @@ def parameters(space: Space, settings: Mapping[str, Any]) -> tuple[dict[str, Any
     """Settings as Optuna parameters with their distributions, as far as the space contains them.
 
     What the space lacks or has another range for is left out, so settings of an earlier, narrower or other sweep, or
-    a baseline outside the space, still tell the sampler what they can.
+    a baseline outside the space, still teach the sampler what they can.
     """
     values: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}

@@ -94,10 +94,10 @@ class Verdict:
     Attributes:
         winner: the setting with the lowest dev WER.
         standings: all settings that have a run, the lowest dev WER first.
-        baseline: the baseline's setting; None where there is none.
+        baseline: the baseline's setting; None if there is none.
         to_baseline: the winner against the baseline; None where it has no run, or is the winner.
         relative: the change of WER against the baseline as a share of that: -0.4 is 40 % fewer errors.
-        to_runner_up: the winner against the second; None where there is none.
+        to_runner_up: the winner against the second; None if there is none.
         unit: `speaker` or `utterance`: what was resampled.
         units: how many of them dev has.
         resamples: how often.

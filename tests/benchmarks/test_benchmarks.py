@@ -14,6 +14,7 @@ import pytest
 
 from hausa_asr.recipe import Progress
 
+pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TASK = {"model": "demo", "clips": 2, "batch_s": 9.0, "micro_batch_s": 12.0, "updates": 2, "warm_up": 1,
         "utterances": 12}  # fmt: skip
