@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 # Before torch is imported anywhere: two test processes on two cores must not fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,24 +19,18 @@ from helpers.speech import ToneSplit, save_base
 torch.set_num_threads(1)
 
 
-SHARED_SWEEPS = ("finished", "killed")
-"""Fixtures that run a sweep once for several tests."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tiers, and let whole sweeps begin first: they wait most of their time, and the rest runs beside them.
 
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Mark the tiers, and let whole sweeps begin first: they wait most of their time, and the rest runs beside them."""
+    A file's tests stay in one process (`--dist loadfile`), so a sweep that several tests look at is run once. In
+    `tests/whole/` each file is therefore about one sweep. The groups of xdist 3.8 do nothing with pytest 9.
+    """
     for item in items:
         if item.path.parent.name == "whole":
             item.add_marker(pytest.mark.whole)
-            # Tests that look at one sweep stay in one process, which runs it once; other sweeps may run beside it.
-            shared = [name for name in SHARED_SWEEPS if name in getattr(item, "fixturenames", ())]
-            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.name))
         elif needs_server(item):
             item.add_marker(pytest.mark.server)
-            item.add_marker(pytest.mark.xdist_group(f"server of {item.path.stem}"))
     items.sort(key=lambda item: item.path.parent.name != "whole")
-    yield
 
 
 def needs_server(item: pytest.Item) -> bool:

@@ -86,6 +86,7 @@ def test_made_once_and_shared(layer_norm_base: Path, tmp_path: Path, monkeypatch
     assert list((tmp_path / "elsewhere").glob("*/train.bf16"))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one(layer_norm_base: Path, tmp_path: Path) -> None:
     processes = [get_context("spawn").Process(target=make, args=(layer_norm_base, tmp_path)) for _ in range(2)]
     for process in processes:

@@ -31,6 +31,7 @@ def data() -> Data:
     return Data(ToneSplit(24, 0), ToneSplit(8, 1))
 
 
+@pytest.mark.slow
 def test_learns_to_read_tones(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, length_s=4000, eval_every_steps=80, mask_time_prob=0.0, mask_feature_prob=0.0,
                                  lr_peak=5e-3, freeze_feature_encoder=False)  # fmt: skip
@@ -249,6 +250,7 @@ def _rank(rank: int, world: int, port: int, base: str, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_and_see_the_whole_dev_split(layer_norm_base: Path, tmp_path: Path) -> None:
     import socket
 

@@ -1,0 +1,162 @@
+"""One finished sweep that several tests look at, and what it takes to compare with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.whole_sweeps import (
+    SETTINGS,
+    Runs,
+    _lowest,
+    check_whole,
+    environment,
+    finish,
+    gone,
+    ledger_of,
+    start,
+    wait_for,
+    workers_of,
+)
+from sweeps.record.ledger import Ledger
+
+WILD, HOT = "starting point wild", "starting point hot"
+pytestmark = pytest.mark.timeout(600)  # longer than what its own waits add up to
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_base: Path) -> tuple[Path, str]:
+    """One sweep with finalists, run once, that several tests look at. Two of its starting points must diverge."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "tiny.yaml"
+    path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=folder))
+    points = "starting_points={wild: {lr_peak: 1.0e+30, max_grad_norm: 0}, hot: {lr_peak: 1.0}}"
+    process = start("--config", path, "--set", "name=one", "--set", points, "--set", "search.trials=6",
+                    "--set", "finalists={k: 1, seeds: 2}")  # fmt: skip
+    output = finish(process)
+    assert gone(process.pid) == []
+    return folder, output
+
+
+def test_a_sweep_ends_whole_and_says_what_it_found(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    result = check_whole(folder, "one", 6)
+    assert f"best      {result['best']['id']}" in output
+    assert "mlflow ui --backend-store-uri" in output
+    assert "raylet" not in output, "no wall of other processes' words"
+    evaluations = sum(event["event"] == "reported" for event in ledger_of(folder / "runs/one"))
+    assert len(output.splitlines()) < 40 + evaluations, "a line for each, and a few more"
+    trials = folder / "runs/one/trials"
+    assert "step 5 of" in (trials / "t000/train.log").read_text()
+    assert not list(Path("/tmp").glob("hausa-asr-ray-*")) or all(
+        Path(f"/proc/{p.name.split('-')[3]}").exists() for p in Path("/tmp").glob("hausa-asr-ray-*")
+    )
+
+
+def test_every_trial_is_in_mlflow_with_all_that_a_person_compares(finished: tuple[Path, str]) -> None:
+    runs = Runs(finished[0])
+    for run in runs.children:
+        assert {"lr_peak", "mask_time_prob", "schedule", "batch_s"} <= set(run.data.params)
+        if run.data.tags["source"] in (WILD, HOT):
+            continue
+        for metric in ("wer", "cer", "loss", "lr", "grad_norm", "samples_per_s", "audio_s_per_s", "eval_runtime_s"):
+            assert runs.steps(run, metric)[0] == 5, metric
+        assert Path(run.data.tags["checkpoint_uri"].removeprefix("file://")).is_dir()
+        artifacts = {entry.path for entry in runs.client.list_artifacts(run.info.run_id)}
+        assert {"settings.yaml", "samples.json"} <= artifacts
+    parent = runs.parents[0]
+    assert "best_model/model.safetensors" in {
+        entry.path for entry in runs.client.list_artifacts(parent.info.run_id, "best_model")
+    }
+
+
+def test_finalists_name_the_winner_and_all_say_the_same(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    result = json.loads((folder / "runs/one/result.json").read_text())
+    best, baseline = result["best"], result["baseline"]
+    assert best["id"] != baseline["id"] == "t000" and best["seeds"] == baseline["seeds"] == 2
+    runs = {trial["id"]: trial for trial in result["finalists"]}
+    assert sorted(runs) == sorted(f"{one}-s{seed}" for one in ("t000", _lowest(result)) for seed in (1, 2))
+    assert {trial["settings"]["seed"] for trial in runs.values()} == {1, 2}
+    assert runs[best["run"]]["of"] == best["id"] == result["verdict"]["winner"]
+    low, high = best["wer_interval"]
+    assert low <= best["wer"] <= high
+    tags = Runs(folder).parents[0].data.tags
+    assert (tags["winner"], tags["winner_run"], tags["winner_seeds"]) == (best["id"], best["run"], "2")
+    assert Path(tags["winner_checkpoint"]).parent == folder / "runs/one/trials" / best["run"]
+    assert output.splitlines()[-1].startswith(f"winner {best['id']}")
+    assert f"baseline {baseline['wer']:.3f}" in output.splitlines()[-1]
+
+
+def test_a_decision_can_be_asked_for(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    state = Ledger(folder / "runs/one").state
+    lost = next(trial for trial in state.trials.values() if any(not one["passed"] for one in trial.decisions))
+    told = finish(start("--explain", f"one/{lost.id}", "--set", f"storage={folder}/runs"))
+    decision = next(one for one in lost.decisions if not one["passed"])
+    assert f"{lost.id} of sweep one" in told
+    assert f"ranked by eval loss with {decision['cohort']} trials: number {decision['place']}" in told
+    assert f"{decision['value']:.4f}" in told and "paused" in told
+    assert "t099" in finish(start("--explain", "t099", "--set", f"storage={folder}/runs"), code=2)
+
+
+def test_the_winner_can_be_exported_and_transcribes(finished: tuple[Path, str], audio: Path, tmp_path: Path) -> None:
+    folder, _ = finished
+    cli = [str(Path(sys.executable).with_name("hausa-asr"))]
+    uri = f"sqlite:///{folder}/mlflow.db"
+    exported = subprocess.run(
+        [*cli, "best-model", "--sweep", "one", "--uri", uri, "--out", str(tmp_path / "m"), "--json"],
+        capture_output=True, text=True, env=environment(), check=True,
+    )  # fmt: skip
+    best = json.loads((folder / "runs/one/result.json").read_text())["best"]
+    found = json.loads(exported.stdout)
+    assert (found["trial"], found["chosen"], found["seeds"]) == (best["run"], "finalists", 2)
+    assert (found["wer"], found["test_wer"]) == pytest.approx((best["wer"], best["test_wer"]))
+    heard = subprocess.run(
+        [*cli, "transcribe", "--model", str(tmp_path / "m"), str(audio / "test-0.wav"), "--json"],
+        capture_output=True, text=True, env=environment(), check=True,
+    )  # fmt: skip
+    assert "test-0.wav" in heard.stdout
+
+
+def test_a_name_that_exists_is_refused_with_what_to_type(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    output = finish(start("--config", folder / "tiny.yaml", "--set", "name=one"), code=2)
+    assert "--resume one" in output
+
+
+def test_diverging_settings_end_at_once_and_the_sweep_goes_on(finished: tuple[Path, str]) -> None:
+    trials = json.loads((finished[0] / "runs/one/result.json").read_text())["trials"]
+    assert [trial["source"] for trial in trials] == ["baseline", WILD, HOT, *["search"] * 3]
+    for trial in trials[1:3]:
+        assert (trial["state"], trial["reason"]) == ("failed", "diverged")
+        assert trial["steps"] <= 5, "within one evaluation"
+    assert {trial["state"] for trial in trials[3:]} <= {"finished", "pruned"}
+
+
+def test_two_workers_per_trial_learn_what_one_does_and_a_crash_costs_one_interval(
+    settings: Path, finished: tuple[Path, str]
+) -> None:
+    folder = settings.parent
+    sweep = folder / "runs/two"
+    process = start("--config", settings, "--set", "name=two", "--set", "resources.workers_per_trial=2",
+                    "--set", "search.trials=2")  # fmt: skip
+    wait_for(lambda: sum(e["event"] == "reported" for e in ledger_of(sweep)) >= 2, process)
+    worker = next(pid for pid in workers_of(process.pid))
+    os.kill(worker, signal.SIGKILL)
+    finish(process)
+    check_whole(folder, "two", 2)
+    one = Ledger(finished[0] / "runs/one").state.trials["t000"].reports
+    two = Ledger(sweep).state.trials["t000"].reports
+    assert "a slot broke, the trial goes on in a new one" in (sweep / "sweep.log").read_text()
+    told = (sweep / "trials/t000/train.log").read_text().count(": wer=")
+    assert told <= len(two) + 2, "its newest report told again, and at most one interval computed again"
+    assert [r.step for r in two] == [r.step for r in one]
+    for metric in ("train_loss", "loss", "masked_fraction"):
+        assert two[0].metrics[metric] == pytest.approx(one[0].metrics[metric], rel=1e-3)

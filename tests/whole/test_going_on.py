@@ -1,0 +1,58 @@
+"""A sweep that is given more: a larger budget, more trials, a wider space; and one that was interrupted."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from helpers.whole_sweeps import (
+    ONE_SLOT,
+    Runs,
+    check_whole,
+    finish,
+    gone,
+    ledger_of,
+    start,
+    wait_for,
+)
+from sweeps.record.ledger import Ledger
+
+pytestmark = pytest.mark.timeout(600)  # longer than what its own waits add up to
+
+
+def test_it_goes_on_with_a_larger_budget_a_wider_space_and_after_sigterm(settings: Path) -> None:
+    folder = settings.parent
+    sweep, again = folder / "runs/grown", ("--resume", "grown", "--set", f"storage={folder}/runs")
+    # 3.6 s of a CPU are spent before the first evaluation, since they count from when a slot takes the trial.
+    output = finish(start("--config", settings, "--set", "name=grown", "--set", "budget.hours=0.001", *ONE_SLOT))
+    assert "the budget of 0.00 CPU-hours is spent" in output
+    ended = Ledger(sweep).state.trials
+    assert {name: (trial.state, trial.cause, len(trial.reports)) for name, trial in ended.items()} == {
+        "t000": ("pruned", "budget", 1)
+    }
+
+    larger = ("budget.hours=1", "search.trials=5", "space.hidden_dropout={low: 0.0, high: 0.2}")
+    process = start(*again, *(argument for change in larger for argument in ("--set", change)))
+    wait_for(
+        lambda: any(event["event"] == "paused" and event["cause"] == "rung" for event in ledger_of(sweep)), process
+    )
+    process.send_signal(signal.SIGTERM)
+    assert "--resume grown" in finish(process, code=130)
+    assert gone(process.pid) == []
+    runs, stopped = Runs(folder), Ledger(sweep).state
+    assert runs.parents[0].info.status == "KILLED"
+    waits = {"proposed": "SCHEDULED", "running": "SCHEDULED", "paused": "SCHEDULED", "finished": "FINISHED"}
+    for run in runs.children:
+        assert run.info.status == waits[stopped.trials[run.data.tags["trial"]].state]
+    assert any(trial.state == "paused" for trial in stopped.trials.values())
+
+    finish(start(*again))
+    check_whole(folder, "grown", 5)
+    after = Ledger(sweep).state
+    for name, trial in [*ended.items(), *stopped.trials.items()]:
+        assert after.trials[name].reports[: len(trial.reports)] == trial.reports
+    assert [name for name, one in after.trials.items() if "hidden_dropout" in one.settings] == list(after.trials)[1:]
+    for trial in after.searched:
+        assert sum(trial.settings == other.settings for other in after.searched) == 1, "nothing is tried twice"
