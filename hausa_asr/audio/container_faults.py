@@ -1,13 +1,13 @@
-"""The bytes of an audio file in, what its structure says against it out: faults that a decoder passes over in silence.
+"""Find faults in the structure of an audio file that decoders do not report.
 
-libsndfile takes a wav file that was cut off for a shorter one, reads only the first of two files that were joined, and
-plays an mp3 on when its rate changes. Called by `audio` before it decodes.
+In: the bytes of a file. Out: a `Fault`, or None. libsndfile takes a wav file that was cut off for a shorter one, reads
+only the first of two files that were joined, and plays an mp3 on when its rate changes. Called by `load` before it
+decodes.
 """
 
 from __future__ import annotations
 
-Fault = tuple[str, str]
-"""The reason, always the same for the same fault, and what exactly was found."""
+from typing import NamedTuple
 
 _WHOLE = 0.95
 """A last block that is not quite full is no loss."""
@@ -20,8 +20,20 @@ _MP3_KBPS = {
 }
 
 
+class Fault(NamedTuple):
+    """Why a clip is refused.
+
+    Attributes:
+        reason: short, and always the same for the same fault.
+        detail: what exactly is wrong; may be "".
+    """
+
+    reason: str
+    detail: str = ""
+
+
 def fault(data: bytes, size: int) -> Fault | None:
-    """What is wrong with an audio file by its structure, or None; other containers than wav, ogg and mp3 pass.
+    """Check the structure of a wav, ogg or mp3 file; other containers pass.
 
     Args:
         data: the file, or its beginning, of which only the header of a wav file can be judged.
@@ -50,13 +62,13 @@ def _wav(data: bytes, total: int) -> Fault | None:
         if name == b"fmt ":
             rate = number(start + 4)
         if name == b"data":
-            found = total - start
-            if size == 0 and found > 1:
-                return "zero data size", f"the header says 0 bytes of sound, {found} bytes follow it"
+            present = total - start
+            if size == 0 and present > 1:
+                return Fault("zero data size", f"the header says 0 bytes of sound, {present} bytes follow it")
             if size >= _OPEN_END or data[:4] == b"RF64":
                 return None
-            if found < _WHOLE * size:
-                return "cut off", f"{found} of {size} bytes of sound"
+            if present < _WHOLE * size:
+                return Fault("cut off", f"{present} of {size} bytes of sound")
             rest = start + size + size % 2
             if data[rest : rest + 4] == data[:4]:
                 other = number(rest + 24)  # of a header whose first chunk is fmt, as all but few are
@@ -81,7 +93,7 @@ def _ogg(data: bytes) -> Fault | None:
                 rates.append(48_000)  # whatever it was recorded at, it is decoded to this
         at = start + sum(sizes)
         if at > len(data) or len(sizes) < segments:
-            return "cut off", f"its last page lacks {at - len(data)} bytes"
+            return Fault("cut off", f"its last page lacks {at - len(data)} bytes")
     if len(rates) > 1:
         return next((_joined(rates[0], rate) for rate in rates if rate != rates[0]), _joined(rates[0], rates[0]))
     return None
@@ -89,8 +101,8 @@ def _ogg(data: bytes) -> Fault | None:
 
 def _joined(rate: int, other: int) -> Fault:
     if rate != other:
-        return "sample rate changes", f"several recordings in one file, of {rate} Hz and of {other} Hz"
-    return "joined files", "several recordings in one file, of which only the first would be heard"
+        return Fault("sample rate changes", f"several recordings in one file, of {rate} Hz and of {other} Hz")
+    return Fault("joined files", "several recordings in one file, of which only the first would be heard")
 
 
 def _mp3(data: bytes) -> Fault | None:
@@ -102,21 +114,21 @@ def _mp3(data: bytes) -> Fault | None:
                 size = int.from_bytes(data[at + 6 : at + 10], "big")
                 at += 10 + sum((size >> 8 * n & 0x7F) << 7 * n for n in range(4))
                 continue
-            found = _next_mp3_frame(data, at + 1)
-            if found is None:
+            after = _next_mp3_frame(data, at + 1)
+            if after is None:
                 return None
-            at = found
+            at = after
             continue
         rate, length, slot = frame
         if first and rate != first:
-            return "sample rate changes", f"from {first} Hz to {rate} Hz"
+            return Fault("sample rate changes", f"from {first} Hz to {rate} Hz")
         first = rate
         at += length + (slot if data[at + 2] & 2 else 0)
     return None
 
 
 def _next_mp3_frame(data: bytes, at: int) -> int | None:
-    """Where the next frame begins that another follows: two bytes that look like one turn up in any data."""
+    """Find the next frame that another follows: two bytes that look like one turn up in any data."""
     while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
         end = at + _mp3_frame(data, at)
         if end > at and (end >= len(data) or _mp3_frame(data, end)):
@@ -126,7 +138,7 @@ def _next_mp3_frame(data: bytes, at: int) -> int | None:
 
 
 def _mp3_frame(data: bytes, at: int) -> int:
-    """The bytes of the frame that begins here, 0 where none does."""
+    """Count the bytes of the frame that begins here, 0 where none does."""
     if at + 4 > len(data) or data[at] != 0xFF:
         return 0
     frame = _FRAMES.get((data[at + 1] & 0xFE, data[at + 2] & 0xFC))
@@ -134,7 +146,7 @@ def _mp3_frame(data: bytes, at: int) -> int:
 
 
 def _all_mp3_frames() -> dict[tuple[int, int], tuple[int, int, int]]:
-    """Rate, bytes and bytes of padding by the second and third byte of a layer III header (ISO 11172-3, 13818-3)."""
+    """List rate, bytes and padding bytes by the second and third byte of a layer III header (ISO 11172-3, 13818-3)."""
     frames = {}
     for version, rates in _MP3_RATES.items():
         for index, kbps in enumerate(_MP3_KBPS[3 if version == 3 else 2], start=1):

@@ -1,9 +1,9 @@
-"""The sound of a clip as a row of 32-bit numbers, by which the same recording is known again after re-encoding.
+"""Fingerprint the sound of a clip, to recognise the same recording after re-encoding.
 
-Made by `decoding` for every clip, compared by `leaks`. Each number says, for an eighth of a second, in which of 32
-pairs of neighbouring bands the balance of energy rises: coding, resampling, level and trimmed silence change few of
-these bits, another reading of the same sentence changes nearly half (Haitsma and Kalker, A Highly Robust Audio
-Fingerprinting System, ISMIR 2002; the bands and times are for speech).
+In: samples. Out: a row of 32-bit numbers. Made by `decoder` for every clip, compared by `overlap`. Each number says,
+for an eighth of a second, in which of 32 pairs of neighbouring bands the balance of energy rises: coding, resampling,
+level and trimmed silence change few of these bits, another reading of the same sentence changes nearly half (Haitsma
+and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002; the bands and times are for speech).
 """
 
 from __future__ import annotations
@@ -43,22 +43,25 @@ _LEAST_SHARED = 0.6
 
 
 def power(samples: np.ndarray) -> np.ndarray:
-    """(T, 257) float32 energy of a clip's frames by frequency, from (S,) float32 samples at 16 kHz."""
+    """Compute the (T, 257) float32 energy of a clip's frames by frequency, from (S,) float32 samples at 16 kHz."""
     if len(samples) < _WINDOW:
         samples = np.pad(samples, (0, _WINDOW - len(samples)))
     windows = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW)[::_HOP]
-    found = np.fft.rfft(windows * _HANN)
-    return found.real**2 + found.imag**2
+    spectrum = np.fft.rfft(windows * _HANN)
+    return spectrum.real**2 + spectrum.imag**2
 
 
 def is_narrow(energy: np.ndarray) -> bool:
-    """Whether nothing is heard above 4 kHz in what `power` gives."""
+    """Whether a clip has no sound above 4 kHz, from its (T, 257) energy as `power` gives it."""
     by_frequency = energy.sum(axis=0)
     return float(by_frequency[_NARROW_BIN:].sum()) < _NARROW * float(by_frequency.sum())
 
 
 def of(energy: np.ndarray) -> np.ndarray:
-    """The fingerprint of what `power` gives: (F,) uint32, 0 where a frame is quiet; empty for less than 0.25 s."""
+    """Make the fingerprint of a clip from its (T, 257) energy: (F,) uint32, 0 where a frame is quiet.
+
+    It is empty for clips of less than 0.25 s.
+    """
     bands = np.add.reduceat(energy[:, : _EDGES[-1]], _EDGES[:-1], axis=1)
     if len(bands) < _SMOOTHED + _LAG + 1:
         return NOTHING
@@ -68,9 +71,9 @@ def of(energy: np.ndarray) -> np.ndarray:
     level = np.log(np.maximum(smooth, 0) + 1e-5 * loud.max() + 1e-30)
     tilt = level[:, :-1] - level[:, 1:]
     bits = tilt[_LAG:] > tilt[:-_LAG]
-    found = bits.astype(np.uint32) @ _BIT
-    found[np.minimum(loud[_LAG:], loud[:-_LAG]) < _QUIET * loud.max()] = 0
-    return found
+    numbers = bits.astype(np.uint32) @ _BIT
+    numbers[np.minimum(loud[_LAG:], loud[:-_LAG]) < _QUIET * loud.max()] = 0
+    return numbers
 
 
 class Index:
@@ -85,8 +88,8 @@ class Index:
     def __init__(self, prints: Sequence[tuple[int, np.ndarray]]) -> None:
         self._clips = np.array([clip for clip, _ in prints], np.int64)
         gap = np.zeros(-_NEAR[0], np.uint32)
-        self._flat = np.concatenate([gap, *(part for _, found in prints for part in (found, gap))])
-        lengths = np.array([len(found) for _, found in prints], np.int64)
+        self._flat = np.concatenate([gap, *(part for _, numbers in prints for part in (numbers, gap))])
+        lengths = np.array([len(numbers) for _, numbers in prints], np.int64)
         self._starts = len(gap) + np.cumsum(lengths + len(gap)) - lengths - len(gap)
         self._lengths = lengths
         places = np.flatnonzero(self._flat)
@@ -94,11 +97,11 @@ class Index:
         self._places = places[order].astype(np.int32)
         self._keys = self._flat[self._places]
 
-    def find(self, found: np.ndarray) -> list[int]:
-        """The clips in the index that are the same recording as that of this fingerprint."""
-        where = np.flatnonzero(found)
-        first = np.searchsorted(self._keys, found[where], side="left")
-        count = np.searchsorted(self._keys, found[where], side="right") - first
+    def find(self, fingerprint: np.ndarray) -> list[int]:
+        """Find the clips in the index that have the same recording as this (F,) fingerprint."""
+        where = np.flatnonzero(fingerprint)
+        first = np.searchsorted(self._keys, fingerprint[where], side="left")
+        count = np.searchsorted(self._keys, fingerprint[where], side="right") - first
         count[count > _MOST_COMMON] = 0
         total = int(count.sum())
         if not total:
@@ -106,7 +109,7 @@ class Index:
         # The positions first[i], first[i] + 1, ... of every number that is there, in one go.
         hits = np.arange(total) + np.repeat(first - (np.cumsum(count) - count), count)
         places, asked = self._places[hits].astype(np.int64), np.repeat(where, count)
-        padded = np.pad(found, -_NEAR[0])
+        padded = np.pad(fingerprint, -_NEAR[0])
         mine, theirs = padded[asked[:, None] + _NEAR - _NEAR[0]], self._flat[places[:, None] + _NEAR]
         both = (mine != 0) & (theirs != 0)
         differing = (np.bitwise_count(mine ^ theirs) * both).sum(axis=1)
@@ -114,7 +117,7 @@ class Index:
         rows = np.searchsorted(self._starts, places[likely], side="right") - 1
         shifts = places[likely] - self._starts[rows] - asked[likely]
         pairs = sorted(set(zip(rows.tolist(), shifts.tolist(), strict=True)))
-        return sorted({int(self._clips[row]) for row, shift in pairs if same(found, self._print(row), shift)})
+        return sorted({int(self._clips[row]) for row, shift in pairs if same(fingerprint, self._print(row), shift)})
 
     def _print(self, row: int) -> np.ndarray:
         return self._flat[self._starts[row] : self._starts[row] + self._lengths[row]]
@@ -129,7 +132,7 @@ def same(one: np.ndarray, other: np.ndarray, shift: int) -> bool:
 
 
 def compare(one: np.ndarray, other: np.ndarray, shift: int) -> tuple[float, int]:
-    """The share of bits in which two fingerprints differ, and the number of frames with sound in both."""
+    """Give the share of bits in which two fingerprints differ, and the number of frames with sound in both."""
     start, end = max(0, -shift), min(len(one), len(other) - shift)
     if end <= start:
         return 1.0, 0
@@ -142,7 +145,12 @@ def compare(one: np.ndarray, other: np.ndarray, shift: int) -> tuple[float, int]
 def matches(
     queries: Sequence[int], targets: Sequence[int], print_of: Callable[[int], np.ndarray]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs (query, target) of clips that are one recording; `print_of` gives a clip's fingerprint by its number."""
+    """Find the pairs (query, target) of clips that are one recording.
+
+    Args:
+        queries, targets: numbers of clips.
+        print_of: gives the fingerprint of a clip by its number.
+    """
     index = Index([(clip, np.array(print_of(clip))) for clip in targets])
     for clip in queries:
         for target in index.find(print_of(clip)):

@@ -1,7 +1,7 @@
-"""Audio of any kind in, mono float32 at 16 kHz out, or a refusal that says why.
+"""Decode audio of any kind to mono float32 at 16 kHz, or refuse it with a reason.
 
-One decoder for training, evaluation and serving: decoders disagree on the length and the level of the same file.
-Called by `prepare` for every clip, and by whatever transcribes a file.
+In: a path, or the bytes of a file. Out: a `Clip`. One decoder for training, evaluation and serving: decoders disagree
+on the length and the level of the same file. Called by `prepare` for every clip, and by whatever transcribes a file.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hausa_asr.audio import container_faults as headers
+from hausa_asr.audio import container_faults
 from hausa_asr.audio.resample import to_16_khz
 from hausa_asr.ctc import frames
 from hausa_asr.utterance import SAMPLE_RATE
@@ -50,7 +50,7 @@ class AudioRefused(Exception):
             "empty", "zero data size" (its header says so), "cut off" (shorter than its header says), "one sample",
             "too short", "too long", "silent", "nan" (or infinite), "sample rate" (of no speech), "sample rate changes"
             or "joined files" (several recordings of which only the first would be heard).
-        detail: what exactly was found; may be "".
+        detail: what exactly is wrong; may be "".
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -64,6 +64,13 @@ class AudioRefused(Exception):
 
 class _LostError(Exception):
     """A file whose header was read and whose sound could not be."""
+
+
+class _Sound(NamedTuple):
+    """Decoded samples (C, S) of C channels, and their rate in Hz."""
+
+    channels: np.ndarray
+    rate: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,10 @@ class Clip:
 
 
 def read(source: Source) -> np.ndarray:
-    """The samples of an audio file, given by its path or as its bytes: (S,) float32 mono at 16 kHz, in [-1, 1].
+    """Read the samples of an audio file: (S,) float32 mono at 16 kHz, in [-1, 1].
+
+    Args:
+        source: a path, or the bytes of a file.
 
     Raises:
         AudioRefused: it can't be read, or has nothing to hear.
@@ -91,7 +101,7 @@ def read(source: Source) -> np.ndarray:
 
 
 def load(source: Source, max_s: float | None = None) -> Clip:
-    """Like `read`, and with the rate of the source.
+    """Decode an audio file: like `read`, and with the rate of the source.
 
     Args:
         source: a path, or the bytes of a file.
@@ -101,24 +111,9 @@ def load(source: Source, max_s: float | None = None) -> Clip:
         AudioRefused: it can't be read, has nothing to hear, or is too long.
     """
     _check_file(source)
-    if found := headers.fault(*_structure(source)):
-        raise AudioRefused(*found)
-    try:
-        channels, rate = _through_soundfile(source, max_s)
-    except AudioRefused:
-        raise
-    except Exception as first:  # libsndfile does not know the format, or lost its way in it
-        try:
-            channels, rate = _through_pyav(source, max_s)
-        except AudioRefused:
-            raise
-        except Exception as second:
-            if isinstance(first, _LostError):
-                raise AudioRefused("cut off", f"or damaged: {_line(first)}") from second
-            detail = f"{_line(first)}; {_line(second)}"
-            if not isinstance(source, bytes):
-                detail = detail.replace(f"'{source}'", "it")  # whoever reads it knows the file's name
-            raise AudioRefused("unreadable", detail) from second
+    if fault := container_faults.fault(*_beginning(source)):
+        raise AudioRefused(*fault)
+    channels, rate = _decoded(source, max_s)
     if channels.size == 0:
         raise AudioRefused("empty", "no samples")
     peak = _peak(channels)
@@ -139,29 +134,49 @@ def load(source: Source, max_s: float | None = None) -> Clip:
     return Clip(samples, rate, warnings)
 
 
+def _decoded(source: Source, max_s: float | None) -> _Sound:
+    """Decode with libsndfile, or with FFmpeg where that fails."""
+    try:
+        return _through_soundfile(source, max_s)
+    except AudioRefused:
+        raise
+    except Exception as first:  # libsndfile does not know the format, or lost its way in it
+        try:
+            return _through_pyav(source, max_s)
+        except AudioRefused:
+            raise
+        except Exception as second:
+            if isinstance(first, _LostError):
+                raise AudioRefused("cut off", f"or damaged: {_line(first)}") from second
+            detail = f"{_line(first)}; {_line(second)}"
+            if not isinstance(source, bytes):
+                detail = detail.replace(f"'{source}'", "it")  # whoever reads it knows the file's name
+            raise AudioRefused("unreadable", detail) from second
+
+
 def _check_file(source: Source) -> None:
-    """Refuse what is no file before a decoder waits on it (a pipe) or words it badly (a folder)."""
+    """Refuse what is no file: a decoder would wait on a pipe, and its error on a folder is unclear."""
     if isinstance(source, bytes):
         if not source:
             raise AudioRefused("empty", "0 bytes")
         return
     try:
-        found = Path(source).stat()
+        status = Path(source).stat()
     except FileNotFoundError:
         detail = "a link to nothing" if Path(source).is_symlink() else "no such file"
         raise AudioRefused("missing", detail) from None
     except (OSError, ValueError) as error:
         raise AudioRefused("unreadable", _line(error)) from None
-    if not stat.S_ISREG(found.st_mode):
-        if stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             raise AudioRefused("a folder", "with the name of an audio file")
         raise AudioRefused("unreadable", "not a file")
-    if found.st_size == 0:
+    if status.st_size == 0:
         raise AudioRefused("empty", "0 bytes")
 
 
-def _structure(source: Source) -> tuple[bytes, int]:
-    """Read as much of a file as shows its structure, and the size of all of it in bytes."""
+def _beginning(source: Source) -> tuple[bytes, int]:
+    """Read enough of a file to check its structure, and the size of all of it in bytes."""
     if isinstance(source, bytes):
         return source, len(source)
     try:
@@ -175,8 +190,8 @@ def _structure(source: Source) -> tuple[bytes, int]:
 # soundfile and PyAV are imported when first used: `AudioRefused` is needed where they are not installed.
 
 
-def _through_soundfile(source: Source, max_s: float | None) -> tuple[np.ndarray, int]:
-    """Samples (C, S) and their rate, decoded by libsndfile: wav, flac, mp3, ogg, opus, aiff, au, caf."""
+def _through_soundfile(source: Source, max_s: float | None) -> _Sound:
+    """Decode with libsndfile: wav, flac, mp3, ogg, opus, aiff, au, caf."""
     import soundfile
 
     with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
@@ -187,11 +202,11 @@ def _through_soundfile(source: Source, max_s: float | None) -> tuple[np.ndarray,
         except soundfile.SoundFileError as error:
             raise _LostError(str(error)) from error
         _check_whole(len(samples), file.frames if limit < 0 else min(file.frames, limit))
-    return samples.T, rate
+    return _Sound(samples.T, rate)
 
 
-def _through_pyav(source: Source, max_s: float | None) -> tuple[np.ndarray, int]:
-    """Samples (C, S) and their rate, decoded by FFmpeg: m4a, webm, mp4, wma, amr and the rest."""
+def _through_pyav(source: Source, max_s: float | None) -> _Sound:
+    """Decode with FFmpeg: m4a, webm, mp4, wma, amr and the rest."""
     import av
 
     file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
@@ -221,7 +236,7 @@ def _through_pyav(source: Source, max_s: float | None) -> tuple[np.ndarray, int]
             keep(resampler.resample(None))
         if container.duration is not None and n_samples <= limit:
             _check_whole(n_samples, int(container.duration / 1e6 * rate))
-    return np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32), rate
+    return _Sound(np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32), rate)
 
 
 def _checked_rate(rate: int, channels: int) -> int:
@@ -232,25 +247,25 @@ def _checked_rate(rate: int, channels: int) -> int:
     return rate
 
 
-def _check_whole(found: int, stated: int) -> None:
-    """Refuse a file cut off on its way here: its transcript is of more than can be heard."""
-    if 0 < found < 0.95 * stated:
-        raise AudioRefused("cut off", f"{found} of {stated} samples")
+def _check_whole(decoded: int, stated: int) -> None:
+    """Refuse a file that was cut off on its way here: its transcript is longer than its sound."""
+    if 0 < decoded < 0.95 * stated:
+        raise AudioRefused("cut off", f"{decoded} of {stated} samples")
 
 
 def _peak(samples: np.ndarray) -> float:
-    """The largest absolute value, without a copy of them all."""
+    """Find the largest absolute value, without a copy of all samples."""
     return float(np.maximum(samples.max(), -samples.min()))
 
 
 def _within_one(samples: np.ndarray) -> np.ndarray:
-    """Samples scaled into [-1, 1]: lossy codecs overshoot a little, and some float files hold 16-bit numbers."""
+    """Scale samples into [-1, 1]: lossy codecs overshoot a little, and some float files hold 16-bit numbers."""
     peak = _peak(samples)
     return samples if peak <= 1 else samples / np.float32(peak)
 
 
 def _mono(channels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(C, S) to (S,), the mean of the channels that carry the sound, and what to remark on.
+    """Mix (C, S) to (S,), the mean of the channels that carry the sound; also give the warnings.
 
     A dead channel would halve the level, and two of opposite polarity would cancel out: neither is averaged in.
     """

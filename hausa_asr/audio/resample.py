@@ -1,6 +1,6 @@
-"""Samples at any rate in, samples at 16 kHz out: windowed sinc interpolation, the same as torchaudio's, without torch.
+"""Resample audio to 16 kHz: windowed sinc interpolation, the same as torchaudio's, without torch.
 
-Called by `audio` for every clip. The processes that decode a corpus import no torch, which would take 300 MB and two
+Called by `load` for every clip. The processes that decode a corpus import no torch, which would take 300 MB and two
 seconds of each of them; as one product of matrices this is also three times as fast.
 """
 
@@ -20,7 +20,7 @@ _ROW = 32
 
 
 def to_16_khz(samples: np.ndarray, rate: int) -> np.ndarray:
-    """(S,) float32 at `rate` to (ceil(S * 16,000 / rate),) float32 at 16 kHz; `rate` is in Hz."""
+    """Resample (S,) float32 at `rate` Hz to (ceil(S * 16,000 / rate),) float32 at 16 kHz."""
     if rate == SAMPLE_RATE:
         return samples
     # The filter bank grows with rate / gcd: 44,101 Hz would take gigabytes. The nearest 10 Hz is 0.1 % off at most.
@@ -38,7 +38,7 @@ def to_16_khz(samples: np.ndarray, rate: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _bank(old: int, new: int) -> tuple[np.ndarray, int, int]:
-    """The filters as a matrix (old samples, new samples), the old samples from row to row, and the filters' half width.
+    """Make the matrix of filters (old samples, new samples), the old samples from row to row, the filters' half width.
 
     Of julius and torchaudio (functional.resample, `sinc_interp_hann`): a sinc at the lower cutoff under a Hann window.
     """

@@ -1,4 +1,4 @@
-"""Where a clip's bytes come from: `Utterance.audio` in, a local path or the bytes of an audio file out.
+"""Fetch a clip from a disk, a store or a table: `Utterance.audio` in, a path or the bytes of an audio file out.
 
 `Utterance.audio` is one of
 
@@ -17,7 +17,7 @@ import os
 import re
 import time
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from hausa_asr.errors import UserError
@@ -30,14 +30,14 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:// i
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """The optional part of this package that brings the driver of a protocol."""
 _IDENTITIES = ("ETag", "etag", "checksum", "md5Hash", "content_md5", "crc32c", "mtime", "LastModified", "created")
-"""What the stores call that which changes with a file's content, the surest first."""
+"""What stores call the thing that changes with a file's content, the surest first."""
 _PAUSES_S = (0.5, 2.0)
 """Between the tries to read a clip from a store."""
 _LISTABLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "hf", "r2", "oci", "oss"})
 
 
 def fetch(audio: str) -> str | bytes:
-    """A clip, as a path where it is a local file and as the bytes of its file where it is not. Thread-safe.
+    """Fetch a clip: the path of a local file, or else the bytes of the file. Thread-safe.
 
     Args:
         audio: as `Utterance.audio` has it.
@@ -67,7 +67,7 @@ def fetch(audio: str) -> str | bytes:
 
 
 def stamp(audio: str) -> tuple[int | str, ...]:
-    """The stamp by which a changed clip is noticed without reading it: a few numbers and texts that JSON can hold.
+    """Stamp a clip, so that a change is noticed without reading it: a few numbers and texts that JSON can hold.
 
     Local: size in bytes and time of change in ns. Remote: size, and what the store says of the content (ETag,
     checksum or time). A row of a table: the table's stamp and the row. () if there is nothing, or nothing that can
@@ -80,8 +80,8 @@ def stamp(audio: str) -> tuple[int | str, ...]:
     try:
         if audio.startswith(_ARROW):
             file, column, row = parse_locator(audio)
-            found = stamp(file)
-            return (*found, column, row) if found else ()
+            of_table = stamp(file)
+            return (*of_table, column, row) if of_table else ()
         if not is_url(audio):
             status = os.stat(audio)
             return (status.st_size, status.st_mtime_ns)
@@ -105,7 +105,7 @@ def is_url(place: str) -> bool:
 
 
 def locator(file: str | os.PathLike[str], column: str, row: int) -> str:
-    """The `Utterance.audio` of a clip in an Arrow file: `arrow:///abs/file.arrow#column/row`, names percent-encoded.
+    """Name a clip in an Arrow file, for `Utterance.audio`: `arrow:///abs/file.arrow#column/row`, names percent-encoded.
 
     Args:
         file: the Arrow file.
@@ -115,24 +115,32 @@ def locator(file: str | os.PathLike[str], column: str, row: int) -> str:
     return f"{_ARROW}{quote(os.path.abspath(file))}#{quote(column, safe='')}/{row}"
 
 
-def parse_locator(audio: str) -> tuple[str, str, int]:
-    """The Arrow file, column and row that a locator names.
+class Cell(NamedTuple):
+    """A clip in a table: its Arrow file, its column and its row, from 0."""
+
+    file: str
+    column: str
+    row: int
+
+
+def parse_locator(audio: str) -> Cell:
+    """Read which cell of which Arrow file a locator names.
 
     Raises:
-        ValueError: it is none.
+        ValueError: this is no locator.
     """
     place, mark, cell = audio.removeprefix(_ARROW).partition("#")
     column, slash, row = cell.rpartition("/")
     if not audio.startswith(_ARROW) or not mark or not slash or not row.isascii() or not row.isdecimal():
         raise ValueError(f"{audio!r} is not {_ARROW}/FILE#COLUMN/ROW")
-    return unquote(place), unquote(column), int(row)
+    return Cell(unquote(place), unquote(column), int(row))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
+    """Open the fsspec file system of a URL; also gives the path in it.
 
     Raises:
-        UserError: nobody knows the protocol, or its driver is not installed.
+        UserError: the protocol is unknown, or its driver is not installed.
     """
     from fsspec.core import url_to_fs
 
@@ -151,17 +159,17 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 def join(folder: str, name: str) -> str:
-    """A place in a folder, local or a URL; a name that is a place of its own comes back as it is."""
+    """Join a folder, local or a URL, and a name in it; an absolute name or a URL comes back as it is."""
     if is_url(name) or os.path.isabs(name):
         return name
     return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(folder, name)
 
 
 def kind(place: str) -> str:
-    """What is there, local or remote: "file", "folder", or "" for nothing.
+    """Look up what is at a place, local or remote: "file", "folder", or "" for nothing.
 
     Raises:
-        UserError: the store can't be asked.
+        UserError: the store can't be read.
     """
     if not is_url(place):
         return "file" if os.path.isfile(place) else "folder" if os.path.isdir(place) else ""
@@ -175,7 +183,7 @@ def kind(place: str) -> str:
 
 
 def files_in(folder: str) -> list[str]:
-    """The names of the files in a folder, local or remote, sorted; its folders are not looked into.
+    """List the files in a folder, local or remote, by name and sorted; its folders are not searched.
 
     Raises:
         UserError: it can't be listed.
@@ -184,19 +192,19 @@ def files_in(folder: str) -> list[str]:
         if not is_url(folder):
             return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
         system, path = filesystem(folder)
-        found = system.ls(path, detail=True)
+        entries = system.ls(path, detail=True)
     except UserError:
         raise
     except Exception as error:
         raise unreadable(folder, error) from error
-    return sorted(str(about["name"]).rpartition("/")[2] for about in found if about["type"] == "file")
+    return sorted(str(about["name"]).rpartition("/")[2] for about in entries if about["type"] == "file")
 
 
 def table(path: str) -> pa.Table:
-    """An Arrow file, mapped and not read; the tables of late are kept open.
+    """Map an Arrow file; the last 256 stay open.
 
     Raises:
-        OSError: there is none, or it is not one.
+        OSError: there is no such file, or it is not an Arrow file.
     """
     status = os.stat(path)
     try:
@@ -206,7 +214,7 @@ def table(path: str) -> pa.Table:
 
 
 def open_file(place: str) -> IO[bytes]:
-    """A local file or a URL, opened for reading bytes.
+    """Open a local file or a URL for reading bytes.
 
     Raises:
         UserError: there is no such file, or it can't be read.
@@ -225,12 +233,11 @@ def open_file(place: str) -> IO[bytes]:
 
 
 def unreadable(place: str, error: Exception) -> UserError:
-    """The error of a file or folder that a store or a disk would not give."""
+    """Make the error of a file or folder that can't be read from a store or a disk."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    fix = (
-        "check the address and your keys (AWS_PROFILE and the like)" if is_url(place) else "check that you may read it"
-    )
-    return UserError(f"It can't be read: {reason}.", where=place, fix=fix)
+    mend_store = "Check the address and your keys (AWS_PROFILE and the like)."
+    fix = mend_store if is_url(place) else "Check that you may read it."
+    return UserError(f"The file or folder can't be read: {reason}.", where=place, fix=fix)
 
 
 def _is_local(system: Any) -> bool:
@@ -241,7 +248,7 @@ def _is_local(system: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _listed(folder: str) -> None:
-    """Have the driver list a folder, which it remembers: one request for a thousand clips, rather than a thousand."""
+    """Have the driver list a folder and remember it: one request for a thousand clips, rather than a thousand."""
     with suppress(Exception):  # `info` then asks for each, and says what is wrong
         system, path = filesystem(folder)
         system.ls(path, detail=True)
@@ -249,7 +256,7 @@ def _listed(folder: str) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _table(path: str, _stamp: tuple[int, int]) -> pa.Table:
-    """An Arrow file, mapped and not read; its stamp is there so that a new file at the same path is mapped anew."""
+    """Map an Arrow file; with its stamp, so that a new file at the same path is mapped anew."""
     import pyarrow as pa
 
     mapped = pa.memory_map(path)
@@ -269,11 +276,11 @@ def _cell(audio: str) -> str | bytes:
         raise FileNotFoundError(f"{path} has no column {column!r}")
     if row >= len(rows):
         raise FileNotFoundError(f"{path} has {len(rows)} rows, none is {row}")
-    found = rows.column(column)[row].as_py()
-    if isinstance(found, dict):  # as `datasets` stores audio: the bytes, or where they are
-        found = found.get("bytes") or found.get("path")
-    if isinstance(found, str) and found and not found.startswith(_ARROW):
-        return fetch(found)
-    if not isinstance(found, bytes):
+    content = rows.column(column)[row].as_py()
+    if isinstance(content, dict):  # as `datasets` stores audio: the bytes, or where they are
+        content = content.get("bytes") or content.get("path")
+    if isinstance(content, str) and content and not content.startswith(_ARROW):
+        return fetch(content)
+    if not isinstance(content, bytes):
         raise FileNotFoundError(f"{path} has no audio in row {row}")
-    return found
+    return content

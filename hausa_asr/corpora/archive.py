@@ -1,7 +1,7 @@
-"""An archive (tar, tar.gz, zip) in, a folder with its files out: unpacked once, complete or not there at all.
+"""Unpack an archive (tar, tar.gz, zip) into a folder: once, and complete or not there at all.
 
-Called by the corpora that come as archives. An archive is somebody else's: nothing of it is written outside its
-folder, links and devices are left out, and one that would swell beyond reason is refused.
+Called by the corpora that come as archives. Archives come from strangers: nothing is written outside the folder, links
+and devices are left out, and an archive that would swell beyond reason is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
@@ -28,7 +28,7 @@ from hausa_asr.audio import sources
 from hausa_asr.errors import UserError
 
 UnpackProgress = Callable[[int, int], None]
-"""Told the bytes of the archive that are done, and all of them."""
+"""Called with the bytes of the archive that are done, and its size."""
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 20
@@ -40,16 +40,16 @@ _ENDINGS = re.compile(r"\.(tar\.gz|tgz|tar|zip)$", re.IGNORECASE)
 
 
 class _Hostile(Exception):
-    """An archive that is no honest one: what it tries."""
+    """An archive that could do harm; the message says what it tries."""
 
 
 def is_archive(place: str) -> bool:
-    """Whether a path or URL is called like an archive."""
+    """Whether a path or URL has the ending of an archive."""
     return bool(_ENDINGS.search(place))
 
 
 def unpacked(archive: str, cache: Path, progress: UnpackProgress | None = None) -> Path:
-    """The folder with an archive's files, unpacked below `cache` unless that has been done before.
+    """Unpack an archive below `cache`, unless that has been done before; gives the folder with its files.
 
     Args:
         archive: a path or URL.
@@ -60,7 +60,7 @@ def unpacked(archive: str, cache: Path, progress: UnpackProgress | None = None) 
         UserError: there is no such archive, it is cut short or damaged or hostile, or it can't be written.
     """
     if not is_archive(archive):
-        raise UserError("This is no archive.", where=archive, fix="Give a .tar.gz, .tar or .zip file, or a folder.")
+        raise UserError("The file is no archive.", where=archive, fix="Give a .tar.gz, .tar or .zip file, or a folder.")
     with sources.open_file(archive):  # before the stamp, since it says why one can't be read
         identity = [archive if sources.is_url(archive) else os.path.abspath(archive), *sources.stamp(archive)]
     stem = _ENDINGS.sub("", archive.rstrip("/").rpartition("/")[2])[:80]
@@ -74,16 +74,27 @@ def unpacked(archive: str, cache: Path, progress: UnpackProgress | None = None) 
     except OSError as error:
         raise _unwritable(cache, error) from None
     try:
-        _unpack(archive, partial, progress)
-        partial.chmod(0o755)  # mkdtemp makes it for its owner only; a cache may be shared
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster, with the same files
-                raise
+        with _faults_as_user_errors(archive, folder):
+            _unpack(archive, partial, progress)
+            partial.chmod(0o755)  # mkdtemp makes it for its owner only; a cache may be shared
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # otherwise another process was faster, with the same files
+                    raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _faults_as_user_errors(archive: str, folder: Path) -> Iterator[None]:
+    """Turn whatever an archive or the disk raises into a `UserError`."""
+    try:
+        yield
     except _Hostile as error:
         fix = "Do not use it; download it again from where it is published."
-        raise UserError(f"The archive is not to be trusted: {error}.", where=archive, fix=fix) from None
+        raise UserError(f"The archive is not safe: {error}.", where=archive, fix=fix) from None
     except (EOFError, tarfile.ReadError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error) as error:
         fix = "Download it again, and compare its size with the one that is published."
         raise UserError(f"The archive is cut short or damaged: {error}.", where=archive, fix=fix) from None
@@ -91,9 +102,6 @@ def unpacked(archive: str, cache: Path, progress: UnpackProgress | None = None) 
         raise UserError(f"The archive can't be unpacked: {error}.", where=archive, fix="Pack it anew.") from None
     except OSError as error:
         raise _unwritable(folder, error) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
@@ -102,7 +110,7 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what an unpacking that was killed left: one that is alive has touched its folder within the hour."""
+    """Remove what killed unpackings left; one that is alive has touched its folder within the hour."""
     for left in folder.parent.glob(f"{folder.name}.partial-*"):
         with suppress(OSError):
             if left.stat().st_mtime < time.time() - 3600:
@@ -156,7 +164,7 @@ def _new(file: Path, name: str) -> IO[bytes]:
 
 
 class _Bounded:
-    """A stream that ends in a refusal where it would give more than `limit` bytes, tables of contents included."""
+    """A stream that refuses to give more than `limit` bytes, tables of contents included."""
 
     def __init__(self, stream: IO[bytes], limit: int) -> None:
         self._stream, self._limit, self._given = stream, limit, 0
@@ -202,7 +210,7 @@ def _zip_members(archive: zipfile.ZipFile, limit: int) -> Iterator[tuple[str, IO
 
 
 def _safe(name: str) -> PurePosixPath:
-    """A member's name as a path within the folder."""
+    """Make a member's name a path within the folder, or refuse it."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.parts or re.match("[A-Za-z]:", name) or "\0" in name:
         raise _Hostile(f"its member {name!r} leads out of its folder")

@@ -1,9 +1,9 @@
-"""Mozilla Common Voice in, as it is downloaded or unpacked, utterances out with the splits that it is published with.
+"""Read Mozilla Common Voice, as downloaded or unpacked, with the splits that it is published with.
 
     cv-corpus-17.0-2024-03-15/ha/train.tsv, dev.tsv, test.tsv, other.tsv, clip_durations.tsv, ...
     cv-corpus-17.0-2024-03-15/ha/clips/common_voice_ha_26699744.mp3
 
-Read by `prepare` through the command line. Any version will do: only the columns `path` and `sentence` are needed.
+Called by `dataset.from_settings`. Any version will do: only the columns `path` and `sentence` are needed.
 Versions 7 and 8 have no dev; `prepare` then cuts one from train, by speaker.
 """
 
@@ -35,15 +35,16 @@ def utterances(
     name: str = "common_voice",
     progress: archive.UnpackProgress | None = None,
 ) -> Iterator[Utterance]:
-    """The utterances of train, dev and test, in the order of their tables, which are read before the first is yielded.
+    """List the utterances of train, dev and test, in the order of their tables.
+
+    The tables are read before the first utterance is yielded.
 
     Args:
         path: the .tar.gz as downloaded (or a URL of it), or its unpacked folder, or any folder above the tables.
         cache: where the archive is unpacked, once.
         locale: the language, if there are several.
         extra: "other" (not voted on yet) or "validated" (voted for, in no split): what to add to train. Such clips may
-            well be of what dev and test hold, which is how scores come about that nobody can repeat. So nothing is
-            added that dev or test has: no clip, no speaker of theirs, no sentence.
+            be in dev and test too, which flatters the scores. So no clip, speaker or sentence of dev or test is added.
         name: the corpus's name in reports.
         progress: called now and then while an archive is unpacked.
 
@@ -85,25 +86,25 @@ _ROW = "\0row"
 
 
 def _folder(root: Path, locale: str, shown: str) -> Path:
-    """The one folder with this language's tables."""
-    found: list[Path] = []
+    """Find the one folder with this language's tables."""
+    candidates: list[Path] = []
     for place, folders, files in os.walk(root):
         folders.sort()
         if "train.tsv" in files or "validated.tsv" in files:
-            found.append(Path(place))
+            candidates.append(Path(place))
             folders.clear()
         elif "clips" in folders or len(Path(place).relative_to(root).parts) >= _DEPTH:
             folders.clear()
-    named = [folder for folder in found if folder.name.lower() == locale.lower()]
-    if len(named) == 1 or (not named and len(found) == 1):
-        return (named or found)[0]
+    named = [folder for folder in candidates if folder.name.lower() == locale.lower()]
+    if len(named) == 1 or (not named and len(candidates) == 1):
+        return (named or candidates)[0]
     if named:
         names = ", ".join(str(folder.relative_to(root)) for folder in named)
         raise UserError(f"There are several Common Voices: {names}.", where=shown, fix="Set path to one of them.")
-    if found:
-        names = ", ".join(sorted(folder.name for folder in found))
+    if candidates:
+        names = ", ".join(sorted(folder.name for folder in candidates))
         raise UserError(
-            f"It has no language '{locale}'; it has: {names}.", where=shown, fix="Set locale to one of them."
+            f"The corpus has no language '{locale}'; it has: {names}.", where=shown, fix="Set locale to one of them."
         )
     raise UserError(
         "This is no Common Voice: there is no train.tsv in it.",
@@ -113,7 +114,7 @@ def _folder(root: Path, locale: str, shown: str) -> Path:
 
 
 def _table(file: Path, locale: str) -> list[Row]:
-    """The rows of a table; none if there is no such table, as dev in versions 7 and 8."""
+    """Read the rows of a table; none if there is no such table, as dev in versions 7 and 8."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -140,20 +141,21 @@ def _table(file: Path, locale: str) -> list[Row]:
             )
     others = {row["locale"] for row in rows if row.get("locale")} - {locale}
     if rows and len(others) and not any(row.get("locale") == locale for row in rows):
-        found = ", ".join(sorted(others))
-        raise UserError(f"It is of the language {found}, not '{locale}'.", where=file, fix=f"Set locale to {found}.")
+        languages = ", ".join(sorted(others))
+        what = f"The table is of the language {languages}, not '{locale}'."
+        raise UserError(what, where=file, fix=f"Set locale to {languages}.")
     return rows
 
 
 def _clip(row: Row) -> str:
-    """The name of a row's clip in the folder `clips`."""
+    """Name a row's clip in the folder `clips`."""
     name = PurePosixPath(row.get("path", "").strip()).name
     return name if not name or PurePosixPath(name).suffix else f"{name}.mp3"  # the first versions leave it out
 
 
 def _durations(file: Path) -> dict[str, float]:
-    """Seconds by clip; {} in versions that do not state them."""
-    found = {}
+    """Read the seconds of each clip; {} in versions that do not state them."""
+    durations = {}
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")[1:]
     except (OSError, UnicodeError):
@@ -161,12 +163,12 @@ def _durations(file: Path) -> dict[str, float]:
     for line in lines:
         clip, _, milliseconds = line.strip().partition("\t")
         if milliseconds.strip().isdecimal():
-            found[clip] = int(milliseconds) / 1000
-    return found
+            durations[clip] = int(milliseconds) / 1000
+    return durations
 
 
 def _unknown_to_dev_and_test(which: str, tables: dict[str, list[Row]]) -> list[Row]:
-    """The rows of `which` that no other table has, without those whose speaker or sentence dev or test knows."""
+    """Pick the rows of `which` that are in no other table, and whose speaker and sentence are not in dev or test."""
     held_out = [*tables["dev"], *tables["test"]]
     speakers = {row.get("client_id", "").strip() for row in held_out} - {""}
     sentences = {fold(row.get("sentence", "")) for row in held_out}

@@ -1,10 +1,10 @@
-"""The demo corpus: a closed grammar of Hausa phrases, spoken by espeak-ng; a folder in, utterances out.
+"""Make the demo corpus: sentences of a closed grammar of Hausa phrases, spoken by espeak-ng.
 
-Some 1,000 sentences of greetings, market, farm, time and numbers, in 13 voices. It is synthetic, one engine reads
-it, and its word error rate says nothing about people; it is there so that everything can be tried in minutes and
-without a download. The grammar is rich in what is hard in Hausa: pairs of words that differ in a hooked letter or an
-apostrophe only (doki/ɗoki, kare/ƙare, ya/'ya), and short words (da, a, ta, ya, su, ba, na), which models drop.
-Read by `prepare` through the command line, and by the tests of the rooms above.
+In: a cache folder. Out: utterances. Some 1,000 sentences of greetings, market, farm, time and numbers, in 13 voices. It
+is synthetic, one engine reads it, and its word error rate says nothing about people; it is there so that everything can
+be tried in minutes and without a download. The grammar is rich in what is hard in Hausa: pairs of words that differ in
+a hooked letter or an apostrophe only (doki/ɗoki, kare/ƙare, ya/'ya), and short words (da, a, ta, ya, su, ba, na), which
+models drop. Called by `dataset.from_settings`, and by the tests of the rooms above.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def words() -> set[str]:
-    """Every word that the grammar can say."""
+    """List every word that the grammar can say."""
     return {word for phrases in GRAMMAR.values() for phrase in phrases for word in _SLOT.sub(" ", phrase).split()}
 
 
 def lines(seed: int = 0) -> list[Line]:
-    """Who says what in the demo corpus; no sentence and no voice is in two splits. Takes milliseconds."""
+    """Draw who says what in the demo corpus; no sentence and no voice is in two splits. Takes milliseconds."""
     rng = random.Random(seed)
     sentences = _sentences(rng)
     result = []
@@ -131,7 +131,7 @@ def lines(seed: int = 0) -> list[Line]:
 
 
 def utterances(cache: Path, seed: int = 0) -> Iterator[Utterance]:
-    """The demo corpus: spoken under `cache` on the first call, read from there ever after.
+    """Make the demo corpus under `cache` on the first call; later calls read it from there.
 
     Args:
         cache: the folder to write to; 120 MB for each seed.
@@ -171,7 +171,7 @@ def _new_sentence(rng: random.Random, seen: set[str]) -> str:
 
 
 def _phrase(rng: random.Random, name: str, used: set[str]) -> str:
-    """A phrase by the name, of words not yet used in its sentence if there is a choice."""
+    """Draw a phrase of a name, if possible of words not yet used in its sentence."""
     phrase = rng.choice([phrase for phrase in GRAMMAR[name] if phrase not in used] or GRAMMAR[name])
     if "{" not in phrase:
         used.add(phrase)

@@ -1,8 +1,9 @@
-"""Normalised Hausa text in, synthetic speech out: as samples, or as a corpus written once into a cache.
+"""Speak Hausa text with espeak-ng, as samples or as a corpus in a cache.
 
-espeak-ng has no Hausa voice. Its Oromo voice, given phoneme mnemonics instead of letters, makes every contrast of
-Hausa spelling; tone, vowel length and the second r are not modelled. The library comes with the optional package
-`espeakng-loader` and is called in this process. Called by `corpora.demo` and `corpora.pseudo`.
+In: normalised text. Out: samples, or utterances whose files are written once. espeak-ng has no Hausa voice. Its Oromo
+voice, given phoneme mnemonics instead of letters, makes every contrast of Hausa spelling; tone, vowel length and the
+second r are not modelled. The library comes with the optional package `espeakng-loader` and is called in this process.
+Called by `corpora.demo` and `corpora.pseudo`.
 """
 
 from __future__ import annotations
@@ -58,8 +59,12 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Line:
-    """One utterance to be spoken: who says what, how high (0 to 99, 50 is the voice's own) and how fast (words a
-    minute), and in which split of its corpus."""
+    """One utterance to be spoken, in a split of its corpus.
+
+    Attributes:
+        pitch: 0 to 99; 50 is the voice's own.
+        rate: words a minute.
+    """
 
     id: str
     text: str
@@ -70,8 +75,10 @@ class Line:
 
 
 def phonemes(text: str) -> str:
-    """The espeak-ng mnemonics of normalised Hausa text: words apart by a space, the stress mark `'` before the
-    penultimate vowel of each word that has two (one-syllable words are mostly unstressed particles).
+    """Spell normalised Hausa text in espeak-ng mnemonics, words apart by a space.
+
+    The stress mark `'` stands before the penultimate vowel of each word that has two; one-syllable words are mostly
+    unstressed particles.
 
     Raises:
         ValueError: a character is not a letter of the Hausa alphabet (digits, capitals and punctuation are not).
@@ -91,7 +98,7 @@ def _word_phonemes(word: str) -> str:
 
 
 def speak(text: str, voice: str, pitch: int = 50, rate: int = 130) -> np.ndarray:
-    """Speaks normalised Hausa text.
+    """Speak normalised Hausa text.
 
     The same arguments give the same samples whatever was spoken before: the library keeps the phase of its pitch
     flutter, its echo and its noise from one utterance to the next with no call to reset them, so it is loaded afresh
@@ -137,7 +144,7 @@ def speak(text: str, voice: str, pitch: int = 50, rate: int = 130) -> np.ndarray
 
 @functools.cache
 def voices() -> frozenset[str]:
-    """The names of the voice variants that the installed espeak-ng has and speaks the same way each time."""
+    """List the voice variants that the installed espeak-ng has and speaks the same way each time."""
     return frozenset(os.listdir(Path(_data_path(), "voices", "!v"))) - _UNREPEATABLE
 
 
@@ -195,7 +202,7 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
 
 
 def recorded(cache: Path, corpus: str, lines: Sequence[Line]) -> Iterator[Utterance]:
-    """Speaks a corpus into a folder of its own under `cache`, unless that has been done before.
+    """Speak a corpus into a folder of its own under `cache`, unless that has been done before.
 
     The folder is named by a fingerprint of the lines, so another seed or an edited grammar gets another folder. It is
     written aside and renamed: it is complete or absent, also when two processes make it at once.

@@ -1,11 +1,11 @@
-"""FLEURS in, utterances out, with the splits that it is published with.
+"""Read FLEURS, with the splits that it is published with.
 
     data/ha_ng/train.tsv, dev.tsv, test.tsv              no header: id, file, raw_transcription, transcription, ...
     data/ha_ng/audio/train.tar.gz, dev.tar.gz, test.tar.gz
 
 as on the Hugging Face hub, or with `audio/train/*.wav` unpacked, or as a `datasets` dataset with the columns audio and
-transcription. Read by `prepare` through the command line. Nobody says who speaks: ids are of sentences, each read by
-several people, and gender is no speaker.
+transcription. Called by `dataset.from_settings`. Speakers are not named: ids are of sentences, each read by several
+people, and gender is no speaker.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def utterances(
     name: str = "fleurs",
     progress: archive.UnpackProgress | None = None,
 ) -> Iterator[Utterance]:
-    """The utterances of train, dev and test, in the order of their tables, which are read before the first is yielded.
+    """List the utterances of train, dev and test, in the order of their tables.
+
+    The tables are read before the first utterance is yielded.
 
     Args:
         path: a folder with the tables in it, in `<locale>` or in `data/<locale>`, or a URL of one such as
@@ -79,7 +81,7 @@ def utterances(
 
 
 def _folder(path: str, locale: str) -> str | None:
-    """The folder with the tables."""
+    """Find the folder with the tables."""
     for below in ("", locale, f"data/{locale}", f"fleurs/data/{locale}"):
         folder = sources.join(path, below) if below else path
         if sources.kind(sources.join(folder, "train.tsv")) == "file":
@@ -107,7 +109,7 @@ def _rows(table: str) -> list[list[str]]:
 
 
 def _clips(folder: str, split: str, cache: Path, progress: archive.UnpackProgress | None) -> dict[str, str]:
-    """Where each clip of a split is, by its name; and under "" the folder where one that is missing should be."""
+    """Map the clips of a split by name to their places; under "" is the folder where a missing one should be."""
     packed = sources.join(folder, f"audio/{split}.tar.gz")
     loose = sources.join(folder, f"audio/{split}")
     if sources.kind(loose) == "folder":

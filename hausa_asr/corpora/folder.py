@@ -1,8 +1,8 @@
-"""A folder of audio files and one table of transcripts (CSV, TSV or JSONL) in, utterances out.
+"""Read a folder of audio files with one table of transcripts (CSV, TSV or JSONL).
 
-The folder is on a disk or in an object store (s3://, gs://, ...); so may be the table, and each single clip. Read by
-`prepare` through the command line. Nothing but the table is opened here: a row that leads nowhere is still yielded, and
-`prepare` refuses it with its reason.
+Called by `dataset.from_settings`. The folder is on a disk or in an object store (s3://, gs://, ...); so may be the
+table, and each single clip. Only the table is opened here: a row without a clip is still yielded, and `prepare` refuses
+it with its reason.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from hausa_asr.audio import sources
 from hausa_asr.errors import UserError
@@ -41,7 +42,7 @@ def utterances(
     speaker_column: str = "speaker",
     duration_column: str = "duration_s",
 ) -> Iterator[Utterance]:
-    """The utterances of a folder, in the order of its table. The table is checked before the first is yielded.
+    """List the utterances of a folder, in the order of its table, which is checked before the first is yielded.
 
     Args:
         path: the folder, or its table; local or a URL.
@@ -64,9 +65,9 @@ def utterances(
     columns, rows = _rows(table, text_column)
     for column, setting in ((audio_column, "audio_column"), (text_column, "text_column")):
         if column not in columns:
-            found = ", ".join(sorted(columns)) or "none"
+            names = ", ".join(sorted(columns)) or "none"
             raise UserError(
-                f"The table has no column '{column}'; it has: {found}.",
+                f"The table has no column '{column}'; it has: {names}.",
                 where=table,
                 fix=f"Set {setting} to the column that has the {'transcript' if column == text_column else 'path'}.",
             )
@@ -97,7 +98,7 @@ _LINE = "\0line"
 
 
 def _table(folder: str, manifest: str | Path | None) -> str:
-    """The one table to read."""
+    """Find the one table to read."""
     if manifest is not None:
         wanted = str(manifest) if sources.is_url(str(manifest)) else str(Path(manifest).expanduser())
         places = [sources.join(folder, wanted)]
@@ -107,10 +108,10 @@ def _table(folder: str, manifest: str | Path | None) -> str:
             if sources.kind(candidate) == "file":
                 return _known(candidate)
         raise UserError("There is no such table.", where=places[0], fix="Set manifest to a file that exists.")
-    found = sources.kind(folder)
-    if found == "file":
+    kind = sources.kind(folder)
+    if kind == "file":
         return _known(folder)
-    if found != "folder":
+    if kind != "folder":
         raise UserError("There is no such folder.", where=folder, fix="Set path to the folder with the audio files.")
     tables = [file for file in sources.files_in(folder) if _is_table(file) and not file.startswith(".")]
     if not tables:
@@ -146,8 +147,15 @@ def _name(place: str) -> str:
     return place.rstrip("/").rpartition("/")[2]
 
 
-def _rows(table: str, text_column: str) -> tuple[set[str], list[Row]]:
-    """The table's columns and its rows, every value a string."""
+class _Table(NamedTuple):
+    """The columns of a table, and its rows with every value a string."""
+
+    columns: set[str]
+    rows: list[Row]
+
+
+def _rows(table: str, text_column: str) -> _Table:
+    """Read a table."""
     with sources.open_file(table) as file:
         content = file.read()
     try:
@@ -167,7 +175,7 @@ def _rows(table: str, text_column: str) -> tuple[set[str], list[Row]]:
         ) from None
 
 
-def _json_rows(text: str, table: str) -> tuple[set[str], list[Row]]:
+def _json_rows(text: str, table: str) -> _Table:
     columns: set[str] = set()
     rows: list[Row] = []
     # Not splitlines(): a transcript may hold a line separator (U+2028) unescaped.
@@ -176,19 +184,19 @@ def _json_rows(text: str, table: str) -> tuple[set[str], list[Row]]:
             continue
         row = {_LINE: f"{_name(table)} line {number}"}
         try:
-            found = json.loads(line)
-            if not isinstance(found, dict):
+            content = json.loads(line)
+            if not isinstance(content, dict):
                 raise ValueError("not an object")
-            row |= {str(key): "" if value is None else str(value) for key, value in found.items()}
+            row |= {str(key): "" if value is None else str(value) for key, value in content.items()}
         except (ValueError, RecursionError) as error:
             _log.warning("%s line %d is not a JSON object: %s", table, number, error)
         columns |= row.keys()
         rows.append(row)
-    return columns - {_LINE}, rows
+    return _Table(columns - {_LINE}, rows)
 
 
-def _separated_rows(text: str, table: str, text_column: str) -> tuple[set[str], list[Row]]:
-    """Rows of a CSV (comma, semicolon or tab) or of a TSV."""
+def _separated_rows(text: str, table: str, text_column: str) -> _Table:
+    """Read the rows of a CSV (comma, semicolon or tab) or of a TSV."""
     header = text.lstrip("\n").split("\n", 1)[0]
     quoted = True
     delimiter = max(",;\t", key=header.count)
@@ -209,7 +217,7 @@ def _separated_rows(text: str, table: str, text_column: str) -> tuple[set[str], 
         numbered = [(n, next(read([line], strict=False), [])) for n, line in enumerate(io.StringIO(text), start=1)]
     filled = [(number, cells) for number, cells in numbered if any(cell.strip() for cell in cells)]
     if not filled:
-        return set(), []
+        return _Table(set(), [])
     names = [name.strip() for name in filled[0][1]]
     rows = []
     for number, cells in filled[1:]:
@@ -220,11 +228,11 @@ def _separated_rows(text: str, table: str, text_column: str) -> tuple[set[str], 
             row[text_column] = delimiter.join(cells[len(names) - 1 :]) if last else ""
             _log.warning("%s row %d has %d cells for %d columns", table, number, len(cells), len(names))
         rows.append(row)
-    return set(names), rows
+    return _Table(set(names), rows)
 
 
 def _audio(name: str, beside: str, folder: str) -> str:
-    """Where a clip is: as written, else as other systems would have written the same name."""
+    """Find a clip: by its name as written, else as other systems would have written it."""
     if not name.strip():
         return ""
     if sources.is_url(name.strip()):
@@ -242,9 +250,9 @@ def _audio(name: str, beside: str, folder: str) -> str:
 
 
 def seconds(duration: str) -> float | None:
-    """A stated duration as a number above 0, or None where it is none."""
+    """Read a stated duration, a number of seconds above 0; None for anything else."""
     try:
-        found = float(duration)
+        value = float(duration)
     except ValueError:
         return None
-    return found if math.isfinite(found) and found > 0 else None
+    return value if math.isfinite(value) and value > 0 else None

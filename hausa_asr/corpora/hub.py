@@ -1,6 +1,6 @@
-"""A dataset of the Hugging Face hub, or the local folder of one (parquet, Arrow, audiofolder), in, utterances out.
+"""Read a dataset of the Hugging Face hub, or the local folder of one (parquet, Arrow, audiofolder).
 
-Read by `prepare` through the command line. Audio is never decoded here and never copied out: an utterance names its
+Called by `dataset.from_settings`. Audio is never decoded here and never copied out: an utterance names its
 row in the Arrow file that `datasets` keeps in its cache (`sources.py`). Code from a dataset is never run.
 """
 
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hausa_asr.audio import sources
 from hausa_asr.corpora.folder import seconds
@@ -28,7 +28,7 @@ _CALLED = {
     "dev": ("dev", "validation", "valid", "val", "development"),
     "test": ("test", "testing"),
 }
-"""What datasets call our splits, where no setting says so."""
+"""What datasets call our splits, by default."""
 
 Splits = Mapping[Any, str | Sequence[str]]
 
@@ -45,7 +45,7 @@ def utterances(
     duration_column: str | None = None,
     name: str = "hub",
 ) -> Iterator[Utterance]:
-    """The utterances of a dataset, split by split and in its order. All is checked before the first is yielded.
+    """List the utterances of a dataset, split by split; all is checked before the first is yielded.
 
     Args:
         path: a dataset's id on the hub, or a local folder: as `save_to_disk` writes it, or with parquet files, or with
@@ -57,32 +57,25 @@ def utterances(
             not say what is for what, and `prepare` cuts it.
         audio_column: of audio, bytes or paths.
         text_column: the transcript.
-        speaker_column: who speaks; "speaker" if there is such a column, else nobody knows.
-        duration_column: seconds; "duration_s" if there is such a column.
+        speaker_column: who speaks; by default "speaker", if there is such a column.
+        duration_column: seconds; by default "duration_s", if there is such a column.
         name: the corpus's name in reports.
 
     Raises:
         UserError: it can't be loaded, or lacks a split or column.
     """
-    found = _loaded(path, subset, revision)
-    chosen = _chosen(found, splits, path)
-    columns = sorted({column for _, which in chosen for column in found[which].column_names})
+    dataset = _loaded(path, subset, revision)
+    chosen = _chosen(dataset, splits, path)
     needed = {"audio_column": audio_column, "text_column": text_column}
     needed |= {"speaker_column": speaker_column or "", "duration_column": duration_column or ""}
-    for setting, column in needed.items():
-        if column and column not in columns:
-            raise UserError(
-                f"The dataset has no column '{column}'; it has: {', '.join(columns) or 'none'}.",
-                where=path,
-                fix=f"Set {setting} to the right one.",
-            )
+    _check_columns([dataset[which] for _, which in chosen], needed, path)
     speaker_column = speaker_column or "speaker"
     duration_column = duration_column or "duration_s"
 
     def each() -> Iterator[Utterance]:
         for split, which in chosen:
             row = 0
-            for file, table in _files(found[which], path):
+            for file, table in _files(dataset[which], path):
                 texts = _texts(table, text_column)
                 speakers = _texts(table, speaker_column)
                 durations = _texts(table, duration_column)
@@ -114,7 +107,7 @@ def _on_disk(folder: Path) -> bool:
 
 
 def _loaded(path: str, subset: str | None, revision: str | None) -> dict[str, Dataset]:
-    """The dataset's splits by their names."""
+    """Load the dataset's splits by their names."""
     import datasets
 
     local = Path(path).expanduser()
@@ -145,8 +138,10 @@ def _loaded(path: str, subset: str | None, revision: str | None) -> dict[str, Da
 
 @contextmanager
 def _as_it_is() -> Iterator[None]:
-    """Have `datasets` keep audio files as they are: its own way asks for torchcodec (and so for FFmpeg) even where
-    nothing is decoded, as with an audiofolder."""
+    """Have `datasets` keep audio files as they are.
+
+    By itself it asks for torchcodec (and so for FFmpeg) even when nothing is decoded, as with an audiofolder.
+    """
     from datasets import Audio
 
     def kept(self: Audio, value: Any) -> dict[str, Any]:
@@ -167,41 +162,58 @@ def _as_it_is() -> Iterator[None]:
         Audio.encode_example = encode  # type: ignore[method-assign]
 
 
-def _chosen(found: Mapping[str, Dataset], splits: Splits | None, path: str) -> list[tuple[str | None, str]]:
-    """Our name (None: not said) and the dataset's name of each split that is read."""
+class _Chosen(NamedTuple):
+    """A split that is read: our name of it, None if the dataset does not divide its rows; and the dataset's name."""
+
+    split: str | None
+    which: str
+
+
+def _chosen(dataset: Mapping[str, Dataset], splits: Splits | None, path: str) -> list[_Chosen]:
+    """Choose the splits to read."""
     if splits is None:
-        if list(found) == ["train"]:
-            return [(None, "train")]
-        chosen: list[tuple[str | None, str]] = [
-            (split, which) for split in SPLITS for which in found if which.lower() in _CALLED[split]
-        ]
+        if list(dataset) == ["train"]:
+            return [_Chosen(None, "train")]
+        chosen = [_Chosen(split, which) for split in SPLITS for which in dataset if which.lower() in _CALLED[split]]
     else:
         wanted = [
             (split, which)
             for split in SPLITS
             for which in ([splits[split]] if isinstance(splits.get(split), str) else splits.get(split, ()))
         ]
-        chosen = [(split, str(which)) for split, which in wanted]
-    missing = [which for _, which in chosen if which not in found]
+        chosen = [_Chosen(split, str(which)) for split, which in wanted]
+    missing = [which for _, which in chosen if which not in dataset]
     if missing or not chosen:
         what = f"no split '{missing[0]}'" if missing else "no split train, dev or test"
         raise UserError(
-            f"The dataset has {what}; it has: {', '.join(found)}.",
+            f"The dataset has {what}; it has: {', '.join(dataset)}.",
             where=path,
             fix="Set splits to its names, such as {train: train, dev: validation}.",
         )
-    if left := [which for which in found if which not in {name for _, name in chosen}]:
+    if left := [which for which in dataset if which not in {name for _, name in chosen}]:
         _log.warning("%s: the splits %s are left out", path, ", ".join(left))
     return chosen
 
 
+def _check_columns(splits: Sequence[Dataset], needed: Mapping[str, str], path: str) -> None:
+    """Refuse a dataset without a needed column; `needed` maps settings to columns, "" where any will do."""
+    columns = sorted({column for split in splits for column in split.column_names})
+    for setting, column in needed.items():
+        if column and column not in columns:
+            raise UserError(
+                f"The dataset has no column '{column}'; it has: {', '.join(columns) or 'none'}.",
+                where=path,
+                fix=f"Set {setting} to the right one.",
+            )
+
+
 def _files(dataset: Dataset, path: str) -> Iterator[tuple[str, pa.Table]]:
-    """The Arrow files of a split and their rows, mapped."""
+    """Map the Arrow files of a split."""
     files = [str(about["filename"]) for about in dataset.cache_files]
     tables = [sources.table(file) for file in files]
     if dataset._indices is not None or sum(map(len, tables)) != len(dataset):
         raise UserError(
-            "The dataset is not one with its files.",
+            "The rows of the dataset are not those of its files.",
             where=path,
             fix="Save it with save_to_disk and set path to that folder.",
         )
@@ -209,7 +221,7 @@ def _files(dataset: Dataset, path: str) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _audio(table: pa.Table, column: str, file: str) -> Iterator[str]:
-    """Where each row's audio is: the row itself if it holds the bytes, else the file that it names."""
+    """Locate each row's audio: in the row itself if it holds the bytes, else in the file that it names."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,8 +1,8 @@
-"""Speech in words that do not exist: what the demo base checkpoint is pretrained on.
+"""Make speech in words that do not exist, to pretrain the demo base checkpoint on.
 
-Every sound of Hausa, in syllables that Hausa allows, in random words and in voices that the demo corpus does not
-have: a model that has learned these knows the sounds, and neither a word nor a speaker of the demo corpus. A folder
-in, utterances out; read by `base/pretrain.py`, which makes the checkpoint.
+In: a cache folder. Out: utterances. Called by `base/pretrain.py`, which makes the checkpoint. Every sound of Hausa, in
+syllables that Hausa allows, in random words and in voices that the demo corpus does not have: a model that has learned
+these knows the sounds, and neither a word nor a speaker of the demo corpus.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ _SYLLABLES_PER_WORD = (1, 2, 2, 2, 3, 3, 4)
 
 
 def lines(seed: int = 0, count: int = 2400) -> list[Line]:
-    """Who says what: `count` utterances of 2 to 6 pseudo-words, none of them a word of the demo grammar and no
-    utterance twice. Every twentieth is dev, in the same voices as train."""
+    """Draw who says what: `count` utterances of 2 to 6 pseudo-words.
+
+    None of these is a word of the demo grammar, and no utterance comes twice. Every twentieth is dev, in the same
+    voices as train.
+    """
     rng = random.Random(seed)
     real_words = demo.words()
     seen: set[str] = set()
@@ -53,7 +56,7 @@ def lines(seed: int = 0, count: int = 2400) -> list[Line]:
 
 
 def utterances(cache: Path, seed: int = 0, count: int = 2400) -> Iterator[Utterance]:
-    """The pretraining corpus: spoken under `cache` on the first call, read from there ever after.
+    """Make the pretraining corpus under `cache` on the first call; later calls read it from there.
 
     Args:
         cache: the folder to write to; 120 kB for each utterance.
@@ -89,8 +92,10 @@ def _word(rng: random.Random, syllables: int, real_words: Set[str]) -> str:
 
 
 def _between(rng: random.Random, closed: bool) -> str:
-    """The consonants between two vowels: one onset; or, where the syllable before may be closed (one with a diphthong
-    is not), a doubled onset or a coda and an onset."""
+    """Draw the consonants between two vowels: one onset, or a doubled one, or a coda and an onset.
+
+    The last two only after a syllable that may be closed; one with a diphthong may not.
+    """
     onset = rng.choice(_MEDIAL_ONSETS)
     kind = rng.random()
     if closed and kind < 0.12 and onset in _DOUBLED:

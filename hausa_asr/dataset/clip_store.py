@@ -1,6 +1,6 @@
 """Keep decoded clips on disk: files of some hundred each, named by what is in them, written once.
 
-Which utterances are used, and in which split, is said elsewhere (`prepared.py`), so that other settings, transcripts or
+`prepared` records which utterances are used, and in which split, so that other settings, transcripts or
 splits need no clip decoded again. A clip is known by its place, its stamp (size and time) and the decoder's version.
 Written by `decoder`; read by `prepare` and, for the samples, by `prepared`.
 
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from hausa_asr.audio import fingerprint
-from hausa_asr.audio import load as audio
+from hausa_asr.audio import fingerprint, load
+from hausa_asr.audio.container_faults import Fault
 
 FULL_SCALE = 32_768
 """Samples are stored as integers of this scale, which keeps 16-bit recordings at 16 kHz as they were, bit for bit."""
@@ -44,7 +44,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a decoder found in a clip: its samples, (S,) int16 at 16 kHz, or the reason why there are none."""
+    """What a decoder made of a clip: its samples, (S,) int16 at 16 kHz, or the reason why there are none."""
 
     key: bytes
     reason: str = ""
@@ -58,8 +58,8 @@ class Decoded:
 
 
 def key(place: str, stamp: Sequence[object]) -> bytes:
-    """What a clip is known by: 16 bytes of its place, its stamp and what decodes it."""
-    name = json.dumps([place, list(stamp), audio.VERSION, fingerprint.VERSION], default=str)
+    """Name a clip by 16 bytes of its place, its stamp and the version of the decoder."""
+    name = json.dumps([place, list(stamp), load.VERSION, fingerprint.VERSION], default=str)
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -78,6 +78,7 @@ def write(folder: Path, clips: Sequence[Decoded]) -> None:
         "n_samples": pa.array([len(clip.samples) for clip in clips], pa.int64()),
         "samples": _lists([clip.samples for clip in clips]),
     }
+    # Not `written_whole`: Arrow opens the file itself, and two processes may write the same one at once.
     temporary = folder / f"{name}.tmp-{os.getpid()}"
     try:
         with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
@@ -92,13 +93,13 @@ def _lists(rows: Sequence[np.ndarray]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows)))
 
 
-def storable(found: object) -> str:
-    """Text that Arrow can hold: file names may carry bytes that are no characters."""
-    return str(found or "").encode("utf-8", "backslashreplace").decode()
+def storable(text: object) -> str:
+    """Make text that Arrow can hold: file names may carry bytes that are no characters."""
+    return str(text or "").encode("utf-8", "backslashreplace").decode()
 
 
 def mapped(file: Path) -> pa.RecordBatch:
-    """The rows of an Arrow file of ours, in the page cache and not in memory; they outlive the file's removal.
+    """Map the rows of an Arrow file: in the page cache and not in memory; they outlive the file's removal.
 
     Raises:
         OSError, pa.ArrowInvalid: there is no such file, or it is damaged.
@@ -111,7 +112,7 @@ def mapped(file: Path) -> pa.RecordBatch:
 
 
 class Clips:
-    """What has been decoded of some clips, by their number in the list that is asked for.
+    """Look up decoded clips, by their number in a list of keys.
 
     Args:
         folder: of the files.
@@ -139,27 +140,27 @@ class Clips:
                 continue
             limits = batch.column("limit_s").to_numpy()
             used = False
-            for row, found in enumerate(batch.column("key").to_pylist()):
-                if found in wanted and found not in places and not 0 < limits[row] < limit_s:
-                    places[found] = (len(self.names), row)
+            for row, stored in enumerate(batch.column("key").to_pylist()):
+                if stored in wanted and stored not in places and not 0 < limits[row] < limit_s:
+                    places[stored] = (len(self.names), row)
                     used = True
             if used:
                 self.names.append(file.name)
                 self._batches.append(batch)
-        where = np.array([places.get(found, (-1, -1)) for found in keys], np.int32).reshape(-1, 2)
+        where = np.array([places.get(wanted_key, (-1, -1)) for wanted_key in keys], np.int32).reshape(-1, 2)
         self.shard, self.row = where[:, 0].copy(), where[:, 1].copy()
         self.n_samples = self._gather("n_samples", np.int64)
         self.source_rate = self._gather("source_rate", np.int32)
 
     def _gather(self, column: str, kind: type) -> np.ndarray:
-        found: np.ndarray = np.zeros(len(self.shard), kind)
+        values: np.ndarray = np.zeros(len(self.shard), kind)
         for number, batch in enumerate(self._batches):
             mine = np.flatnonzero(self.shard == number) if len(self._batches) < 8 else self._members(number)
-            found[mine] = batch.column(column).to_numpy()[self.row[mine]]
-        return found
+            values[mine] = batch.column(column).to_numpy()[self.row[mine]]
+        return values
 
     def _members(self, number: int) -> np.ndarray:
-        """The clips in a file, without a pass over all of them for each."""
+        """List the clips in a file, without a pass over all clips for each file."""
         if not hasattr(self, "_order"):
             self._order = np.argsort(self.shard, kind="stable")
             self._edges = np.searchsorted(self.shard[self._order], np.arange(len(self._batches) + 1))
@@ -169,14 +170,14 @@ class Clips:
         """Whether the clip is decoded, or refused for good."""
         return bool(self.shard[number] >= 0)
 
-    def refusal(self, number: int) -> tuple[str, str] | None:
-        """The reason and detail, or None if there are samples."""
+    def refusal(self, number: int) -> Fault | None:
+        """Why a clip was refused, or None if there are samples."""
         if self.n_samples[number]:
             return None
-        return self._cell(number, "reason"), self._cell(number, "detail")
+        return Fault(self._cell(number, "reason"), self._cell(number, "detail"))
 
     def warnings(self, number: int) -> list[str]:
-        """What is odd about a clip that can be used."""
+        """The warnings of a clip that can be used."""
         return self._cell(number, "warnings")
 
     def digest(self, number: int) -> bytes:

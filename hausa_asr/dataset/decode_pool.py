@@ -17,9 +17,11 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from hausa_asr.audio.container_faults import Fault
 from hausa_asr.dataset.decoder import DecodedClip, Done, Task, Written
 from hausa_asr.errors import UserError
 
@@ -58,6 +60,21 @@ class _ProcessEnd(NamedTuple):
     left: list[Task] | None = None
     progressed: bool = True
     error: str = ""
+
+
+@dataclass
+class _Given:
+    """The tasks that a process was given.
+
+    Attributes:
+        asked: those it has not reported yet, the next one first.
+        unwritten: those it has reported and not yet written to disk.
+        progressed: it has reported any; one that ends before its first clip has not even started.
+    """
+
+    asked: deque[Task] = field(default_factory=deque)
+    unwritten: deque[Task] = field(default_factory=deque)
+    progressed: bool = False
 
 
 class _Pool:
@@ -124,62 +141,78 @@ class _Pool:
 
     def _run(self, again: list[Task]) -> _ProcessEnd:
         """Run one process to its end, beginning with the tasks that an earlier one left."""
-        unwritten: deque[Task] = deque()
-        asked: deque[Task] = deque()
-        progressed = False
+        given = _Given()
         with tempfile.TemporaryFile() as errors:
             process = self._start(errors)
             if process is None:
                 return _ProcessEnd()
             try:
-                assert process.stdin and process.stdout
-                pickle.dump(self._opening, process.stdin)
-                while not self._stopping:
-                    tasks, again = (again, []) if again else (self._take(), again)
-                    asked.extend(tasks)
-                    pickle.dump(tasks, process.stdin)
-                    process.stdin.flush()
-                    while asked or not tasks:
-                        report = pickle.load(process.stdout)
-                        if isinstance(report, OSError):
-                            raise report
-                        if isinstance(report, Done):
-                            return _ProcessEnd()
-                        if isinstance(report, Written):
-                            unwritten.clear()
-                            continue
-                        task = asked.popleft()
-                        progressed = True  # a process that ends before its first clip has not even started
-                        if report.refused is None:
-                            unwritten.append(task)
-                        if task.number not in self._reported:
-                            self._queue.put(report)
+                self._feed(process, given, again)
                 return _ProcessEnd()
             except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-                if self._stopping:
-                    return _ProcessEnd()
-                process.wait()
-                errors.seek(0)
-                last = errors.read()[-500:].decode(errors="replace").strip()
-                if process.returncode > 0 and progressed:
-                    raise RuntimeError(f"a process that decodes audio failed:\n{last}") from None
-                if asked and process.returncode < 0:
-                    culprit = asked.popleft()
-                    detail = f"the decoder ended with code {process.returncode}"
-                    self._queue.put(DecodedClip(culprit.number, 0.0, ("crashes the decoder", detail)))
-                self._reported.update(task.number for task in unwritten)
-                return _ProcessEnd([*unwritten, *asked], progressed, last)
+                return _ProcessEnd() if self._stopping else self._crashed(process, given, errors)
             finally:
-                with self._lock:
-                    self._processes.discard(process)
-                with suppress(subprocess.TimeoutExpired):
-                    if self._stopping:  # it writes what it has
-                        process.wait(10)
-                process.kill()
-                process.wait()
-                for pipe in (process.stdin, process.stdout):
-                    if pipe:
-                        _close(pipe)
+                self._end(process)
+
+    def _feed(self, process: subprocess.Popen[bytes], given: _Given, again: list[Task]) -> None:
+        """Give tasks to a process and pass its reports on, until nothing is left.
+
+        Raises:
+            EOFError, BrokenPipeError, pickle.UnpicklingError: the process has ended.
+            OSError: the process can't write its files.
+        """
+        assert process.stdin and process.stdout
+        pickle.dump(self._opening, process.stdin)
+        while not self._stopping:
+            tasks, again = again or self._take(), []
+            given.asked.extend(tasks)
+            pickle.dump(tasks, process.stdin)
+            process.stdin.flush()
+            while given.asked or not tasks:
+                report = pickle.load(process.stdout)
+                if isinstance(report, OSError):
+                    raise report
+                if isinstance(report, Done):
+                    return
+                if isinstance(report, Written):
+                    given.unwritten.clear()
+                    continue
+                task = given.asked.popleft()
+                given.progressed = True
+                if report.refused is None:
+                    given.unwritten.append(task)
+                if task.number not in self._reported:
+                    self._queue.put(report)
+
+    def _crashed(self, process: subprocess.Popen[bytes], given: _Given, errors: IO[bytes]) -> _ProcessEnd:
+        """Refuse the clip that ended a process, and collect the tasks that the process left.
+
+        Raises:
+            RuntimeError: the process ended by an exception of ours and not by a signal.
+        """
+        process.wait()
+        errors.seek(0)
+        last = errors.read()[-500:].decode(errors="replace").strip()
+        if process.returncode > 0 and given.progressed:
+            raise RuntimeError(f"a process that decodes audio failed:\n{last}") from None
+        if given.asked and process.returncode < 0:
+            culprit = given.asked.popleft()
+            detail = f"the decoder ended with code {process.returncode}"
+            self._queue.put(DecodedClip(culprit.number, 0.0, Fault("crashes the decoder", detail)))
+        self._reported.update(task.number for task in given.unwritten)
+        return _ProcessEnd([*given.unwritten, *given.asked], given.progressed, last)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._processes.discard(process)
+        with suppress(subprocess.TimeoutExpired):
+            if self._stopping:  # it writes what it has
+                process.wait(10)
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                _close(pipe)
 
     def _start(self, errors: IO[bytes]) -> subprocess.Popen[bytes] | None:
         root = str(Path(__file__).parent.parent.parent)

@@ -1,7 +1,7 @@
 """Report decoding progress and the time left.
 
-In: clips, one after another, as they are decoded. Out: a `PrepareProgress` now and then. Called by `prepare`; shown by
-`progress_bars`.
+In: clips, one after another, as they are decoded. Out: a `PrepareProgress` ten times a second at most. Called by
+`prepare`; shown by `progress_bars`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hausa_asr.dataset.clip_store import Clips
-from hausa_asr.dataset.decode_pool import Task
+from hausa_asr.dataset.decoder import Task
 from hausa_asr.utterance import SAMPLE_RATE, Utterance
 
 _REPORT_EVERY_S = 0.1
@@ -19,7 +19,7 @@ _REPORT_EVERY_S = 0.1
 
 @dataclass(frozen=True)
 class PrepareProgress:
-    """How far a decoding is.
+    """How far the decoding is.
 
     Attributes:
         done, total: utterances.

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hausa_asr.audio import fingerprint, sources
-from hausa_asr.audio import load as audio
+from hausa_asr.audio.container_faults import Fault
+from hausa_asr.audio.load import AudioRefused, load
 from hausa_asr.dataset import clip_store
 from hausa_asr.dataset.clip_store import FULL_SCALE, Decoded
 
@@ -42,24 +43,24 @@ class DecodedClip(NamedTuple):
     Attributes:
         number: of its task.
         seconds: of audio, 0 where it was refused.
-        refused: the reason and detail of a fault that may be gone the next time, so that nothing is kept of it.
+        refused: a fault that may be gone the next time, so that nothing is kept of the clip.
     """
 
     number: int
     seconds: float
-    refused: tuple[str, str] | None = None
+    refused: Fault | None = None
 
 
 def decode(task: Task, limit_s: float) -> Decoded | DecodedClip:
-    """Decode one clip; whatever goes wrong is a refusal of that one."""
+    """Decode one clip; any error refuses this clip alone."""
     try:
         source = sources.fetch(task.audio)
     except FileNotFoundError as error:
-        return DecodedClip(task.number, 0.0, ("missing", str(error)))
+        return DecodedClip(task.number, 0.0, Fault("missing", str(error)))
     except Exception as error:
-        return DecodedClip(task.number, 0.0, ("can't be fetched", _line(error)))
+        return DecodedClip(task.number, 0.0, Fault("can't be fetched", _line(error)))
     try:
-        clip = audio.load(source, max_s=limit_s)
+        clip = load(source, max_s=limit_s)
         energy = fingerprint.power(clip.samples)
         warnings = (*clip.warnings, NARROW) if fingerprint.is_narrow(energy) else clip.warnings
         scaled = np.multiply(clip.samples, np.float32(FULL_SCALE))  # in [-32,768, 32,768]
@@ -73,25 +74,25 @@ def decode(task: Task, limit_s: float) -> Decoded | DecodedClip:
             fingerprint=fingerprint.of(energy),
             samples=samples,
         )
-    except audio.AudioRefused as refused:
+    except AudioRefused as refused:
         if refused.reason == "missing":  # it may come, and then has another stamp
-            return DecodedClip(task.number, 0.0, (refused.reason, refused.detail))
+            return DecodedClip(task.number, 0.0, Fault(refused.reason, refused.detail))
         limit = limit_s if refused.reason == "too long" else 0.0
         return Decoded(task.key, refused.reason, refused.detail, limit)
     except Exception as error:
-        return DecodedClip(task.number, 0.0, ("failed", _line(error)))
+        return DecodedClip(task.number, 0.0, Fault("failed", _line(error)))
 
 
 class Written:
-    """Everything that was reported so far is on disk."""
+    """A message: everything that was reported so far is on disk."""
 
 
 class Done:
-    """There is nothing more to decode, and everything is on disk."""
+    """A message: nothing is left to decode, and everything is on disk."""
 
 
 class _NoPandas(MetaPathFinder):
-    """Keeps pyarrow from importing pandas at its first array: a third of a second and 40 MB, for nothing here."""
+    """Keep pyarrow from importing pandas at its first array: a third of a second and 40 MB, for nothing here."""
 
     def find_spec(self, fullname: str, *rest: object) -> None:
         if fullname == "pandas":
@@ -99,7 +100,7 @@ class _NoPandas(MetaPathFinder):
 
 
 def serve() -> None:
-    """Run in a child process: decode the tasks that come in, write files, report each clip, until nothing is left."""
+    """Decode the tasks that come in, write files and report each clip, until nothing is left; run by a child."""
     tasks_in, reports_out = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller has it too, and sends the other one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

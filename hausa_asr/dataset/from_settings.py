@@ -1,6 +1,7 @@
-"""The data of the settings as a prepared dataset: prepared on first use, and found again after that.
+"""Open the dataset that the settings name, and prepare it on first use.
 
-Called by `hausa-asr prepare`, by `hausa-asr finetune` and by the start of a sweep, which thus share one copy.
+In: the settings of the data. Out: a `Prepared`. Called by `hausa-asr prepare`, by `hausa-asr finetune` and by the start
+of a sweep, which thus share one copy.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def prepared_dataset(
     Raises:
         UserError: a corpus or the prepared dataset can't be used.
     """
-    # It takes a second to import, which nobody waits for who only wants to read the help.
+    # Imported here: it takes a second, which the help should not.
     from hausa_asr.dataset.prepare import PrepareSettings, load_prepared, prepare
 
     if data.prepared:
@@ -70,7 +71,7 @@ def prepared_dataset(
 
 
 def _utterances(data: DataSettings, cache: Path, unpacking: UnpackProgress | None) -> Iterator[Utterance]:
-    """The utterances of every corpus, each with its corpus's name; ids are unique among them all."""
+    """List the utterances of all corpora, each with its corpus's name; ids are unique among them all."""
     for part in data.corpora:
         taken = 0
         for utterance in _of(part, data.seed, cache, unpacking):
@@ -100,7 +101,7 @@ def _utterances(data: DataSettings, cache: Path, unpacking: UnpackProgress | Non
 
 
 def _of(part: JoinedCorpus, seed: int, cache: Path, unpacking: UnpackProgress | None) -> Iterator[Utterance]:
-    """The utterances of one corpus, all of them."""
+    """List all utterances of one corpus."""
     from hausa_asr.corpora import common_voice, demo, fleurs, folder, hub
 
     if part.corpus == "demo":
@@ -115,19 +116,19 @@ def _of(part: JoinedCorpus, seed: int, cache: Path, unpacking: UnpackProgress | 
 
 
 def _position(id: str) -> float:
-    """A number in [0, 1) that is the same on every machine: a larger share holds the smaller."""
+    """Hash an id to a number in [0, 1), the same on every machine: a larger share holds the smaller."""
     return int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
 
 def _speaker(utterance: Utterance, part: JoinedCorpus) -> str:
-    """A name that no speaker of another corpus has by chance, such as "1"."""
+    """Name a speaker so that another corpus has the same name only for the same person."""
     if not utterance.speaker or _SAME_EVERYWHERE.fullmatch(utterance.speaker):
         return utterance.speaker
     return f"{part.called}/{utterance.speaker}"
 
 
 def _origin(data: DataSettings) -> dict[str, Any]:
-    """Where the utterances come from: the corpora and those settings that each heeds, paths absolute."""
+    """Record where the utterances come from: the corpora and the settings that each uses, paths absolute."""
     if not data.join:
         return _origin_of(data, data.seed)
     parts = [{**_origin_of(part, data.seed), "share": part.share, "use": part.use} for part in data.join]
@@ -135,10 +136,10 @@ def _origin(data: DataSettings) -> dict[str, Any]:
 
 
 def _origin_of(part: CorpusSettings, seed: int) -> dict[str, Any]:
-    found = {name: getattr(part, name) for name in ("corpus", "name", *HEEDED[part.corpus])}
+    settings = {name: getattr(part, name) for name in ("corpus", "name", *HEEDED[part.corpus])}
     if part.corpus == "demo":
-        found["seed"] = seed
-    return {name: value for name, value in found.items() if value is not None and value != []}
+        settings["seed"] = seed
+    return {name: value for name, value in settings.items() if value is not None and value != []}
 
 
 def _short_hash(origin: Mapping[str, Any]) -> str:

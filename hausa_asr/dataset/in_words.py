@@ -1,4 +1,4 @@
-"""A prepared dataset in words: what was kept and refused, and how transcripts are spelled.
+"""Describe a prepared dataset in words: what was kept and refused, and how transcripts are spelled.
 
 In: a `Prepared`. Out: text for a terminal. Called by `hausa-asr prepare`.
 """
@@ -14,7 +14,7 @@ def _length(hours: float) -> str:
 
 
 def summary(prepared: Prepared) -> str:
-    """Say what a preparation kept and what it refused."""
+    """Write what a preparation kept and what it refused, for a terminal."""
     report = prepared.report
     counts, hours = report["utterances"], report["hours"]
     lines = [
@@ -47,6 +47,6 @@ def summary(prepared: Prepared) -> str:
 
 
 def spelling(prepared: Prepared, count: int) -> str:
-    """Show transcripts as found and at both levels of spelling: what is trained on, and what forgives hooks."""
+    """Write the first transcripts as the corpus has them, as trained on (strict), and without hooks (folded)."""
     rows = prepared.splits["train"].transcripts(count)
     return "\n".join(f"\nas found  {raw}\nstrict    {strict}\nfolded    {fold(strict)}" for raw, strict in rows)

@@ -1,8 +1,9 @@
-"""What is in two splits at once: the same clip, sentence, speaker or recording; counted, reported, and refused in test.
+"""Find clips, sentences, speakers and recordings that two splits share.
 
-A model that has heard its test in training scores well and is worth nothing. Called by `prepare` once every clip is
-decoded and has a split. Nothing is compared all with all: clips, sentences and speakers meet in tables, recordings in
-an index of their fingerprints, so 100,000 clips take seconds.
+In: utterances in their splits. Out: `Overlap`s, the report on them, the error of a spoilt test. A model that has heard
+its test in training scores well and is worth nothing. Called by `select` once every clip is decoded and has a split.
+Not all pairs are compared: clips, sentences and speakers are looked up in tables, recordings in an index of their
+fingerprints, so 100,000 clips take seconds.
 """
 
 from __future__ import annotations
@@ -50,29 +51,29 @@ class Overlap:
     Attributes:
         pair: the splits, the one that is trained on first.
         kind: one of `KINDS`.
-        found: for each item of the first split that is also in the second, by number, one there that it meets.
+        met: for each item of the first split that is also in the second, by number, one item there that it meets.
         others: the items of the second split.
     """
 
     pair: tuple[str, str]
     kind: str
-    found: dict[int, int] = field(default_factory=dict)
+    met: dict[int, int] = field(default_factory=dict)
     others: set[int] = field(default_factory=set)
 
     def add(self, one: int, others: Iterable[int]) -> None:
         """Note that item `one` of the first split meets these of the second."""
         for other in others:
-            self.found.setdefault(one, other)
+            self.met.setdefault(one, other)
             self.others.add(other)
 
     def without(self, dropped: Collection[int]) -> Overlap:
-        """The same when these items of the first split are gone; which of the second are still met is not followed."""
-        found = {one: other for one, other in self.found.items() if one not in dropped}
-        return Overlap(self.pair, self.kind, found, self.others if len(found) == len(self.found) else {*found.values()})
+        """Leave out these items of the first split; which items of the second are still met is not followed exactly."""
+        left = {one: other for one, other in self.met.items() if one not in dropped}
+        return Overlap(self.pair, self.kind, left, self.others if len(left) == len(self.met) else {*left.values()})
 
 
 def find(items: Sequence[Item], decoded: Clips) -> list[Overlap]:
-    """All overlaps of the splits, of each kind that there is any of."""
+    """Find all overlaps of the splits, of each kind."""
 
     def clip_keys(item: Item) -> Collection[Hashable]:
         utterance = item.utterance
@@ -92,10 +93,10 @@ def find(items: Sequence[Item], decoded: Clips) -> list[Overlap]:
         for kind, keys_of in keys.items()
         if members[pair[0]] and members[pair[1]]
     ]
-    clips = {overlap.pair: overlap.found for overlap in overlaps if overlap.kind == "clip"}
+    clips = {overlap.pair: overlap.met for overlap in overlaps if overlap.kind == "clip"}
     overlaps += _by_sound(items, members, decoded, clips)
     order = [(pair, kind) for pair in PAIRS for kind in KINDS]
-    return sorted((each for each in overlaps if each.found), key=lambda each: order.index((each.pair, each.kind)))
+    return sorted((each for each in overlaps if each.met), key=lambda each: order.index((each.pair, each.kind)))
 
 
 def _speaker_keys(item: Item) -> Collection[Hashable]:
@@ -133,7 +134,7 @@ def _by_sound(
     decoded: Clips,
     clips: dict[tuple[str, str], dict[int, int]],
 ) -> list[Overlap]:
-    """The same recordings, other than those that are the same clip anyway."""
+    """Find the same recordings, except those that are the same clip."""
     overlaps = {pair: Overlap(pair, "audio") for pair in PAIRS}
     for first, later in (("train", ("test", "dev")), ("dev", ("test",))):
         targets = [number for split in later for number in members[split]]
@@ -149,26 +150,26 @@ def _by_sound(
 
 
 def summary(items: Sequence[Item], overlaps: Sequence[Overlap], dropped: Collection[int]) -> dict[str, Any]:
-    """What `report.json` says: by pair of splits and kind, how many utterances of each, the hours, and examples.
+    """Make the part of `report.json` on overlaps: utterances, hours and examples by pair of splits and kind.
 
     Args:
         items: as they were compared.
-        overlaps: what was found.
+        overlaps: as `find` gives them.
         dropped: the items that were then left out of train, counted too.
     """
     by_pair: dict[str, Any] = {}
     for overlap in overlaps:
         one, other = overlap.pair
         by_pair.setdefault(f"{one}/{other}", {})[overlap.kind] = {
-            "utterances": {one: len(overlap.found), other: len(overlap.others)},
+            "utterances": {one: len(overlap.met), other: len(overlap.others)},
             "hours": {
-                one: round(sum(items[number].hours for number in overlap.found), 6),
+                one: round(sum(items[number].hours for number in overlap.met), 6),
                 other: round(sum(items[number].hours for number in overlap.others), 6),
             },
-            "left_out": sum(number in dropped for number in overlap.found),
+            "left_out": sum(number in dropped for number in overlap.met),
             "examples": [
                 {one: items[a].utterance.id, other: items[b].utterance.id, "shared": _shared(overlap.kind, items[a])}
-                for a, b in list(overlap.found.items())[:_EXAMPLES]
+                for a, b in list(overlap.met.items())[:_EXAMPLES]
             ],
         }
     return by_pair
@@ -181,17 +182,17 @@ def _shared(kind: str, item: Item) -> str:
 
 
 def warnings(overlaps: Sequence[Overlap]) -> list[str]:
-    """A line for each overlap that is left: the model card shows it."""
+    """Write a line for each overlap that is left, for the report and the model card."""
     return [
         f"{len(overlap.others)} utterances of {overlap.pair[1]} share {_WORDS[overlap.kind]} with "
-        f"{len(overlap.found)} of {overlap.pair[0]}: {overlap.pair[1]} flatters the model"
+        f"{len(overlap.met)} of {overlap.pair[0]}: {overlap.pair[1]} flatters the model"
         for overlap in overlaps
-        if overlap.found
+        if overlap.met
     ]
 
 
 def serious(items: Sequence[Item], overlaps: Sequence[Overlap], allowed: Collection[str]) -> list[Overlap]:
-    """The overlaps of train and test that spoil a score and that nobody has allowed.
+    """Pick the overlaps of train and test that spoil a score and that the settings do not allow.
 
     A corpus with one speaker has no other for its test, so that speaker is reported and not refused.
     """
@@ -205,28 +206,28 @@ def serious(items: Sequence[Item], overlaps: Sequence[Overlap], allowed: Collect
         if overlap.kind == "speaker":
             several = {
                 one: other
-                for one, other in overlap.found.items()
+                for one, other in overlap.met.items()
                 if len(speakers[items[one].utterance.corpus] | speakers[items[other].utterance.corpus]) > 1
             }
             overlap = Overlap(overlap.pair, overlap.kind, several, overlap.others)
-        if overlap.found:
+        if overlap.met:
             kept.append(overlap)
     return kept
 
 
 def refusal(items: Sequence[Item], overlaps: Sequence[Overlap], where: object) -> UserError:
-    """The error of a corpus whose test was heard in training."""
-    lines = ["train and test overlap, so a score on test would say nothing:"]
+    """Make the error of a corpus whose test was heard in training."""
+    lines = ["Train and test overlap, so a score on test would say nothing:"]
     for overlap in overlaps:
-        one, other = next(iter(overlap.found.items()))
+        one, other = next(iter(overlap.met.items()))
         lines.append(
-            f"  {overlap.kind}: {len(overlap.found)} utterances of train share {_WORDS[overlap.kind]} with "
+            f"  {overlap.kind}: {len(overlap.met)} utterances of train share {_WORDS[overlap.kind]} with "
             f"{len(overlap.others)} of test, as {items[one].utterance.id} with {items[other].utterance.id}"
         )
     kinds = ", ".join(overlap.kind for overlap in overlaps)
     return UserError(
         "\n".join(lines),
         where=where,
-        fix="Leave them out of train with --set data.overlap=drop, mend the splits, or, where it is meant, allow it "
-        f"by name with --set data.allow_overlap=[{kinds}]; nothing that is decoded is lost.",
+        fix="Leave them out of train with --set data.overlap=drop, mend the splits, or, if it is meant, allow it by "
+        f"name with --set data.allow_overlap=[{kinds}]. Nothing that is decoded is lost.",
     )

@@ -1,36 +1,35 @@
-"""Prepare a dataset: utterances in; decoded, spelled, split and checked clips on disk out; bad ones refused.
+"""Prepare a dataset: decode, spell, check and split the utterances of a corpus, and write them to disk.
 
-Called by `hausa-asr prepare` and, on first use of a corpus, by a sweep. Each clip is decoded once, whatever happens:
-killed, it goes on where it stopped, and other settings, transcripts or splits only choose anew among what is decoded.
-One bad utterance costs itself and nothing else.
+In: utterances and what to keep. Out: a `Prepared`, with a report and the refused utterances. Called by `hausa-asr
+prepare` and, on first use of a corpus, by a sweep. Each clip is decoded once: a preparation that was killed goes on
+where it stopped, and other settings, transcripts or splits only choose anew among the decoded clips. A bad utterance is
+refused, and the others are prepared.
 """
 
 from __future__ import annotations
 
 import fcntl
-import filecmp
 import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hausa_asr import __version__
 from hausa_asr.audio import sources
+from hausa_asr.audio.container_faults import Fault
 from hausa_asr.dataset import clip_store, decode_pool, refusals, select
 from hausa_asr.dataset.clip_store import Clips
 from hausa_asr.dataset.decode_progress import PrepareProgress, ProgressMeter, Report
 from hausa_asr.dataset.decoder import Task
-from hausa_asr.dataset.prepared import FORMAT, Prepared, PreparedSplit, load_prepared, write_split
+from hausa_asr.dataset.prepared import FORMAT, Prepared, PreparedSplit, load_prepared
+from hausa_asr.dataset.put_in_place import as_json, put_in_place
 from hausa_asr.dataset.refusals import Refused
-from hausa_asr.dataset.select import Choice, PrepareSettings
+from hausa_asr.dataset.select import PrepareSettings
 from hausa_asr.errors import UserError
-from hausa_asr.files import write_whole
 from hausa_asr.utterance import SPLITS, Utterance
 
 __all__ = ["PrepareProgress", "PrepareSettings", "Prepared", "PreparedSplit", "load_prepared", "prepare"]
@@ -58,7 +57,7 @@ def prepare(
     """Prepare a corpus, or open the dataset if the same was prepared before with the same settings.
 
     The dataset is there once `prepared.json` is. What was decoded before an interruption, or for other settings, is
-    found again. A second preparation of the same folder waits for the first.
+    used again. A second preparation of the same folder waits for the first.
 
     Args:
         utterances: the corpus.
@@ -95,7 +94,7 @@ def prepare(
             try:
                 decoded = _decode(listed, chosen, keys, out, settings, progress, refused)
                 choice = select.choose(listed, chosen, decoded, refused, settings, out)
-                return _put_in_place(choice, decoded, out, fingerprint, settings, origin or {})
+                return put_in_place(choice, decoded, out, fingerprint, settings, origin or {})
             finally:
                 _remove_if_nothing_was_made(out)
     except OSError as error:  # reading is guarded clip by clip, so this is about writing
@@ -115,8 +114,8 @@ def _key(utterance: Utterance) -> bytes:
 
 
 def _fingerprint(utterances: Sequence[Utterance], keys: Sequence[bytes], settings: PrepareSettings) -> str:
-    """A name for what goes in: the same utterances, files (by size and time), settings and `VERSION` give the same."""
-    digest = hashlib.sha256(_json({"format": FORMAT, "version": VERSION, **asdict(settings)}).encode())
+    """Name the input: the same utterances, files (by size and time), settings and `VERSION` give the same name."""
+    digest = hashlib.sha256(as_json({"format": FORMAT, "version": VERSION, **asdict(settings)}).encode())
     for utterance, key in zip(utterances, keys, strict=True):
         fields = (utterance.id, utterance.text, utterance.split, utterance.speaker, utterance.duration_s)
         digest.update(json.dumps([*fields, utterance.corpus], default=str).encode() + key)
@@ -125,29 +124,12 @@ def _fingerprint(utterances: Sequence[Utterance], keys: Sequence[bytes], setting
 
 def _same(out: Path, fingerprint: str) -> Prepared | None:
     try:
-        found = load_prepared(out)
+        old = load_prepared(out)
         about = json.loads((out / "prepared.json").read_text(encoding="utf-8"))
-        same = about.get("made_of", found.fingerprint) == fingerprint and not about.get("try_again", 0)
+        same = about.get("made_of", old.fingerprint) == fingerprint and not about.get("try_again", 0)
     except (UserError, KeyError, OSError, ValueError, AttributeError):
         return None
-    return replace(found, reused=True) if same else None
-
-
-def _unchanged(out: Path, tables: Path) -> str | None:
-    """The fingerprint of the dataset that is there, if new tables hold exactly the same; None otherwise.
-
-    Sweeps know their dataset by its fingerprint. So one that was prepared by an older version, whose fingerprints were
-    made of its source code, keeps its name when nothing in it changes.
-    """
-    try:
-        found = load_prepared(out)
-    except (UserError, KeyError, OSError, ValueError, AttributeError):
-        return None
-    names = {path.name for path in tables.glob("*.arrow")}
-    if names != {f"{split}.arrow" for split in found.splits}:
-        return None
-    same = all(filecmp.cmp(tables / f"{name}.arrow", split.path, shallow=False) for name, split in found.splits.items())
-    return found.fingerprint if same else None
+    return replace(old, reused=True) if same else None
 
 
 def _check_out(out: Path) -> None:
@@ -155,7 +137,11 @@ def _check_out(out: Path) -> None:
     if out.is_dir() and ((out / "prepared.json").is_file() or (out / _MARK).is_file() or not any(out.iterdir())):
         return
     if out.exists() or out.is_symlink():
-        raise UserError("There is something else.", where=out, fix="Choose a new folder for the prepared dataset.")
+        raise UserError(
+            "There is something else than a prepared dataset.",
+            where=out,
+            fix="Choose a new folder for the prepared dataset.",
+        )
 
 
 def _remove_if_nothing_was_made(out: Path) -> None:
@@ -191,7 +177,7 @@ def _decode(
         return clips
     tasks = [Task(number, key, listed[number].audio) for key, number in first.items()]
     meter = ProgressMeter(listed, chosen, clips, tasks, progress)
-    failed: dict[bytes, tuple[str, str]] = {}
+    failed: dict[bytes, Fault] = {}
     for clip in decode_pool.decode_all(tasks, folder, limit_s):
         if clip.refused:
             failed[keys[clip.number]] = clip.refused
@@ -203,7 +189,7 @@ def _decode(
     return Clips(folder, keys, settings.max_s)
 
 
-# -- putting it in place ----------------------------------------------------------------------------------------------
+# -- one at a time ----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -224,69 +210,3 @@ def _locked(out: Path) -> Iterator[None]:
                     yield
                     return
         (out / clip_store.FOLDER).mkdir(parents=True, exist_ok=True)
-
-
-def _put_in_place(
-    choice: Choice, decoded: Clips, out: Path, fingerprint: str, settings: PrepareSettings, origin: Mapping[str, Any]
-) -> Prepared:
-    """Write the dataset beside the old one, name it in `prepared.json`, and only then remove the old one."""
-    report = {"origin": dict(origin), **choice.report}
-    tables = out / "splits" / fingerprint
-    partial = tables.with_name(f"{fingerprint}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(tables, ignore_errors=True)  # of the same name and not what was there: it is damaged
-    partial.mkdir(parents=True)
-    counts: dict[str, int] = {}
-    for split in SPLITS:
-        mine = [number for number, kept in choice.kept.items() if kept.split == split]
-        if mine:
-            write_split(partial / f"{split}.arrow", [choice.kept[number] for number in mine], mine, decoded)
-            counts[split] = len(mine)
-    _save(partial / "report.json", _json(report))
-    made_of, fingerprint = fingerprint, _unchanged(out, partial) or fingerprint
-    if (tables := out / "splits" / fingerprint).is_dir():
-        shutil.rmtree(tables)  # it holds the same
-    partial.rename(tables)
-    _save(out / "report.json", _json(report))
-    _save(out / "refused.jsonl", refusals.lines(choice.refused))
-    _draw(report, out / "report.png")
-    shards = sorted({decoded.names[decoded.shard[number]] for number in choice.kept})
-    files = [*(f"{clip_store.FOLDER}/{name}" for name in shards)]
-    files += [f"splits/{fingerprint}/{name}" for name in (*(f"{split}.arrow" for split in counts), "report.json")]
-    about = {
-        "format": FORMAT,
-        "fingerprint": fingerprint,
-        "made_of": made_of,
-        "version": __version__,
-        "settings": asdict(settings),
-        "origin": dict(origin),
-        "splits": counts,
-        "try_again": sum(each.reason in decode_pool.PASSING for each in choice.refused),
-        "files": {name: (out / name).stat().st_size for name in files},
-    }
-    _save(out / "prepared.json", _json(about))
-    for left in (out / "splits").iterdir():
-        if left.name != fingerprint:
-            shutil.rmtree(left, ignore_errors=True)  # whoever has the old files mapped keeps them
-    for split in SPLITS:
-        (out / f"{split}.arrow").unlink(missing_ok=True)  # of format 1
-    clip_store.remove_unused(out / clip_store.FOLDER, decoded.names)
-    return load_prepared(out)
-
-
-def _draw(report: Mapping[str, Any], file: Path) -> None:
-    from hausa_asr.dataset import report_picture  # with matplotlib, which takes most of a second
-
-    try:
-        report_picture.draw(report, file)
-    except Exception as error:  # a picture is no reason to lose a dataset
-        _log.warning("%s could not be drawn: %s", file, error)
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-
-
-def _save(file: Path, content: str) -> None:
-    # A file's name may carry bytes that are no characters.
-    write_whole(file, content, errors="backslashreplace")

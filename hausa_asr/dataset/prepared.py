@@ -5,7 +5,7 @@ which share one copy of it through the page cache.
 
     prepared.json                   settings, origin, fingerprint, and which of the folders below counts; written last
     splits/<fingerprint>/           train.arrow, dev.arrow, test.arrow: one row an utterance, and where its samples are
-    audio/<hash>.arrow              the samples of some hundred clips each, see `clips`
+    audio/<hash>.arrow              the samples of some hundred clips each, see `clip_store`
     report.json, report.png         what was kept and what was not
     refused.jsonl                   each refused utterance and why
 """
@@ -73,7 +73,7 @@ class PreparedSplit:
         return len(self.n_samples)
 
     def __getitem__(self, index: int) -> Example:
-        """The example at `index`; its samples are a float32 copy of the mapped integers."""
+        """Read the example at `index`; its samples are a float32 copy of the mapped integers."""
         if index < 0:
             index += len(self)
         if not 0 <= index < len(self):
@@ -85,7 +85,7 @@ class PreparedSplit:
         return self.without_samples(index)._replace(samples=samples)
 
     def without_samples(self, index: int) -> Example:
-        """The example at `index` as far as it is known without opening its clip; for readers of the feature cache."""
+        """Read the example at `index` without opening its clip; for readers of the feature cache."""
         text = self._texts[index].as_py()
         return Example(
             id=self._ids[index].as_py(),
@@ -96,7 +96,7 @@ class PreparedSplit:
         )
 
     def transcripts(self, count: int) -> list[tuple[str, str]]:
-        """The first `count` transcripts, each as the corpus has it and as it is spelled for training."""
+        """List the first `count` transcripts, each as the corpus has it and as it is spelled for training."""
         rows = range(min(count, len(self)))
         return [(self._raw[row].as_py(), self._texts[row].as_py()) for row in rows]
 
@@ -117,9 +117,9 @@ class Prepared:
     Attributes:
         path: its folder, absolute.
         splits: "train", "dev" and, where the corpus has one, "test".
-        report: what `report.json` says.
+        report: the content of `report.json`.
         fingerprint: its name: made of the utterances, their files, the settings and `prepare.VERSION`.
-        reused: `prepare` found it done already.
+        reused: it was prepared before, so that `prepare` only opened it.
     """
 
     path: Path
@@ -192,13 +192,13 @@ def load_prepared(path: str | Path) -> Prepared:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise UserError(
             f"This is not a prepared dataset, or not all of it: {file.name} is missing or damaged.",
             where=file.parent,
             fix="Make it with `hausa-asr prepare`, or copy all of its files.",
         )
-    return found
+    return content

@@ -1,4 +1,4 @@
-"""UnpackProgress bars for what takes long before a sweep can start: unpacking archives, preparing clips.
+"""Show the progress of unpacking archives and preparing clips.
 
 In: a console, or None for silence. Out: callables that report progress. Without a terminal they print a line now and
 then. Called by `from_settings`.
@@ -78,7 +78,7 @@ def preparing_bar(console: Console | None, title: str, total: int) -> Iterator[R
 
 
 def _hours(progress: PrepareProgress) -> str:
-    """Hours of audio done and left, and how fast it goes."""
+    """Write the hours of audio done and left, and the speed."""
     text = f"{progress.done_h:.1f} h of audio done, about {progress.left_h:.1f} h left"
     if progress.eta_s is None:
         return text

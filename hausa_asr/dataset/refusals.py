@@ -1,6 +1,7 @@
-"""The utterances that a preparation leaves out, each with its reason: gathered, written to `refused.jsonl`, summed up.
+"""List, write and sum up the utterances that a preparation leaves out, each with its reason.
 
-Filled by `prepare`, read by `report`.
+In: refused utterances. Out: the lines of `refused.jsonl`, counts for the report, the error when a split is left empty.
+Called by `prepare`, `select` and `report`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Refused:
     Attributes:
         utterance: the utterance.
         reason: short, and always the same for the same fault.
-        detail: what exactly was found.
+        detail: what exactly is wrong.
         duration_s: its length, where it was decoded.
         unknown: characters outside the alphabet and how often each occurs.
     """
@@ -40,7 +41,7 @@ class Refused:
 
 
 def lines(refused: Sequence[Refused]) -> str:
-    """The refused utterances as JSONL: id, audio, reason, detail, text."""
+    """Write refused utterances as JSONL: id, audio, reason, detail, text."""
     return "".join(
         json.dumps(
             {
@@ -59,7 +60,7 @@ def lines(refused: Sequence[Refused]) -> str:
 
 
 def by_reason(refused: Sequence[Refused]) -> dict[str, dict[str, Any]]:
-    """Utterances, hours and an example of each reason, the most frequent first."""
+    """Count utterances and hours by reason, each with an example, the most frequent first."""
     reasons: dict[str, dict[str, Any]] = {}
     for each in refused:
         reason = reasons.setdefault(
@@ -71,18 +72,18 @@ def by_reason(refused: Sequence[Refused]) -> dict[str, dict[str, Any]]:
 
 
 def characters(refused: Sequence[Refused]) -> dict[str, dict[str, Any]]:
-    """Every character outside the alphabet, with its count and a transcript that has it, the most frequent first."""
-    found: dict[str, dict[str, Any]] = {}
+    """Count the characters outside the alphabet, each with a transcript that has it, the most frequent first."""
+    counts: dict[str, dict[str, Any]] = {}
     for each in refused:
         for character, count in each.unknown.items():
-            entry = found.setdefault(character, {"count": 0, "utterances": 0, "example": each.utterance.text})
+            entry = counts.setdefault(character, {"count": 0, "utterances": 0, "example": each.utterance.text})
             entry["count"] += count
             entry["utterances"] += 1
-    return dict(sorted(found.items(), key=lambda item: -item[1]["count"]))
+    return dict(sorted(counts.items(), key=lambda item: -item[1]["count"]))
 
 
 def nothing_left(empty: Sequence[str], refused: Sequence[Refused], listed: Sequence[Utterance]) -> UserError:
-    """The error of a preparation that leaves these splits without an utterance."""
+    """Make the error of a preparation that leaves these splits empty."""
     splits = " and ".join(empty)
     reasons = Counter(each.reason for each in refused)
     if not reasons:

@@ -1,6 +1,6 @@
-"""What a preparation kept and what it refused, in figures: `report.json`.
+"""Report in figures what a preparation kept and what it refused: `report.json`.
 
-Made by `prepare`; read by people, the command line, the model card and `picture`, which draws it.
+Made by `select`; read by people, the command line, the model card and `report_picture`, which draws it.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def summary(
     overlap: Mapping[str, Any],
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """What `report.json` says; hours that nobody stated of clips that could not be decoded count as 0.
+    """Make the content of `report.json`; clips that were not decoded and have no stated length count as 0 hours.
 
     Args:
         listed: all utterances of the corpus.
         kept: those in the dataset.
         refused: the others.
         overlap: of the splits, as `overlap.summary` has it.
-        warnings: what is to be said first.
+        warnings: the first ones; what is noticed here follows.
     """
     refused_hours = sum(each.hours for each in refused)
     kept_hours = sum(each.hours for each in kept)
@@ -124,15 +124,15 @@ def _of_split(kept: Sequence[Kept]) -> dict[str, Any]:
 
 
 def _by_corpus(kept: Sequence[Kept], hours: float) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    corpora: dict[str, dict[str, Any]] = {}
     for each in kept:
-        entry = found.setdefault(each.utterance.corpus, {"utterances": 0, "hours": 0.0})
+        entry = corpora.setdefault(each.utterance.corpus, {"utterances": 0, "hours": 0.0})
         entry["utterances"] += 1
         entry["hours"] += each.hours
-    for entry in found.values():
+    for entry in corpora.values():
         entry["share"] = round(entry["hours"] / hours, 4) if hours else 0.0
         entry["hours"] = round(entry["hours"], 6)
-    return found
+    return corpora
 
 
 def _observed(
@@ -143,7 +143,7 @@ def _observed(
     odd: Mapping[str, int],
     letters: Mapping[str, int],
 ) -> Iterator[str]:
-    """What a careful listener would remark on."""
+    """Warn of what a careful listener would notice."""
     if not any(each.split == "test" for each in kept):
         yield "the corpus has no test split: finalists can't be scored on unseen data"
     if len(refused) > _MANY_REFUSED * len(listed):

@@ -1,6 +1,6 @@
-"""The report of a preparation as one picture: lengths, speakers, letters, refusals.
+"""Draw the report of a preparation as one picture: lengths, speakers, letters, refusals.
 
-Drawn by `prepare` beside `report.json`, of whose figures it is made.
+In: the content of `report.json`. Out: `report.png` beside it. Called by `prepare`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hausa_asr.files import written_whole
+
 _COLOURS = {"train": "#33658a", "dev": "#e3a02b", "test": "#b5473c"}
 _HOOKED = "ɓɗƙ"
 _GREY, _LIGHT = "#444444", "#dddddd"
@@ -21,10 +23,10 @@ _MOST_BARS = 14
 
 
 def draw(report: Mapping[str, Any], file: Path) -> None:
-    """Write a PNG of 1,400 by 1,000 pixels.
+    """Write the picture, a PNG of 1,400 by 1,000 pixels.
 
     Args:
-        report: what `report.json` says.
+        report: the content of `report.json`.
         file: to write.
 
     Raises:
@@ -48,9 +50,8 @@ def draw(report: Mapping[str, Any], file: Path) -> None:
     _speakers(_axes(figure.add_subplot(grid[0, 1]), "Hours of each speaker"), report["splits"])
     _letters(_axes(figure.add_subplot(grid[1, 0]), "Letters of the transcripts"), report["letters"])
     _refused(_axes(figure.add_subplot(grid[1, 1]), "Refused"), report["refused"])
-    partial = file.with_name(f"{file.name}.partial")
-    figure.savefig(partial, format="png", pil_kwargs={"compress_level": 3})
-    partial.replace(file)
+    with written_whole(file, "wb") as opened:
+        figure.savefig(opened, format="png", pil_kwargs={"compress_level": 3})
 
 
 def _axes(axes: Axes, title: str) -> Axes:
@@ -68,8 +69,8 @@ def _durations(axes: Axes, splits: Mapping[str, Any]) -> None:
     longest = max(len(about["durations_s"]["histogram"]) for about in splits.values())
     below = np.zeros(longest)
     for split, about in splits.items():
-        found = about["durations_s"]["histogram"]
-        counts = np.array([*found, *[0] * (longest - len(found))], float)
+        histogram = about["durations_s"]["histogram"]
+        counts = np.array([*histogram, *[0] * (longest - len(histogram))], float)
         median = about["durations_s"]["percentiles"]["50"]
         label = f"{split}, median {median:.1f} s"
         axes.bar(np.arange(longest) + 0.5, counts, 0.9, bottom=below, color=_COLOURS[split], label=label)
@@ -80,7 +81,7 @@ def _durations(axes: Axes, splits: Mapping[str, Any]) -> None:
 
 
 def _speakers(axes: Axes, splits: Mapping[str, Any]) -> None:
-    """Bars from the most to the least talkative, one after another by split: one person's share can be seen."""
+    """Draw a bar for each speaker, by split, the most talkative first: one person's share can be seen."""
     start, ticks = 0.0, []
     named = any(about["speakers"] for about in splits.values())
     for split, about in splits.items():

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hausa_asr import text
+from hausa_asr.audio.container_faults import Fault
 from hausa_asr.ctc import frames, frames_needed
 from hausa_asr.dataset import overlap, refusals, report, splits
 from hausa_asr.dataset.clip_store import Clips
@@ -42,6 +43,11 @@ class PrepareSettings:
 
 
 def check(settings: PrepareSettings) -> None:
+    """Refuse settings that mean nothing.
+
+    Raises:
+        UserError: an overlap of an unknown kind, or an unknown way to handle it.
+    """
     unknown = set(settings.allow_overlap) - set(overlap.KINDS)
     if unknown:
         what = f"There is no overlap of the kind {', '.join(sorted(unknown))}."
@@ -57,7 +63,7 @@ class Choice:
     Attributes:
         kept: by their number in the corpus.
         refused: all others.
-        report: what `report.json` says.
+        report: the content of `report.json`.
     """
 
     kept: dict[int, Kept]
@@ -65,8 +71,15 @@ class Choice:
     report: dict[str, Any]
 
 
-def screen(listed: Sequence[Utterance]) -> tuple[dict[int, str], list[Refused]]:
-    """Spell and check the transcripts, by number; refuse those that can't be used. No audio is opened."""
+class Screened(NamedTuple):
+    """The spelled transcripts by number, and the utterances that were refused for theirs."""
+
+    chosen: dict[int, str]
+    refused: list[Refused]
+
+
+def screen(listed: Sequence[Utterance]) -> Screened:
+    """Spell and check the transcripts, and refuse those that can't be used. No audio is opened."""
     chosen: dict[int, str] = {}
     refused: list[Refused] = []
     seen: set[tuple[str, str, str | None]] = set()
@@ -76,7 +89,7 @@ def screen(listed: Sequence[Utterance]) -> tuple[dict[int, str], list[Refused]]:
             refused.append(spelled)
         else:
             chosen[number] = spelled
-    return chosen, refused
+    return Screened(chosen, refused)
 
 
 def _screened(utterance: Utterance, seen: set[tuple[str, str, str | None]]) -> str | Refused:
@@ -97,7 +110,7 @@ def _screened(utterance: Utterance, seen: set[tuple[str, str, str | None]]) -> s
 
 
 def _guarded(step: Callable[..., T], utterance: Utterance, *rest: object) -> T | Refused:
-    """Take a step for one utterance; whatever it raises is a refusal of that one."""
+    """Take a step for one utterance; any error refuses this utterance alone."""
     try:
         return step(utterance, *rest)
     except Exception as error:
@@ -112,7 +125,7 @@ def choose(
     settings: PrepareSettings,
     where: object,
 ) -> Choice:
-    """Choose the fit ones among the decoded clips, each for a split, with nothing of test in train.
+    """Choose among the decoded clips and put each into a split, with nothing of test in train.
 
     Args:
         listed: the corpus.
@@ -125,15 +138,8 @@ def choose(
     Raises:
         UserError: a split is left empty, or train and test overlap.
     """
-    refused = list(refused)
-    usable: list[int] = []
-    for number, spelled in chosen.items():
-        if fault := decoded.refusal(number):
-            refused.append(Refused(listed[number], *fault))
-        elif unfit := _guarded(_unfit, listed[number], spelled, int(decoded.n_samples[number]), settings):
-            refused.append(unfit)
-        else:
-            usable.append(number)
+    usable, unfit = _sorted_out(listed, chosen, decoded, settings)
+    refused = [*refused, *unfit]
     given = splits.named(listed)
     folded = [text.fold(chosen[number]) for number in usable]
     assigned = splits.assign([listed[number] for number in usable], folded, given=given, seed=settings.seed)
@@ -155,25 +161,43 @@ def choose(
     if dropped:
         warnings.append(f"{len(dropped)} utterances were left out of train: dev or test has them, or their like, too")
     warnings += overlap.warnings([shared.without(dropped) for shared in overlaps])
-    kept = {
-        items[number].clip: Kept(
-            items[number].utterance,
-            places[number],
-            chosen[items[number].clip],
-            items[number].n_samples,
-            int(decoded.source_rate[items[number].clip]),
-            decoded.warnings(items[number].clip),
-        )
-        for number in left
-    }
+    kept = {items[number].clip: _kept(items[number], chosen, decoded) for number in left}
     summary = report.summary(listed, list(kept.values()), refused, overlap.summary(items, overlaps, dropped), warnings)
     return Choice(kept, refused, summary)
 
 
+class _Sorted(NamedTuple):
+    """The numbers of the clips that can be used, and the refused utterances."""
+
+    usable: list[int]
+    refused: list[Refused]
+
+
+def _sorted_out(
+    listed: Sequence[Utterance], chosen: Mapping[int, str], decoded: Clips, settings: PrepareSettings
+) -> _Sorted:
+    """Sort the decoded clips by whether they can be used with their transcripts."""
+    usable: list[int] = []
+    refused: list[Refused] = []
+    for number, spelled in chosen.items():
+        if fault := decoded.refusal(number):
+            refused.append(Refused(listed[number], *fault))
+        elif unfit := _guarded(_unfit, listed[number], spelled, int(decoded.n_samples[number]), settings):
+            refused.append(unfit)
+        else:
+            usable.append(number)
+    return _Sorted(usable, refused)
+
+
+def _kept(item: Item, chosen: Mapping[int, str], decoded: Clips) -> Kept:
+    clip, rate = item.clip, int(decoded.source_rate[item.clip])
+    return Kept(item.utterance, item.split, chosen[clip], item.n_samples, rate, decoded.warnings(clip))
+
+
 def _dropped(
     items: Sequence[Item], overlaps: Sequence[Overlap], cut: Set[str], settings: PrepareSettings, where: object
-) -> dict[int, tuple[str, str]]:
-    """The items that train has to do without, each with a reason; all splits that were cut here are mended so.
+) -> dict[int, Fault]:
+    """Find the items to leave out of train, each with a reason; all splits that were cut here are mended so.
 
     Raises:
         UserError: train and test overlap as the corpus has them, and the settings say to refuse that.
@@ -184,22 +208,23 @@ def _dropped(
     # A cut of ours may not flatter either: only speakers stay on both sides, where it was made by sentence.
     ours = [each for each in overlaps if each.pair[0] == "train" and each.pair[1] in cut and each.kind != "speaker"]
     ours = [each for each in ours if each.kind not in settings.allow_overlap]
-    found: dict[int, tuple[str, str]] = {}
+    faults: dict[int, Fault] = {}
     for shared in (*(() if "test" in cut else serious), *ours):
         other = shared.pair[1]
-        for number, meets in shared.found.items():
-            found.setdefault(number, (f"in {other} too", f"{shared.kind}: {items[meets].utterance.id} of {other}"))
-    return found
+        for number, meets in shared.met.items():
+            detail = f"{shared.kind}: {items[meets].utterance.id} of {other}"
+            faults.setdefault(number, Fault(f"in {other} too", detail))
+    return faults
 
 
 def still_empty(places: Sequence[str], cut: Set[str], given: Mapping[str, Set[str]]) -> list[str]:
-    """The splits that there have to be and that nothing is in."""
+    """List the splits that have to be there and are empty."""
     wanted = {"train", "dev"} | cut | set().union(*given.values())
     return sorted((wanted & set(SPLITS)) - set(places))
 
 
 def _unfit(utterance: Utterance, spelled: str, n_samples: int, settings: PrepareSettings) -> Refused | None:
-    """Why a clip that was decoded can't be used with this transcript and these settings."""
+    """Refuse a decoded clip that can't be used with this transcript and these settings."""
     duration_s = n_samples / SAMPLE_RATE
     if duration_s < settings.min_s:
         return Refused(utterance, "too short", f"{duration_s:.2f} s", duration_s)

@@ -1,8 +1,8 @@
-"""Which utterance is for training, for choosing (dev) and for the final score (test), where the corpus does not say.
+"""Assign utterances to train, dev and test where the corpus does not.
 
-Called by `prepare`. What a corpus calls test is never touched: dev is cut from train alone. Of several corpora that are
-joined, each is cut by itself; where one of them has a dev or test of its own, the others are not cut for it, so that
-scores stay those of that corpus.
+In: utterances and their folded transcripts. Out: an `Assignment`. Called by `select`. What a corpus calls test is never
+touched: dev is cut from train alone. Of several corpora that are joined, each is cut by itself; where one of them has a
+dev or test of its own, the others are not cut for it, so that scores stay those of that corpus.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ the speakers read the same sentences it would be most of train, so such a corpus
 
 
 def named(utterances: Iterable[Utterance]) -> dict[str, set[str]]:
-    """The splits that each corpus names."""
-    found: dict[str, set[str]] = defaultdict(set)
+    """List the splits that each corpus names."""
+    splits: dict[str, set[str]] = defaultdict(set)
     for utterance in utterances:
-        found[utterance.corpus] |= {utterance.split} if utterance.split else set()
-    return dict(found)
+        splits[utterance.corpus] |= {utterance.split} if utterance.split else set()
+    return dict(splits)
 
 
 class Assignment(NamedTuple):
-    """A split for each of N utterances, the names of the splits that were cut here, and what the user should know."""
+    """A split for each of N utterances, the splits that were cut here, and warnings for the report."""
 
     splits: list[str]
     cut: set[str]
@@ -114,7 +114,7 @@ def _grouped(keys: Mapping[int, str]) -> dict[str, list[int]]:
 
 
 def _by_hash(groups: Mapping[str, Sequence[int]], cut: set[str], seed: int) -> dict[str, str]:
-    """Groups in the order of their hashes, the first tenth to dev: as a corpus grows, little changes sides."""
+    """Order groups by their hashes, the first tenth for dev: as a corpus grows, little changes sides."""
     ordered = sorted(groups, key=lambda group: _position(group, seed))
     tenth = CUT_SHARE * sum(map(len, groups.values()))
     edges = {split: tenth * rank for rank, split in enumerate(sorted(cut), start=1)}
@@ -133,7 +133,7 @@ def _by_hash(groups: Mapping[str, Sequence[int]], cut: set[str], seed: int) -> d
 
 
 def _by_size(groups: Mapping[str, Sequence[int]], cut: set[str], seed: int) -> dict[str, str]:
-    """The largest group first, each to the split that lacks most, so that one talkative speaker is not all of dev."""
+    """Put each group, the largest first, in the split that lacks most: one talkative speaker is not all of dev."""
     total = sum(map(len, groups.values()))
     lacking = {"train": total * (1 - CUT_SHARE * len(cut)), **dict.fromkeys(sorted(cut), total * CUT_SHARE)}
     places = {}
@@ -151,6 +151,6 @@ def _by_size(groups: Mapping[str, Sequence[int]], cut: set[str], seed: int) -> d
 
 
 def _position(key: str, seed: int) -> float:
-    """A number in [0, 1) that is the same on every machine."""
+    """Hash a key to a number in [0, 1), the same on every machine."""
     digest = hashlib.sha256(f"{seed}\n{key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -129,14 +129,14 @@ class DataSettings(CorpusSettings):
         return [JoinedCorpus(**{name: getattr(self, name) for name in CorpusSettings.model_fields})]
 
     def relative(self) -> list[str]:
-        """The local places that are not absolute, as `data.path: clips`."""
-        found = []
+        """List the local places that are not absolute, as `data.path: clips`."""
+        places = []
         for where, part in self._parts():
             for name in ("path", "manifest", "prepared"):
                 place = getattr(part, name, None)
                 if place and _is_local(part, name) and not os.path.isabs(os.path.expanduser(place)):
-                    found.append(f"{where}.{name}: {place} (give an absolute path, or a URL such as s3://...)")
-        return found
+                    places.append(f"{where}.{name}: {place} (give an absolute path, or a URL such as s3://...)")
+        return places
 
     def absolute(self) -> DataSettings:
         """The same with every local place absolute; URLs and ids of the hub stay."""

@@ -25,7 +25,12 @@ def rungs_s(config: SweepConfig) -> list[float]:
     return rungs(config.recipe().length_s, pruning.first_rung, pruning.reduction) if pruning.rule == "asha" else []
 
 
+def free_s(recipe: FinetuneConfig) -> float:
+    """The seconds of audio after which the whole transformer learns."""
+    freeing = 2 if recipe.unfreeze == "top_down" else 1  # layer by layer takes as long again (training/freezing.py)
+    return freeing * recipe.freeze_transformer_fraction * recipe.length_s
+
+
 def ready_s(recipe: FinetuneConfig) -> float:
     """The seconds of audio after which a trial can be compared: warmed up, and its transformer wholly free."""
-    freeing = 2 if recipe.unfreeze == "top_down" else 1  # layer by layer takes as long again (training/freezing.py)
-    return max(recipe.warmup_fraction, freeing * recipe.freeze_transformer_fraction) * recipe.length_s
+    return max(recipe.warmup_fraction * recipe.length_s, free_s(recipe))

@@ -1,4 +1,4 @@
-"""Complete learning curves, for replays: from a file of recorded ones, or of a finished sweep from MLflow.
+"""Read complete learning curves for replays, from a file of recorded ones or from a finished sweep in MLflow.
 
 In: the JSONL of `benchmarks/record_curves.py`, or the trials of a sweep. Out: `Curve`s, and per replay a draw of them
 in a random order. `sweeps.replay` calls it.
@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hausa_asr.errors import UserError
+from hausa_asr.recipe import FinetuneConfig
 from sweeps.pruning.rule import Point
+from sweeps.pruning.rungs import free_s, ready_s
 
 if TYPE_CHECKING:
     from hausa_asr.tracking.tracker import Tracker, TrialRun
 
 BASELINE = "baseline"
 FEWEST = 5
-"""Of fewer finished trials nothing can be said."""
+"""With fewer finished trials, a replay shows nothing."""
 METRICS = ("seen_s", "loss", "wer", "cer", "audio_s_per_s", "eval_runtime_s")
 
 
@@ -36,11 +38,11 @@ class Curve:
     Attributes:
         name: of its setting; the same for all seeds of it.
         source: `baseline` for the one that is never pruned.
-        length_s: seconds of audio that it was to be trained on.
-        ready_s: since when it can be compared with others, in seconds of audio.
-        frozen_s: until when only its head learns, in seconds of audio.
-        free_s: since when all of its transformer does.
-        wer_se: standard error of its best WER over the utterances of dev; 0 where it is not known.
+        length_s: its full length, in seconds of audio.
+        ready_s: after this many seconds of audio it can be compared with others.
+        frozen_s: for the first this many seconds of audio only its head learns.
+        free_s: after this many seconds of audio its whole transformer learns.
+        wer_se: standard error of its best WER over the utterances of dev; 0 if it is not known.
         points: its evaluations, by rising `seen_s`.
         train_s: seconds spent training up to each point, evaluations left out.
         eval_s: seconds that one evaluation takes.
@@ -59,26 +61,33 @@ class Curve:
 
 
 def phases(recipe: Mapping[str, Any]) -> dict[str, float]:
-    """`length_s`, `ready_s`, `frozen_s` and `free_s` of a `Curve`. It is ready when it is warmed up and wholly free."""
-    length_s = float(recipe["length_s"])
-    frozen_s = float(recipe["freeze_transformer_fraction"]) * length_s
-    free_s = frozen_s * (2 if recipe["unfreeze"] == "top_down" else 1)  # layer by layer takes as long again
-    ready_s = max(float(recipe["warmup_fraction"]) * length_s, free_s)
-    return {"length_s": length_s, "ready_s": ready_s, "frozen_s": frozen_s, "free_s": free_s}
+    """`length_s`, `ready_s`, `frozen_s` and `free_s` of a `Curve`, from a recipe as recorded (MLflow: as text)."""
+    fine_tune = FinetuneConfig(
+        length_s=float(recipe["length_s"]),
+        warmup_fraction=float(recipe["warmup_fraction"]),
+        freeze_transformer_fraction=float(recipe["freeze_transformer_fraction"]),
+        unfreeze=recipe["unfreeze"],
+    )
+    return {
+        "length_s": fine_tune.length_s,
+        "ready_s": ready_s(fine_tune),
+        "frozen_s": fine_tune.freeze_transformer_fraction * fine_tune.length_s,
+        "free_s": free_s(fine_tune),
+    }
 
 
 def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve]]:
-    """The recorded curves, by setting; a setting that was trained on several seeds has several.
+    """Read the recorded curves, by setting; a setting that was trained on several seeds has several.
 
     A last line that is cut off, as while curves are being recorded, is left out.
 
     Args:
         path: the JSONL file that `benchmarks/record_curves.py` writes.
-        first, last: take the settings of these numbers only, and the baseline. A rule that was chosen on some is
-            reported on others.
+        first, last: take only the settings with these numbers, and the baseline. A rule that was chosen on some
+            settings is reported on others.
 
     Raises:
-        UserError: there is no such file, it holds something else, or too few settings.
+        UserError: the file cannot be read, holds something else, or has too few settings.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -88,7 +97,7 @@ def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve
             where=path,
             fix="Record some with python benchmarks/record_curves.py.",
         ) from None
-    found: dict[str, list[Curve]] = {}
+    by_setting: dict[str, list[Curve]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -100,10 +109,10 @@ def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve
             fault = f"{type(error).__name__}: {error}"
             raise UserError(f"This is no recorded curve ({fault}).", where=f"{path}, line {number}") from None
         if curve.source == BASELINE or first <= int(curve.name) <= (math.inf if last is None else last):
-            found.setdefault(curve.name, []).append(curve)
-    if len(found) < FEWEST:
-        raise UserError(f"{len(found)} settings are too few for a replay.", where=path, fix="Record more of them.")
-    return _baseline_first(list(found.values()))
+            by_setting.setdefault(curve.name, []).append(curve)
+    if len(by_setting) < FEWEST:
+        raise UserError(f"{len(by_setting)} settings are too few for a replay.", where=path, fix="Record more of them.")
+    return _baseline_first(list(by_setting.values()))
 
 
 def _recorded(line: Mapping[str, Any]) -> Curve:
@@ -121,11 +130,11 @@ def _recorded(line: Mapping[str, Any]) -> Curve:
 
 
 def steady(settings: Sequence[Sequence[Curve]]) -> list[list[Curve]]:
-    """The same curves at one pace, as on a machine that does nothing else.
+    """Give all curves the same pace, as on a machine that does nothing else.
 
-    What a curve took when it was recorded depends on what else the machine did. So each stretch takes the seconds per
-    second of audio that are the median, over all curves, of those in its phase: frozen, being freed layer by layer, or
-    free; and each evaluation takes the median of all.
+    The time of a recorded curve depends on what else the machine did. So the training between two evaluations gets the
+    median pace, over all curves, of its phase (frozen, being freed layer by layer, or free), and every evaluation gets
+    the median time of all evaluations.
     """
     curves = [curve for seeds in settings for curve in seeds]
     paces: dict[int, list[float]] = defaultdict(list)
@@ -154,14 +163,14 @@ def _baseline_first(settings: list[list[Curve]]) -> list[list[Curve]]:
 
 
 def draw(settings: Sequence[Sequence[Curve]], seed: int, replay: int, trials: int | None = None) -> list[Curve]:
-    """The curves of one replay, in the order in which its search proposes them: the baseline, then at random.
+    """Draw the curves of one replay, in the order in which its search proposes them: the baseline, then at random.
 
-    Of a setting with several seeds one is drawn, so that replays differ by the noise of training too.
+    If a setting was trained on several seeds, one of them is drawn: so replays differ by the noise of training too.
 
     Args:
         settings: the recorded curves.
         seed, replay: of the draw.
-        trials: how many settings the search tries, the baseline among them; None for all there are.
+        trials: how many settings the search tries, the baseline among them; None for all.
     """
     rng = np.random.default_rng((seed, replay))
     chosen = [seeds[int(rng.integers(len(seeds)))] for seeds in settings]
@@ -171,26 +180,26 @@ def draw(settings: Sequence[Sequence[Curve]], seed: int, replay: int, trials: in
 
 
 def of_sweep(tracker: Tracker, sweep: str) -> tuple[list[Curve], dict[str, int]]:
-    """The complete curves of a sweep, in the order in which its trials began, and what was left out.
+    """Read the complete curves of a sweep, in the order in which its trials began, and count what was left out.
 
-    Finalists are other runs of settings that are there already, so they are not counted.
+    Finalists are second runs of settings that are in the search already, so they are not counted.
 
     Args:
         tracker: an open experiment.
         sweep: the run id or the name of the sweep.
 
     Returns:
-        The curves, and how many trials were left out, by state: what a pruned one would have come to, nobody knows.
+        The curves, and how many trials were left out, by state: the rest of a pruned trial's curve is not known.
 
     Raises:
-        UserError: there is no such sweep, or fewer than `FEWEST` of its trials ran to their end.
+        UserError: the sweep is not in MLflow, or fewer than `FEWEST` of its trials ran to their end.
     """
     trials = [trial for trial in tracker.trials(sweep) if trial.tags.get("source") != "finalist"]
     left_out = Counter(trial.state for trial in trials if trial.state != "finished")
     curves = [_logged(tracker, trial) for trial in trials if trial.state == "finished"]
     if len(curves) < FEWEST:
         raise UserError(
-            f"{len(curves)} of {len(trials)} trials ran to their end; of fewer than {FEWEST} nothing can be said.",
+            f"{len(curves)} of {len(trials)} trials ran to their end; a replay needs {FEWEST} or more.",
             where=f"sweep {sweep}",
             fix="Name a sweep that ran without pruning (--set pruning.rule=none), or one of more trials.",
         )

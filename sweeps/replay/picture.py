@@ -1,6 +1,6 @@
-"""The comparison as one picture: the best WER known over time, one panel per number of workers.
+"""Draw a comparison of pruning rules: the lowest WER so far over time, one panel per number of workers.
 
-Drawn by `sweeps.replay --picture`.
+In: the comparisons. Out: a PNG file. Called by `python -m sweeps.replay --picture`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hausa_asr.files import written_whole
 from sweeps.replay.compare import Comparison
 from sweeps.replay.simulate import Simulation
+from sweeps.wording import many
 
 _COLOURS = (
     "#444444",
@@ -33,16 +35,16 @@ _GREY = "#444444"
 
 
 def draw(tables: Sequence[Comparison], labels: Sequence[str], file: Path, title: str) -> None:
-    """Write a PNG.
+    """Draw the comparisons and write them as a PNG.
 
     Args:
         tables: the comparisons, one per number of workers.
-        labels: the rules that are shown.
-        file: to write.
+        labels: of the rules to show.
+        file: the PNG to write.
         title: what was compared.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the file can't be written.
     """
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
@@ -58,9 +60,8 @@ def draw(tables: Sequence[Comparison], labels: Sequence[str], file: Path, title:
         axes.set_axis_off()
     lines, names = panels[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside lower center", ncols=5, frameon=False, fontsize=10)
-    partial = file.with_name(f"{file.name}.partial")
-    figure.savefig(partial, format="png", pil_kwargs={"compress_level": 3})
-    partial.replace(file)
+    with written_whole(file, "wb") as png:
+        figure.savefig(png, format="png", pil_kwargs={"compress_level": 3})
 
 
 def _panel(axes: Axes, table: Comparison, labels: Sequence[str]) -> None:
@@ -68,7 +69,7 @@ def _panel(axes: Axes, table: Comparison, labels: Sequence[str]) -> None:
     shares = np.linspace(0.0, 1.0, 300)
     for place, label in enumerate(labels):
         colour = _COLOURS[place % len(_COLOURS)]
-        wers = np.array([_known(run, shares * whole_s) for run in table.simulations[label]])
+        wers = np.array([_lowest_wers(run, shares * whole_s) for run in table.simulations[label]])
         strong = label in _BANDED
         axes.plot(shares, wers.mean(axis=0), color=colour, lw=2.2 if strong else 1.2, label=label)
         if strong:
@@ -78,9 +79,9 @@ def _panel(axes: Axes, table: Comparison, labels: Sequence[str]) -> None:
     target = float(table.targets.mean())
     axes.axvline(floor, color="black", ls="--", lw=1.2, label="floor of the time to the target")
     axes.axhline(target, color="black", ls=":", lw=1.0, label="target: as good as the best")
-    axes.set_title(f"{table.workers} worker{'s' if table.workers > 1 else ''}", loc="left", fontsize=12, weight="bold")
+    axes.set_title(many(table.workers, "worker"), loc="left", fontsize=12, weight="bold")
     axes.set(xlabel="time, as a share of random search's", ylabel="lowest dev WER so far")
-    axes.set(xlim=(0, 1), ylim=(0.8 * target, 2 * target))  # what is above is the plateau, much the same for all
+    axes.set(xlim=(0, 1), ylim=(0.8 * target, 2 * target))  # above is the plateau, much the same for all
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(colors=_GREY, labelsize=10)
@@ -88,7 +89,7 @@ def _panel(axes: Axes, table: Comparison, labels: Sequence[str]) -> None:
     axes.set_axisbelow(True)
 
 
-def _known(run: Simulation, times: np.ndarray) -> np.ndarray:
+def _lowest_wers(run: Simulation, times: np.ndarray) -> np.ndarray:
     """The incumbent's WER at each time, 1 before the first evaluation."""
     at = np.array([at for at, _ in run.incumbents])
     wers = np.array([1.0, *(wer for _, wer in run.incumbents)])

@@ -1,8 +1,8 @@
-"""The pruning rules that a replay compares: ours, and those that a user would get elsewhere.
+"""The pruning rules that a replay compares: ours, and the stock rules of other tools.
 
 In: one evaluation of a trial after another. Out: whether it goes on, and what a free worker does next. `simulate`
-drives them by a virtual clock. A rule is one small class and one line of `RULES`; it is deterministic, and what it sees
-of a trial are the evaluations made so far, never the rest of its curve.
+calls them on a virtual clock. A rule is one small class and one line of `RULES`. It is deterministic, and it sees only
+the evaluations made so far, never the rest of a curve.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ class PruningRule(Protocol):
         ...
 
     def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
-        """One more evaluation of a trial, the last of `points`. Of a trial at its end the answer is not heeded."""
+        """Decide on a trial after a new evaluation, the last of `points`. At a trial's end the decision is ignored."""
         ...
 
     def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
-        """What a free worker does.
+        """Choose what a free worker does.
 
         Args:
             waiting: the paused trials, in the order of their pauses.
-            running: those that other workers have.
+            running: the trials of the other workers.
             fresh: how many settings have not been tried.
 
         Returns:
-            The paused trial that goes on; None for a fresh setting, or if there is none left, for nothing yet.
+            The paused trial that goes on; None for a fresh setting, or to wait if no fresh one is left.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a rule is made of.
+    """The options that a rule is made from.
 
     Attributes:
         length_s: seconds of audio of a trial.
@@ -64,7 +64,7 @@ class Options:
     pruning: PruningSettings
 
     def marks(self, first_rung: float | None = None, reduction: int | None = None) -> list[float]:
-        """The rungs in seconds of audio, with another first one or another reduction factor where given."""
+        """The rungs in seconds of audio; `first_rung` and `reduction` replace the settings' own."""
         return rungs(self.length_s, first_rung or self.pruning.first_rung, reduction or self.pruning.reduction)
 
 
@@ -82,7 +82,7 @@ class Full:
 
 
 class StockAsha(Full):
-    """Ray Tune's ASHAScheduler, one bracket: a trial is compared with those that came to the rung before it, once.
+    """Ray Tune's ASHAScheduler, one bracket: a trial is compared once, with those that reached the rung before it.
 
     The arithmetic is that of `ray/tune/schedulers/async_hyperband.py` (2.60), `_Bracket`, with rewards negated.
 
@@ -118,13 +118,13 @@ def percentile(rising: Sequence[float], percent: float) -> float:
 
 
 class Median:
-    """Ray Tune's MedianStoppingRule on WER: stop where a trial's best is above the median of the others' means so far.
+    """Ray Tune's MedianStoppingRule on WER: stop a trial whose best is above the median of the others' means so far.
 
-    As in `ray/tune/schedulers/median_stopping_rule.py` (2.60), a trial with too few others of its age yields to those
-    that wait, and goes on when all fresh ones have begun.
+    As in `ray/tune/schedulers/median_stopping_rule.py` (2.60), a trial with too few others of its age is paused for
+    those that wait, and goes on when all fresh ones have begun.
 
     Args:
-        grace_s: nothing is stopped before this many seconds of audio, and means are taken from there on.
+        grace_s: seconds of audio before which nothing is stopped and no evaluation counts.
         samples: how many others a median needs.
     """
 
@@ -205,11 +205,11 @@ class Ours:
 
     def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
         at = {str(trial): self._waits_at[trial] for trial in waiting}
-        found = self._rule.promotable(at)
-        if found is None and not fresh and len(self._curves) - len(waiting) < self._finish_share * len(self._curves):
-            found = self._rule.second_look(at)
-            self._recalled |= {int(found)} if found is not None else set()
-        return None if found is None else int(found)
+        trial = self._rule.promotable(at)
+        if trial is None and not fresh and len(self._curves) - len(waiting) < self._finish_share * len(self._curves):
+            trial = self._rule.second_look(at)
+            self._recalled |= {int(trial)} if trial is not None else set()
+        return None if trial is None else int(trial)
 
 
 RULES: dict[str, Callable[[Options], PruningRule]] = {
@@ -222,19 +222,21 @@ RULES: dict[str, Callable[[Options], PruningRule]] = {
     "one_epoch": lambda options: OneEpoch(options.epoch_s),
     "ours": Ours,
 }
+ALWAYS = ("full", "asha_loss", "ours")
+"""Compared in every replay: all figures are relative to the first two."""
 CHANGEABLE = ("rank_by", "reduction", "first_rung", "finish_share")
 
 
 @dataclass(frozen=True)
 class NamedRule:
-    """A rule as it takes part: `label` is how it was written, such as `ours:reduction=2`."""
+    """A rule with its options; `label` is how the user wrote it, such as `ours:reduction=2`."""
 
     label: str
     name: str
     options: Options
 
     def new_rule(self) -> PruningRule:
-        """A new one, that knows nothing yet."""
+        """Make the rule, before its first evaluation."""
         return RULES[self.name](self.options)
 
     @property
@@ -244,10 +246,10 @@ class NamedRule:
 
 
 def named_rule(label: str, options: Options) -> NamedRule:
-    """A rule from how it is written: `NAME`, or `NAME:option=value,...` with what differs from `options`.
+    """Read a rule as the user writes it: `NAME`, or `NAME:option=value,...` with what differs from `options`.
 
     Raises:
-        UserError: there is no such rule or option, or the value cannot be.
+        UserError: the rule or the option does not exist, or the value is not allowed.
     """
     name, _, rest = label.partition(":")
     if name not in RULES:
@@ -259,8 +261,34 @@ def named_rule(label: str, options: Options) -> NamedRule:
         pruning = PruningSettings.model_validate({**options.pruning.model_dump(), **changed})
     except ValueError:  # pydantic's is one
         raise UserError(
-            f"{rest!r} are no options of a rule.",
+            f"A rule cannot have the options {rest!r}.",
             where=f"--rule {label}",
             fix="Write for example --rule ours:rank_by=loss,reduction=2,first_rung=0.2.",
         ) from None
     return NamedRule(label, name, replace(options, pruning=pruning))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rules of a comparison.
+
+    Attributes:
+        rules: those to run, the peer of each among them.
+        shown: the labels of those in the table and the picture.
+    """
+
+    rules: tuple[NamedRule, ...]
+    shown: tuple[str, ...]
+
+
+def select(labels: Sequence[str], options: Options) -> Selection:
+    """Select the rules that the user asks for, those that are always compared, and their peers, each once.
+
+    Raises:
+        UserError: as `named_rule`.
+    """
+    asked = [named_rule(label, options) for label in (*ALWAYS, *labels)]
+    by_label = {one.label: one for rule in asked for one in (rule, rule.peer)}
+    order = dict.fromkeys([*labels, *ALWAYS, *(rule.peer.label for rule in asked)])
+    shown = tuple(label for label in order if label in (*ALWAYS, *labels))
+    return Selection(tuple(by_label[label] for label in order), shown)

@@ -1,7 +1,7 @@
 """Simulate one search on a virtual clock: a rule, settings in the order of their proposal, and workers.
 
-In: the evaluations that a sweep would make of each curve, with the seconds that they take. Out: what was known when,
-the work done, who was stopped; and the least time that arithmetic allows. `sweeps.replay.compare` runs many of them.
+In: the evaluations that a sweep would make of each curve, with the seconds that they take. Out: the lowest WER over
+time, the work done, the trials stopped; and a lower bound of the time. `compare` and `savings` run many of them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Timeline:
     Attributes:
         points: the evaluations, the last one at the trial's end.
         at_s: when each is known, in seconds of a worker's time since the trial's start.
-        ready_s: since when the trial can be compared, in seconds of audio.
-        kept: it is never pruned.
+        ready_s: after this many seconds of audio the trial can be compared.
+        kept: whether it is never pruned.
     """
 
     points: tuple[Point, ...]
@@ -39,12 +39,12 @@ class Timeline:
 
 
 def timeline(curve: Curve, marks: Sequence[float], every: float) -> Timeline:
-    """What a sweep sees of a curve, by the first recorded point at or after each mark, and by the last one.
+    """Take the evaluations of a curve that a sweep would make: the first recorded point at or after each mark, and the last.
 
     Args:
         curve: the complete curve.
         marks: seconds of audio at which a rule needs an evaluation.
-        every: others come so often, as a share of the length; 0 for every recorded point.
+        every: interval of the other evaluations, as a share of the length; 0 for every recorded point.
     """
     seen = [point.seen_s for point in curve.points]
     if every:
@@ -62,10 +62,10 @@ class Simulation:
     """What happened in one simulated search. Times are in seconds of the virtual clock.
 
     Attributes:
-        incumbents: when a lower WER than any before was known, and that WER.
+        incumbents: each time at which a new lowest WER was known, with that WER.
         end_s: when the last worker was done.
         work_s: seconds that workers were busy, added up.
-        stopped: the trials that did not come to their end, those still paused among them.
+        stopped: the trials that did not reach their full length, also those still paused.
     """
 
     incumbents: list[tuple[float, float]]
@@ -82,15 +82,15 @@ class Simulation:
         return min([1.0, *(known for at, known in self.incumbents if at <= time_s)])
 
 
-def simulate(new_rule: PruningRule, timelines: Sequence[Timeline], workers: int, gap_s: float = 0.0) -> Simulation:
-    """Race one rule.
+def simulate(rule: PruningRule, timelines: Sequence[Timeline], workers: int, gap_s: float = 0.0) -> Simulation:
+    """Run one search with one rule on the virtual clock.
 
-    A free worker takes what the rule resumes, else a fresh setting; where neither is there it looks again after every
-    evaluation. When all workers are idle, what is still paused ends.
+    A free worker takes the paused trial that the rule resumes, else a fresh setting. If it has neither, it looks again
+    after every evaluation. When all workers are idle, the trials that are still paused end.
 
     Args:
-        new_rule: the rule, which knows nothing yet.
-        courses: the settings in the order of their proposal.
+        rule: a new one, which has seen no evaluation yet.
+        timelines: the settings in the order of their proposal.
         workers: how many trials run side by side.
         gap_s: seconds before a trial's first step, each time that a worker takes one.
     """
@@ -112,7 +112,7 @@ def simulate(new_rule: PruningRule, timelines: Sequence[Timeline], workers: int,
 
     while True:
         while len(running) < workers:
-            trial = new_rule.resume(waiting, running, len(timelines) - fresh)
+            trial = rule.resume(waiting, running, len(timelines) - fresh)
             if trial is not None:
                 waiting.remove(trial)
             elif fresh < len(timelines):
@@ -130,13 +130,13 @@ def simulate(new_rule: PruningRule, timelines: Sequence[Timeline], workers: int,
         if points[-1].wer < best:
             best = points[-1].wer
             incumbents.append((now, best))
-        answer = new_rule.report(trial, points, taken.ready_s)
+        decision = rule.report(trial, points, taken.ready_s)
         if done[trial] == len(taken.points):
             finished.add(trial)
-        elif answer == "go" or taken.kept:
+        elif decision == "go" or taken.kept:
             go_on(trial, 0.0)
             continue
-        elif answer == "pause":
+        elif decision == "pause":
             waiting.append(trial)
         running.remove(trial)
 
@@ -144,17 +144,17 @@ def simulate(new_rule: PruningRule, timelines: Sequence[Timeline], workers: int,
 def floor_s(timelines: Sequence[Timeline], workers: int, mark: float, wer: float, gap_s: float = 0.0) -> float:
     """The least seconds to a WER, for any rule that stops nothing before a mark.
 
-    Such a rule takes the settings in the given order on the first free worker, each to its first evaluation at the mark
-    at least, and the baseline to its end. If it knew the future, it would stop all others there and run only that one
-    through which gets to the WER soonest. So the floor is the least, over the settings that get there, of their start
-    in that schedule and their own seconds to the first evaluation at or under the WER. No such rule is faster; one as
-    fast has been lucky, since at the mark nobody knows which setting that is.
+    Such a rule takes the settings in the given order on the first free worker, each at least to its first evaluation at
+    the mark, and the baseline to its end. If it knew the future, it would stop every setting there except the one that
+    reaches the WER soonest. So the floor is a minimum over the settings that reach the WER: the start in that schedule
+    plus the setting's own seconds to its first evaluation at or under the WER. No such rule is faster. A rule as fast
+    was lucky: at the mark it cannot know which setting is the best.
 
     Args:
-        courses: the settings in the order of their proposal.
+        timelines: the settings in the order of their proposal.
         workers: how many trials run side by side.
-        mark: in seconds of audio; infinity where every trial runs to its end.
-        wer: to be reached. One of the settings must.
+        mark: in seconds of audio; infinity if every trial runs to its end.
+        wer: the WER to reach; one of the settings must reach it.
         gap_s: seconds before a trial's first step.
     """
     free = [0.0] * workers

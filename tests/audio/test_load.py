@@ -11,8 +11,9 @@ import pytest
 import soundfile
 
 from hausa_asr.audio import fingerprint
-from hausa_asr.audio.load import ONE_CHANNEL, AudioRefused, frames, load, read
+from hausa_asr.audio.load import ONE_CHANNEL, AudioRefused, load, read
 from hausa_asr.audio.resample import to_16_khz
+from hausa_asr.ctc import frames
 
 
 def tone(duration_s: float, rate: int, hertz: float = 440.0, level: float = 0.3) -> np.ndarray:
@@ -190,7 +191,7 @@ def noise(duration_s: float, rate: int) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.1, round(duration_s * rate)).astype(np.float32)
 
 
-def test_a_header_that_says_nothing_follows_is_told_from_an_empty_file() -> None:
+def test_a_header_that_says_nothing_follows_is_no_empty_file() -> None:
     whole = bytearray(written(tone(1, 16_000), 16_000, format="WAV"))
     at = whole.index(b"data") + 4
     assert int.from_bytes(whole[at : at + 4], "little") == 32_000

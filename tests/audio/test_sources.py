@@ -83,8 +83,8 @@ def test_a_row_of_a_table_is_found_whatever_its_file_and_column_are_called(tmp_p
 def test_many_threads_read_one_table(tmp_path: Path) -> None:
     path = arrow_file(tmp_path / "a.arrow")
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda row: fetch(locator(path, "audio", row)), list(range(3, 40)) * 20))
-    assert found == [str(row).encode() for row in range(3, 40)] * 20
+        contents = list(pool.map(lambda row: fetch(locator(path, "audio", row)), list(range(3, 40)) * 20))
+    assert contents == [str(row).encode() for row in range(3, 40)] * 20
 
 
 def test_a_table_that_is_replaced_is_read_anew(tmp_path: Path) -> None:

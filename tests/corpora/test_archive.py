@@ -62,15 +62,15 @@ def inodes(folder: Path) -> Iterator[int]:
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar", "a.zip"])
 def test_an_archive_is_unpacked_once(name: str, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     path = packed(tmp_path / name)
-    folder = archive.unpacked(str(path), tmp_path / "cache", lambda *done: told.append(done))
+    folder = archive.unpacked(str(path), tmp_path / "cache", lambda *done: reported.append(done))
     assert files_below(folder) == FILES
-    assert told[-1] == (path.stat().st_size, path.stat().st_size)
-    made, count = set(inodes(tmp_path / "cache")), len(told)
-    assert archive.unpacked(str(path), tmp_path / "cache", lambda *done: told.append(done)) == folder
+    assert reported[-1] == (path.stat().st_size, path.stat().st_size)
+    made, count = set(inodes(tmp_path / "cache")), len(reported)
+    assert archive.unpacked(str(path), tmp_path / "cache", lambda *done: reported.append(done)) == folder
     assert set(inodes(tmp_path / "cache")) == made
-    assert len(told) == count
+    assert len(reported) == count
     os.utime(path, ns=(1, 1))
     assert archive.unpacked(str(path), tmp_path / "cache") != folder
 
@@ -89,7 +89,7 @@ def test_an_archive_in_a_store(tmp_path: Path) -> None:
 )
 def test_no_path_leads_out(kind: str, name: str, tmp_path: Path) -> None:
     path = packed(tmp_path / f"bad.{kind}", {"fine.txt": b"", name: b"out"})
-    with pytest.raises(UserError, match="not to be trusted") as error:
+    with pytest.raises(UserError, match="not safe") as error:
         archive.unpacked(str(path), tmp_path / "cache")
     assert "leads out of its folder" in str(error.value)
     assert not (tmp_path / "out.txt").exists() and not Path("/tmp/out-of-archive.txt").exists()
@@ -154,7 +154,7 @@ def test_what_is_cut_short_is_one_clear_error_and_leaves_nothing(kind: str, tmp_
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_damage_is_found(tmp_path: Path) -> None:
+def test_damage_is_a_user_error(tmp_path: Path) -> None:
     whole = bytearray(packed(tmp_path / "a.tar.gz").read_bytes())
     whole[len(whole) // 2] ^= 0xFF
     (tmp_path / "bad.tar.gz").write_bytes(bytes(whole))
@@ -168,7 +168,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
         archive.unpacked(str(twice), tmp_path / "cache")
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_mistakes_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         archive.unpacked(str(tmp_path / "none.tar.gz"), tmp_path / "cache")
     (tmp_path / "a.txt").touch()
@@ -208,7 +208,7 @@ def test_killed_at_any_moment_nothing_half_done_is_taken_for_the_whole(tmp_path:
 def test_two_at_a_time_unpack_one_folder(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.tar.gz")
     with ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(lambda _: archive.unpacked(str(path), tmp_path / "cache"), range(4)))
-    (folder,) = found
+        folders = set(pool.map(lambda _: archive.unpacked(str(path), tmp_path / "cache"), range(4)))
+    (folder,) = folders
     assert list((tmp_path / "cache").iterdir()) == [folder]
     assert files_below(folder) == FILES

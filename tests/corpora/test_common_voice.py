@@ -31,14 +31,14 @@ def unpacked(published: Planted) -> Path:
     return folder
 
 
-def by_split(found: list[Utterance]) -> dict[str | None, list[str]]:
-    return {split: [each.id for each in found if each.split == split] for split in {each.split for each in found}}
+def by_split(listed: list[Utterance]) -> dict[str | None, list[str]]:
+    return {split: [each.id for each in listed if each.split == split] for split in {each.split for each in listed}}
 
 
 def test_the_archive_as_downloaded(published: Planted, tmp_path: Path) -> None:
-    found = list(utterances(str(published.path), tmp_path))
-    assert Counter(each.split for each in found) == {"train": 24, "dev": 6, "test": 6}
-    first = found[0]
+    listed = list(utterances(str(published.path), tmp_path))
+    assert Counter(each.split for each in listed) == {"train": 24, "dev": 6, "test": 6}
+    first = listed[0]
     assert first.id == "common_voice_ha_26000000.mp3" == Path(first.audio).name
     assert first.text.startswith('"')  # means nothing, and is no quotation of cells
     assert first.speaker in {person(voice) for voice in ("f1", "f2", "f3", "m1", "m2", "m3", "m4", "m5", "m8")}
@@ -46,10 +46,10 @@ def test_the_archive_as_downloaded(published: Planted, tmp_path: Path) -> None:
     clip = load(first.audio)
     assert clip.source_rate == made_up.RATE
     assert first.duration_s == pytest.approx(len(clip.samples) / 16_000, abs=0.1)
-    assert all(each.duration_s for each in found)
+    assert all(each.duration_s for each in listed)
     (folder,) = tmp_path.iterdir()
     made = folder.stat().st_ino, folder.stat().st_mtime_ns
-    assert list(utterances(str(published.path), tmp_path)) == found
+    assert list(utterances(str(published.path), tmp_path)) == listed
     assert [(entry.stat().st_ino, entry.stat().st_mtime_ns) for entry in tmp_path.iterdir()] == [made]
 
 
@@ -58,18 +58,18 @@ def test_the_folder_at_any_level(unpacked: Path, published: Planted, tmp_path: P
     renamed = tmp_path / "my_cv"
     shutil.copytree(unpacked / "cv-corpus-17.0-2024-03-15/ha", renamed)
     for place in (unpacked, unpacked / "cv-corpus-17.0-2024-03-15", unpacked / "cv-corpus-17.0-2024-03-15/ha", renamed):
-        found = list(utterances(str(place), tmp_path / "cache"))
-        assert [each.id for each in found] == wanted
-        assert Path(found[0].audio).is_relative_to(place)
+        listed = list(utterances(str(place), tmp_path / "cache"))
+        assert [each.id for each in listed] == wanted
+        assert Path(listed[0].audio).is_relative_to(place)
 
 
 def test_versions_without_dev_leave_the_cut_to_the_preparation(tmp_path: Path) -> None:
     made = made_up.common_voice(tmp_path / "cv-corpus-8.0-2022-01-19-ha.tar.gz", version="8.0-2022-01-19", dev=False)
-    found = list(utterances(str(made.path), tmp_path / "cache"))
-    assert Counter(each.split for each in found) == {"train": 24, "test": 6}
+    listed = list(utterances(str(made.path), tmp_path / "cache"))
+    assert Counter(each.split for each in listed) == {"train": 24, "test": 6}
     folder = next((tmp_path / "cache").rglob("dev.tsv"))
     folder.unlink()  # version 7 has an empty one, others none
-    assert list(utterances(str(made.path), tmp_path / "cache")) == found
+    assert list(utterances(str(made.path), tmp_path / "cache")) == listed
 
 
 def test_extra_clips_are_those_that_dev_and_test_do_not_know(published: Planted, tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_extra_clips_are_those_that_dev_and_test_do_not_know(published: Planted,
 
 def test_languages_are_chosen_and_never_mixed(tmp_path: Path) -> None:
     both = made_up.common_voice(tmp_path / "both.tar.gz", locales=("ha", "yo"))
-    found = list(utterances(str(both.path), tmp_path / "cache", locale="yo"))
-    assert all("/yo/clips/" in each.audio for each in found)
+    listed = list(utterances(str(both.path), tmp_path / "cache", locale="yo"))
+    assert all("/yo/clips/" in each.audio for each in listed)
     with pytest.raises(UserError, match="no language 'ig'; it has: ha, yo"):
         utterances(str(both.path), tmp_path / "cache", locale="ig")
     other = next((tmp_path / "cache").glob("both-*")) / "cv-corpus-17.0-2024-03-15/yo"
@@ -105,21 +105,21 @@ def test_rows_as_people_really_wrote_them(tmp_path: Path) -> None:
         "",
     ]
     (folder / "train.tsv").write_bytes("\r\n".join(rows).encode("utf-8-sig"))
-    found = list(utterances(str(folder), tmp_path))
-    assert [(each.id, each.text, each.speaker) for each in found] == [
+    listed = list(utterances(str(folder), tmp_path))
+    assert [(each.id, each.text, each.speaker) for each in listed] == [
         ("one.mp3", '"Ina kwana', "a"),
         ("two.mp3", 'ya ce "zo\u2028nan"', "a"),
         ("three.mp3", "lafiya", "b"),
         ("train.tsv row 5", "babu", ""),
     ]
-    assert found[2].audio == str(folder / "clips/three.mp3")
-    assert found[3].audio == ""
+    assert listed[2].audio == str(folder / "clips/three.mp3")
+    assert listed[3].audio == ""
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_mistakes_are_user_errors(tmp_path: Path) -> None:
     (tmp_path / "ha").mkdir()
-    for place, told in ((tmp_path / "ha", "no Common Voice"), (tmp_path / "none", "no such folder")):
-        with pytest.raises(UserError, match=told):
+    for place, message in ((tmp_path / "ha", "no Common Voice"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(UserError, match=message):
             utterances(str(place), tmp_path / "cache")
     (tmp_path / "ha/train.tsv").write_text("file\ttext\na\tb\n")
     with pytest.raises(UserError, match="no column 'path'; it has: file, text"):

@@ -17,34 +17,34 @@ from hausa_asr.utterance import Utterance
 from helpers import made_up
 
 
-def checked(found: list[Utterance]) -> list[Utterance]:
-    assert Counter(each.split for each in found) == {"train": 27, "dev": 6, "test": 6}
-    assert len({each.id for each in found}) == len(found)
-    assert {each.speaker for each in found} == {""}  # and gender is none
-    assert found[0].text == made_up.clips()[0].text  # `transcription`, not the raw one
-    for each in found[:3]:
+def checked(listed: list[Utterance]) -> list[Utterance]:
+    assert Counter(each.split for each in listed) == {"train": 27, "dev": 6, "test": 6}
+    assert len({each.id for each in listed}) == len(listed)
+    assert {each.speaker for each in listed} == {""}  # and gender is none
+    assert listed[0].text == made_up.clips()[0].text  # `transcription`, not the raw one
+    for each in listed[:3]:
         seconds = len(load(each.audio).samples) / 16_000
         assert each.duration_s == pytest.approx(seconds, abs=0.01)
-    return found
+    return listed
 
 
 def test_the_repository_with_its_archives(tmp_path: Path) -> None:
     made = made_up.fleurs(tmp_path / "fleurs")
-    found = checked(list(utterances(str(made.path), tmp_path / "cache")))
+    listed = checked(list(utterances(str(made.path), tmp_path / "cache")))
     unpacked = sorted((entry.name, entry.stat().st_mtime_ns) for entry in (tmp_path / "cache").iterdir())
     assert len(unpacked) == 3
-    assert list(utterances(str(made.path / "data/ha_ng"), tmp_path / "cache")) == found
+    assert list(utterances(str(made.path / "data/ha_ng"), tmp_path / "cache")) == listed
     assert sorted((entry.name, entry.stat().st_mtime_ns) for entry in (tmp_path / "cache").iterdir()) == unpacked
 
 
 def test_the_repository_with_its_archives_unpacked_or_packed_as_one(tmp_path: Path) -> None:
     made = made_up.fleurs(tmp_path / "fleurs", unpacked=True)
-    found = checked(list(utterances(str(made.path), tmp_path / "cache")))
+    listed = checked(list(utterances(str(made.path), tmp_path / "cache")))
     assert not (tmp_path / "cache").exists()
     with tarfile.open(tmp_path / "ha_ng.tar.gz", "w:gz") as tar:
         tar.add(made.path / "data/ha_ng", "ha_ng")
     again = checked(list(utterances(str(tmp_path / "ha_ng.tar.gz"), tmp_path / "cache")))
-    assert [each.id for each in again] == [each.id for each in found]
+    assert [each.id for each in again] == [each.id for each in listed]
 
 
 def test_the_repository_by_url(tmp_path: Path) -> None:
@@ -57,14 +57,14 @@ def test_the_repository_by_url(tmp_path: Path) -> None:
 
 def test_a_datasets_dataset(tmp_path: Path) -> None:
     made = made_up.hub(tmp_path / "saved", "saved", text="transcription", speaker="gender")
-    found = list(utterances(str(made.path), tmp_path / "cache"))
-    assert Counter(each.split for each in found) == {"train": 24, "dev": 6, "test": 6}
-    assert found[0].text == made_up.clips()[0].text
-    assert {each.speaker for each in found} == {""}
-    assert isinstance(fetch(found[0].audio), bytes)
+    listed = list(utterances(str(made.path), tmp_path / "cache"))
+    assert Counter(each.split for each in listed) == {"train": 24, "dev": 6, "test": 6}
+    assert listed[0].text == made_up.clips()[0].text
+    assert {each.speaker for each in listed} == {""}
+    assert isinstance(fetch(listed[0].audio), bytes)
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_mistakes_are_user_errors(tmp_path: Path) -> None:
     made = made_up.fleurs(tmp_path / "fleurs")
     with pytest.raises(UserError, match=r"no data/yo_ng/train\.tsv"):
         utterances(str(made.path), tmp_path / "cache", locale="yo_ng")

@@ -60,8 +60,8 @@ def test_all_columns_of_every_kind_of_table(tmp_path: Path, kind: str) -> None:
 def test_columns_can_be_named_and_a_table_can_lie_elsewhere(tmp_path: Path) -> None:
     path = folder_with(tmp_path / "audio", "a.wav", "")
     folder_with(tmp_path / "lists", "one.tsv", "file\tsentence\na.wav\tina kwana\n")
-    found = list(utterances(path, tmp_path / "lists/one.tsv", audio_column="file", text_column="sentence"))
-    assert [(utterance.audio, utterance.text) for utterance in found] == [(str(path / "a.wav"), "ina kwana")]
+    listed = list(utterances(path, tmp_path / "lists/one.tsv", audio_column="file", text_column="sentence"))
+    assert [(utterance.audio, utterance.text) for utterance in listed] == [(str(path / "a.wav"), "ina kwana")]
 
 
 def test_quotation_marks_in_tables_lose_no_row(tmp_path: Path) -> None:
@@ -91,18 +91,18 @@ def test_an_unquoted_comma_never_cuts_a_transcript_short(tmp_path: Path) -> None
 
 def test_rows_that_are_broken_are_still_yielded(tmp_path: Path) -> None:
     lines = '{"path": "a.wav", "text": "daya"}\nnot json\n[1]\n\n{"text": "biyu"}\n{"path": "c.wav", "text": null}\n'
-    found = list(utterances(folder_with(tmp_path / "jsonl", "m.jsonl", lines)))
-    assert [(utterance.id, bool(utterance.audio), utterance.text) for utterance in found] == [
+    listed = list(utterances(folder_with(tmp_path / "jsonl", "m.jsonl", lines)))
+    assert [(utterance.id, bool(utterance.audio), utterance.text) for utterance in listed] == [
         ("a.wav", True, "daya"),
         ("m.jsonl line 2", False, ""),
         ("m.jsonl line 3", False, ""),
         ("m.jsonl line 5", False, "biyu"),
         ("c.wav", True, ""),
     ]
-    found = list(
+    listed = list(
         utterances(folder_with(tmp_path / "csv", "m.csv", "path,text,split\na.wav\n\n,b,train\nc.wav,c,Other\n"))
     )
-    assert [(utterance.id, utterance.text, utterance.split) for utterance in found] == [
+    assert [(utterance.id, utterance.text, utterance.split) for utterance in listed] == [
         ("a.wav", "", None),
         ("m.csv row 4", "b", "train"),
         ("c.wav", "c", "Other"),  # refused by name in `prepare`
@@ -120,12 +120,12 @@ def test_clips_are_found_however_their_names_are_written(tmp_path: Path) -> None
     clips = ("sub/a b.wav", unicodedata.normalize("NFD", "é.wav"), 'it\'s "x".wav', str(tmp_path / "else.wav"))
     names = ("sub\\a b.wav", unicodedata.normalize("NFC", "é.wav"), 'it\'s "x".wav', str(tmp_path / "else.wav"))
     content = "path\ttext\n" + "".join(f"{name}\ta\n" for name in names)
-    found = list(utterances(folder_with(tmp_path / "c", "m.tsv", content, clips)))
-    assert [Path(utterance.audio) for utterance in found] == [tmp_path / "c" / clip for clip in clips]
+    listed = list(utterances(folder_with(tmp_path / "c", "m.tsv", content, clips)))
+    assert [Path(utterance.audio) for utterance in listed] == [tmp_path / "c" / clip for clip in clips]
 
 
-def test_mistakes_are_told_with_what_to_do(tmp_path: Path) -> None:
-    for name, table, content, told in (
+def test_mistakes_are_reported_with_what_to_do(tmp_path: Path) -> None:
+    for name, table, content, message in (
         ("none", "readme.txt", "", "no table of transcripts"),
         ("column", "m.csv", "file,text\na.wav,b\n", "no column 'path'; it has: file, text"),
         ("text", "m.jsonl", '{"path": "a.wav", "sentence": "b"}\n', "no column 'text'; it has: path, sentence"),
@@ -134,8 +134,8 @@ def test_mistakes_are_told_with_what_to_do(tmp_path: Path) -> None:
     ):
         path = folder_with(tmp_path / name, table, content)
         with pytest.raises(UserError) as error:
-            utterances(path)  # told at once, before a first utterance is asked for
-        assert told in error.value.what and error.value.fix, name
+            utterances(path)  # before the first utterance is asked for
+        assert message in error.value.what and error.value.fix, name
     path = folder_with(tmp_path / "two", "a.csv", "path,text\n")
     folder_with(path, "b.tsv", "path\ttext\n")
     with pytest.raises(UserError, match=r"several tables: a\.csv, b\.tsv"):

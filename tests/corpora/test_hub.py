@@ -24,26 +24,26 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("form", ["parquet", "saved", "audiofolder"])
 def test_every_form_gives_the_same_speech(form: str, tmp_path: Path) -> None:
     made = made_up.hub(tmp_path / "some_dataset", form)
-    found = list(utterances(str(made.path)))
-    assert Counter(each.split for each in found) == {"train": 24, "dev": 6, "test": 6}
-    assert [each.text for each in found] == [clip.text for clip in made_up.clips()]
-    assert [each.speaker for each in found] == [clip.voice for clip in made_up.clips()]
-    assert len({each.id for each in found}) == len(found)
-    assert found[0].audio.startswith("/" if form == "audiofolder" else "arrow:///")
-    for each, clip in list(zip(found, made_up.clips(), strict=True))[::12]:
+    listed = list(utterances(str(made.path)))
+    assert Counter(each.split for each in listed) == {"train": 24, "dev": 6, "test": 6}
+    assert [each.text for each in listed] == [clip.text for clip in made_up.clips()]
+    assert [each.speaker for each in listed] == [clip.voice for clip in made_up.clips()]
+    assert len({each.id for each in listed}) == len(listed)
+    assert listed[0].audio.startswith("/" if form == "audiofolder" else "arrow:///")
+    for each, clip in list(zip(listed, made_up.clips(), strict=True))[::12]:
         source = fetch(each.audio)
         assert len(load(source).samples) == pytest.approx(
             len(made_up.speech(clip.text, clip.voice)) * 16 / 22.05, abs=2
         )
         assert stamp(each.audio)
-    assert list(utterances(str(made.path))) == found
+    assert list(utterances(str(made.path))) == listed
     copies = [file for file in tmp_path.rglob("*") if file.suffix in (".wav", ".flac") and form != "audiofolder"]
     assert not copies
 
 
 def test_columns_and_splits_by_setting(tmp_path: Path) -> None:
     made = made_up.hub(tmp_path / "d", "saved", text="sentence", speaker="who", splits=("main", "check", "final"))
-    found = list(
+    listed = list(
         utterances(
             str(made.path),
             text_column="sentence",
@@ -51,9 +51,9 @@ def test_columns_and_splits_by_setting(tmp_path: Path) -> None:
             splits={"train": ["main", "final"], "dev": "check"},
         )
     )
-    assert Counter(each.split for each in found) == {"train": 30, "dev": 6}
-    assert found[0].speaker == made_up.clips()[0].voice
-    assert {each.id.split("/")[0] for each in found} == {"main", "check", "final"}
+    assert Counter(each.split for each in listed) == {"train": 30, "dev": 6}
+    assert listed[0].speaker == made_up.clips()[0].voice
+    assert {each.id.split("/")[0] for each in listed} == {"main", "check", "final"}
 
 
 def test_a_lone_train_says_nothing_about_splits(tmp_path: Path) -> None:
@@ -68,18 +68,18 @@ def test_a_dataset_in_several_files(tmp_path: Path) -> None:
     rows = [{"audio": {"bytes": str(row).encode(), "path": None}, "text": f"{row}"} for row in range(100)]
     datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "d"), num_shards=3)
     assert len(list((tmp_path / "d").glob("*.arrow"))) == 3
-    found = list(utterances(str(tmp_path / "d")))
-    assert [fetch(each.audio) for each in found] == [each.text.encode() for each in found]
+    listed = list(utterances(str(tmp_path / "d")))
+    assert [fetch(each.audio) for each in listed] == [each.text.encode() for each in listed]
     shuffled = datasets.load_from_disk(str(tmp_path / "d")).shuffle(seed=1)
     shuffled.save_to_disk(str(tmp_path / "shuffled"))
-    found = list(utterances(str(tmp_path / "shuffled")))
-    assert [fetch(each.audio) for each in found] == [each.text.encode() for each in found]
-    assert [each.text for each in found] != [row["text"] for row in rows]
+    listed = list(utterances(str(tmp_path / "shuffled")))
+    assert [fetch(each.audio) for each in listed] == [each.text.encode() for each in listed]
+    assert [each.text for each in listed] != [row["text"] for row in rows]
 
 
-def test_mistakes_are_told_with_what_is_there(tmp_path: Path) -> None:
+def test_mistakes_are_reported_with_what_is_there(tmp_path: Path) -> None:
     made = made_up.hub(tmp_path / "d", "saved")
-    for settings, told in (
+    for settings, message in (
         ({"text_column": "sentence"}, "no column 'sentence'; it has: audio, speaker, text"),
         ({"audio_column": "clip"}, "no column 'clip'; it has: audio, speaker, text"),
         ({"speaker_column": "who"}, "no column 'who'; it has: audio, speaker, text"),
@@ -87,7 +87,7 @@ def test_mistakes_are_told_with_what_is_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError) as error:
             utterances(str(made.path), **settings)
-        assert told in error.value.what
+        assert message in error.value.what
         assert error.value.fix and next(iter(settings)) in error.value.fix
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "empty", tmp_path / "none", "somebody/no-such-dataset"):

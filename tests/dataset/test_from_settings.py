@@ -17,7 +17,7 @@ import pytest
 from hausa_asr import cli
 from hausa_asr.dataset.from_settings import _origin, _short_hash, _utterances, prepared_dataset
 from hausa_asr.errors import UserError
-from hausa_asr.export import model_card as card
+from hausa_asr.export import model_card
 from hausa_asr.settings.data import DataSettings
 from hausa_asr.settings.load import load
 from hausa_asr.utterance import Utterance
@@ -116,7 +116,7 @@ def test_planted_leaks_and_bad_clips_of_an_archive_are_found(tmp_path: Path) -> 
 
 
 def test_joined_corpora_keep_their_names_and_their_ids_apart(corpora: Path, tmp_path: Path) -> None:
-    found = listed(
+    utterances = listed(
         tmp_path,
         join=[
             {"corpus": "common_voice", "path": str(corpora / "cv.tar.gz")},
@@ -125,7 +125,7 @@ def test_joined_corpora_keep_their_names_and_their_ids_apart(corpora: Path, tmp_
             {"corpus": "hub", "path": str(corpora / "lone"), "use": ["train"]},
         ],
     )
-    assert Counter((each.corpus, each.split) for each in found) == {
+    assert Counter((each.corpus, each.split) for each in utterances) == {
         ("common_voice", "train"): 24,
         ("common_voice", "dev"): 6,
         ("common_voice", "test"): 6,
@@ -134,9 +134,9 @@ def test_joined_corpora_keep_their_names_and_their_ids_apart(corpora: Path, tmp_
         ("same", "train"): 24,
         ("hub", "train"): 24,
     }
-    assert len({each.id for each in found}) == len(found)
-    assert all(each.id.startswith(f"{each.corpus}/") for each in found)
-    speakers = {each.corpus: each.speaker for each in found}
+    assert len({each.id for each in utterances}) == len(utterances)
+    assert all(each.id.startswith(f"{each.corpus}/") for each in utterances)
+    speakers = {each.corpus: each.speaker for each in utterances}
     assert speakers["mine"].startswith("mine/")
     assert len(speakers["common_voice"]) == 128  # a hash: the same person in any other corpus that has it
 
@@ -144,9 +144,9 @@ def test_joined_corpora_keep_their_names_and_their_ids_apart(corpora: Path, tmp_
 def test_a_share_is_of_train_and_a_larger_one_holds_the_smaller(corpora: Path, tmp_path: Path) -> None:
     def train(share: float) -> set[str]:
         part = {"corpus": "common_voice", "path": str(corpora / "cv.tar.gz"), "share": share}
-        found = listed(tmp_path, join=[part])
-        assert Counter(each.split for each in found)["test"] == 6
-        return {each.id for each in found if each.split == "train"}
+        utterances = listed(tmp_path, join=[part])
+        assert Counter(each.split for each in utterances)["test"] == 6
+        return {each.id for each in utterances if each.split == "train"}
 
     half, most, whole = train(0.5), train(0.8), train(1.0)
     assert half < most < whole
@@ -187,14 +187,14 @@ def test_joined_corpora_are_in_the_report_and_on_the_card(corpora: Path, tmp_pat
         ("common_voice", 1.0),
         ("naija", 0.5),
     ]
-    told = card._data(made.report)
-    assert "`cv.tar.gz + naija`" in told
-    assert "| naija | hub | 50% | train |" in told
-    assert str(corpora) not in told
-    assert not card.is_demo(made.report)
-    assert card.is_demo({"origin": {"join": [{"corpus": "demo"}]}})
-    assert not card.is_demo({"origin": {"join": [{"corpus": "demo"}, {"corpus": "folder"}]}})
-    assert not card.is_demo({})
+    text = model_card._data(made.report)
+    assert "`cv.tar.gz + naija`" in text
+    assert "| naija | hub | 50% | train |" in text
+    assert str(corpora) not in text
+    assert not model_card.is_demo(made.report)
+    assert model_card.is_demo({"origin": {"join": [{"corpus": "demo"}]}})
+    assert not model_card.is_demo({"origin": {"join": [{"corpus": "demo"}, {"corpus": "folder"}]}})
+    assert not model_card.is_demo({})
 
 
 def test_the_folder_is_named_by_where_speech_comes_from_and_not_by_what_is_selected(corpora: Path) -> None:
@@ -208,7 +208,7 @@ def test_the_folder_is_named_by_where_speech_comes_from_and_not_by_what_is_selec
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--corpus", "common_voice", "--path", "cut.tar.gz"], "cut short or damaged"),
         (["--corpus", "common_voice", "--path", "none.tar.gz"], "no such file"),
@@ -222,7 +222,7 @@ def test_the_folder_is_named_by_where_speech_comes_from_and_not_by_what_is_selec
     ],
 )
 def test_a_mistake_is_one_clear_error_with_exit_code_2(
-    arguments: list[str], told: str, corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    arguments: list[str], message: str, corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     (corpora / "cut.tar.gz").write_bytes((corpora / "cv.tar.gz").read_bytes()[:50_000])
     monkeypatch.chdir(corpora)
@@ -230,7 +230,7 @@ def test_a_mistake_is_one_clear_error_with_exit_code_2(
         cli.main(["prepare", *arguments, "--set", f"storage={tmp_path}"])
     assert ended.value.code == 2
     captured = capsys.readouterr()
-    assert told in captured.err
+    assert message in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
 

@@ -1,4 +1,4 @@
-"""Leaks: what test shares with train is found, told and refused, whatever it is called or coded as."""
+"""Overlap: what test shares with train is found, reported and refused, however it is named or coded."""
 
 import io
 import json
@@ -45,8 +45,8 @@ def coded(samples: np.ndarray, rate: int, **how: object) -> np.ndarray:
     file = io.BytesIO()
     soundfile.write(file, samples, rate, **how)  # type: ignore[arg-type]
     file.seek(0)
-    found, rate = soundfile.read(file, dtype="float32")
-    return to_16_khz(np.ascontiguousarray(found), rate)
+    samples, rate = soundfile.read(file, dtype="float32")
+    return to_16_khz(np.ascontiguousarray(samples), rate)
 
 
 def changed(samples: np.ndarray, how: str) -> np.ndarray:
@@ -68,9 +68,9 @@ def changed(samples: np.ndarray, how: str) -> np.ndarray:
 def test_a_recording_is_known_again_however_it_was_coded(how: str) -> None:
     originals = [voice(seed, seed % 4) for seed in range(30)]
     index = fingerprint.Index([(n, fingerprint.of(fingerprint.power(each))) for n, each in enumerate(originals)])
-    found = [index.find(fingerprint.of(fingerprint.power(changed(each, how)))) for each in originals]
-    assert sum(each == [n] for n, each in enumerate(found)) >= 29  # measured on real speech: docs/log.md
-    assert all(each in ([], [n]) for n, each in enumerate(found))
+    matches = [index.find(fingerprint.of(fingerprint.power(changed(each, how)))) for each in originals]
+    assert sum(each == [n] for n, each in enumerate(matches)) >= 29  # measured on real speech: docs/log.md
+    assert all(each in ([], [n]) for n, each in enumerate(matches))
 
 
 def test_other_recordings_are_not_taken_for_the_same() -> None:
@@ -85,8 +85,8 @@ def test_other_recordings_are_not_taken_for_the_same() -> None:
 
 def test_the_silent_and_the_short_match_nothing() -> None:
     for samples in (np.zeros(16_000, np.float32), voice(0)[:1_000], voice(0)[:3_000]):
-        found = fingerprint.of(fingerprint.power(samples))
-        assert fingerprint.Index([(0, found)]).find(found) == []
+        numbers = fingerprint.of(fingerprint.power(samples))
+        assert fingerprint.Index([(0, numbers)]).find(numbers) == []
     assert fingerprint.Index([]).find(fingerprint.of(fingerprint.power(voice(0)))) == []
 
 
@@ -139,7 +139,7 @@ def leaky(tmp_path: Path) -> Corpus:
     return corpus
 
 
-def told(made: Prepared, pair: str = "train/test") -> dict[str, dict[str, int]]:
+def overlaps(made: Prepared, pair: str = "train/test") -> dict[str, dict[str, int]]:
     return {kind: about["utterances"] for kind, about in made.report["overlap"].get(pair, {}).items()}
 
 
@@ -168,19 +168,19 @@ def test_train_in_test_is_refused_by_kind_and_number_and_nothing_decoded_is_lost
         "train-3": "in test too, speaker: person of test",
         "train-4": "in test too, audio: coded of test",
     }
-    assert told(made) == {kind: {"train": 1, "test": 1} for kind in ("clip", "sentence", "speaker", "audio")}
+    assert overlaps(made) == {kind: {"train": 1, "test": 1} for kind in ("clip", "sentence", "speaker", "audio")}
     assert len(made.splits["test"]) == 5 and [each.id for each in made.splits["train"]] == ["train-0", "train-5"]
-    assert told(made, "train/dev") == {"sentence": {"train": 1, "dev": 1}}
+    assert overlaps(made, "train/dev") == {"sentence": {"train": 1, "dev": 1}}
     warnings = "\n".join(made.report["warnings"])
     assert "1 utterances of dev share sentences with 1 of train" in warnings
     assert "of test share" not in warnings and "4 utterances were left out of train" in warnings
 
 
-def _never(*told: object) -> None:
+def _never(*reports: object) -> None:
     raise AssertionError("decoded again")
 
 
-def test_an_overlap_that_is_meant_is_allowed_by_name_and_told_in_the_report(tmp_path: Path, leaky: Corpus) -> None:
+def test_an_overlap_that_is_meant_is_allowed_by_name_and_reported(tmp_path: Path, leaky: Corpus) -> None:
     with pytest.raises(UserError) as error:
         prepare(leaky.made, tmp_path / "out", PrepareSettings(allow_overlap=("clip", "audio", "speaker")))
     assert "sentence: 1" in str(error.value) and "clip: 1" not in str(error.value)
@@ -199,13 +199,13 @@ def test_an_overlap_that_is_meant_is_allowed_by_name_and_told_in_the_report(tmp_
             prepare(leaky.made, tmp_path / "out", wrong)
 
 
-def test_a_corpus_of_one_speaker_is_told_of_and_not_refused(tmp_path: Path) -> None:
+def test_a_corpus_of_one_speaker_is_reported_and_not_refused(tmp_path: Path) -> None:
     corpus = Corpus(tmp_path / "audio")
     for split, count in (("train", 4), ("dev", 2), ("test", 2)):
         for n in range(count):
             corpus.add(f"{split}-{n}", split, speaker="Audu")
     made = prepare(corpus.made, tmp_path / "out")
-    assert told(made) == {"speaker": {"train": 4, "test": 2}}
+    assert overlaps(made) == {"speaker": {"train": 4, "test": 2}}
     assert "2 utterances of test share speakers with 4 of train: test flatters the model" in made.report["warnings"]
 
 
@@ -244,7 +244,7 @@ def test_speakers_who_all_read_the_same_are_cut_by_sentence_and_that_is_said(tmp
     made = prepare(corpus.made, tmp_path / "out")
     assert "by sentence, as its speakers read the same ones" in made.report["warnings"][0]
     assert refused(made) == {}
-    assert told(made)["speaker"]["test"] > 0 and set(told(made)) == {"speaker"}
+    assert overlaps(made)["speaker"]["test"] > 0 and set(overlaps(made)) == {"speaker"}
 
 
 def test_joined_corpora_are_cut_each_by_itself_and_not_where_one_has_a_test() -> None:

@@ -55,9 +55,9 @@ def refusals(path: Path) -> dict[str, str]:
 
 def test_examples_come_back_bit_for_bit(tmp_path: Path, three: list[Utterance]) -> None:
     three[0] = replace(three[0], text="Ƙasa, ‘ƴan ɗaki: 3!", speaker="Audu")
-    told: list[PrepareProgress] = []
-    made = prepare(three, tmp_path / "out", progress=told.append, origin={"corpus": "test"})
-    last = told[-1]
+    reports: list[PrepareProgress] = []
+    made = prepare(three, tmp_path / "out", progress=reports.append, origin={"corpus": "test"})
+    last = reports[-1]
     assert (last.done, last.total, last.share, last.left_h, last.eta_s) == (8, 8, 1.0, 0.0, 0.0)
     assert last.done_h == pytest.approx(8 * 1.5 / 3600) and last.clips_per_s > 0
     assert made.path == tmp_path / "out" and not made.reused
@@ -245,7 +245,7 @@ def test_what_nothing_could_be_decoded_for_leaves_no_folder(tmp_path: Path, thre
 
 
 def test_an_interruption_leaves_nothing_or_what_was_there(tmp_path: Path, three: list[Utterance]) -> None:
-    def stop(told: PrepareProgress) -> None:
+    def stop(now: PrepareProgress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -263,7 +263,7 @@ def test_an_interruption_leaves_nothing_or_what_was_there(tmp_path: Path, three:
 def test_nothing_is_redone_unless_something_changed(tmp_path: Path, three: list[Utterance]) -> None:
     first = prepare(three, tmp_path / "out")
 
-    def never(told: PrepareProgress) -> None:
+    def never(now: PrepareProgress) -> None:
         raise AssertionError("decoded again")
 
     again = prepare(three, tmp_path / "out", progress=never)
@@ -293,11 +293,11 @@ def test_what_is_in_the_way_is_never_replaced(tmp_path: Path, three: list[Uttera
     assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
 
 
-def test_a_damaged_dataset_is_told_and_prepared_again(tmp_path: Path, three: list[Utterance]) -> None:
+def test_a_damaged_dataset_is_refused_and_prepared_again(tmp_path: Path, three: list[Utterance]) -> None:
     def cut(path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-100])
 
-    for name, damage, told in (
+    for name, damage, message in (
         ("splits/*/train.arrow", cut, "cut short"),
         ("splits/*/dev.arrow", Path.unlink, "missing"),
         ("splits/*/report.json", cut, "cut short"),
@@ -305,10 +305,10 @@ def test_a_damaged_dataset_is_told_and_prepared_again(tmp_path: Path, three: lis
         ("audio/*.arrow", Path.unlink, "missing"),
         ("prepared.json", Path.unlink, "not a prepared dataset"),
     ):
-        out = tmp_path / f"out-{name.count('/')}-{told}-{name.split('.')[0][-5:].replace('*/', '')}"
+        out = tmp_path / f"out-{name.count('/')}-{message}-{name.split('.')[0][-5:].replace('*/', '')}"
         prepare(three, out)
         damage(next(out.glob(name)))
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             load_prepared(out)
         if name != "prepared.json":
             assert len(prepare(three, out).splits["train"]) == 4
@@ -333,8 +333,8 @@ def test_a_corpus_without_splits_is_cut_with_nothing_on_two_sides(tmp_path: Path
         speakers, counts
     )
     assert 60 <= counts["train"] <= 85 and 5 <= counts["dev"] <= 20 and 5 <= counts["test"] <= 20
-    found = sides(tmp_path / "out", "speaker" if how == "speaker" else "text")
-    assert not found["train"] & found["dev"] and not found["train"] & found["test"] and not found["dev"] & found["test"]
+    held = sides(tmp_path / "out", "speaker" if how == "speaker" else "text")
+    assert not held["train"] & held["dev"] and not held["train"] & held["test"] and not held["dev"] & held["test"]
 
 
 def test_all_readings_of_a_sentence_are_on_one_side(tmp_path: Path) -> None:
@@ -356,13 +356,13 @@ def test_the_cut_is_the_same_everywhere_and_moves_with_the_seed(tmp_path: Path) 
 def test_a_missing_dev_is_cut_from_train_and_never_from_test(tmp_path: Path) -> None:
     made = corpus(tmp_path / "audio", {"train": 30, "test": 10})
     warnings = prepare(made, tmp_path / "out").report["warnings"]
-    found = sides(tmp_path / "out", "id")
-    assert found["test"] == {f"test-{n}" for n in range(10)}
-    assert len(found["dev"]) == 3 and all(name.startswith("train") for name in found["dev"])
+    by_split = sides(tmp_path / "out", "id")
+    assert by_split["test"] == {f"test-{n}" for n in range(10)}
+    assert len(by_split["dev"]) == 3 and all(name.startswith("train") for name in by_split["dev"])
     assert "the corpus has no dev split: cut from train, by sentence" in warnings
 
 
-def test_a_missing_test_is_told_and_rows_without_split_are_train(tmp_path: Path) -> None:
+def test_a_missing_test_is_reported_and_rows_without_split_are_train(tmp_path: Path) -> None:
     made = corpus(tmp_path / "audio", {"train": 3, "dev": 2, None: 2})
     prepared = prepare(made, tmp_path / "out")
     assert {name: len(split) for name, split in prepared.splits.items()} == {"train": 5, "dev": 2}
@@ -409,7 +409,7 @@ def test_the_report_warns_of_what_a_listener_would_notice(tmp_path: Path) -> Non
     made[2] = replace(made[2], speaker="Audu")
     made[3] = replace(made[3], duration_s=0.5)
     report = prepare(made, tmp_path / "out", PrepareSettings(allow_overlap=("sentence",))).report
-    told = "\n".join(report["warnings"])
+    warnings = "\n".join(report["warnings"])
     for expected in (
         "1 clips were resampled from 8 kHz",
         "1 clips are longer than the corpus states",
@@ -418,7 +418,7 @@ def test_the_report_warns_of_what_a_listener_would_notice(tmp_path: Path) -> Non
         "1 utterances of test share speakers with 1 of train",
         "no transcript has a hooked letter",
     ):
-        assert expected in told
+        assert expected in warnings
     assert refusals(tmp_path / "out") == {"train-1": "shorter than stated"}
     assert report["source_rates_hz"] == {"8000": 1, "16000": 42}
     assert report["speakers"] == 1 and report["splits"]["train"]["speakers"] == 1

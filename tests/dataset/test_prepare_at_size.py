@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from hausa_asr.dataset import clip_store as clips
-from hausa_asr.dataset import decode_pool as decoding
-from hausa_asr.dataset import decode_progress
+from hausa_asr.dataset import clip_store, decode_pool
+from hausa_asr.dataset.decode_progress import ProgressMeter
+from hausa_asr.dataset.decoder import DecodedClip, Task
 from hausa_asr.dataset.prepare import PrepareProgress, PrepareSettings, load_prepared, prepare
 from hausa_asr.errors import UserError
 from hausa_asr.utterance import Utterance
@@ -29,7 +29,7 @@ from hausa_asr.utterance import Utterance
 from hausa_asr.dataset.prepare import PrepareSettings, prepare
 folder, out = Path(sys.argv[1]), sys.argv[2]
 listed = [Utterance(**json.loads(line)) for line in (folder / "list.jsonl").read_text().splitlines()]
-made = prepare(listed, out, progress=lambda told: print(told.done, flush=True))
+made = prepare(listed, out, progress=lambda now: print(now.done, flush=True))
 print("finished", made.fingerprint, made.reused, flush=True)
 """
 
@@ -49,7 +49,9 @@ def corpus(folder: Path, count: int, duration_s: float = 3.0) -> list[Utterance]
 
 def rows(out: Path) -> list[bytes]:
     """The keys of all the clips that are on disk, with their repetitions: what has ever been decoded and kept."""
-    return [key for file in (out / "audio").glob("*.arrow") for key in clips.mapped(file).column("key").to_pylist()]
+    return [
+        key for file in (out / "audio").glob("*.arrow") for key in clip_store.mapped(file).column("key").to_pylist()
+    ]
 
 
 def start(folder: Path, out: Path) -> subprocess.Popen[str]:
@@ -58,6 +60,7 @@ def start(folder: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_goes_on_and_decodes_nothing_twice(tmp_path: Path) -> None:
     made = corpus(tmp_path / "audio", 600, 2.0)
     out = tmp_path / "out"
@@ -72,17 +75,17 @@ def test_killed_again_and_again_it_goes_on_and_decodes_nothing_twice(tmp_path: P
         process.communicate()
         deadline = time.monotonic() + 10
         while len(rows(out)) < kept[-1] + 50 and time.monotonic() < deadline:
-            time.sleep(0.05)  # the decoders write what they have when they see that nobody listens
+            time.sleep(0.05)  # the decoders write what they have when they see that their reports are not read
         time.sleep(0.3)
         with pytest.raises(UserError):
             load_prepared(out)
         kept.append(len(rows(out)))
         assert kept[-1] >= kept[-2] + 50, kept
     before = {file: file.stat().st_mtime_ns for file in (out / "audio").glob("*.arrow")}
-    told: list[PrepareProgress] = []
-    prepared = prepare(made, out, progress=told.append)
-    assert told[0].done >= kept[-1]
-    assert sorted(rows(out)) == sorted({clips.key(each.audio, _stamp(each)) for each in made})  # each of them once
+    reports: list[PrepareProgress] = []
+    prepared = prepare(made, out, progress=reports.append)
+    assert reports[0].done >= kept[-1]
+    assert sorted(rows(out)) == sorted({clip_store.key(each.audio, _stamp(each)) for each in made})  # each of them once
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in before.items())
     assert {name: len(split) for name, split in prepared.splits.items()} == {"train": 400, "dev": 100, "test": 100}
     fresh = prepare(made, tmp_path / "fresh")
@@ -94,19 +97,19 @@ def test_killed_again_and_again_it_goes_on_and_decodes_nothing_twice(tmp_path: P
 
 
 def _stamp(utterance: Utterance) -> tuple[int, int]:
-    found = os.stat(utterance.audio)
-    return found.st_size, found.st_mtime_ns
+    status = os.stat(utterance.audio)
+    return status.st_size, status.st_mtime_ns
 
 
 def test_only_what_changed_is_decoded_again(tmp_path: Path) -> None:
     made = corpus(tmp_path / "audio", 60, 1.0)
     out = tmp_path / "out"
-    told: list[PrepareProgress] = []
+    reports: list[PrepareProgress] = []
 
     def decoded(listed: list[Utterance], settings: PrepareSettings | None = None) -> int:
-        told.clear()
-        prepare(listed, out, settings or PrepareSettings(), progress=told.append)
-        return len(told)
+        reports.clear()
+        prepare(listed, out, settings or PrepareSettings(), progress=reports.append)
+        return len(reports)
 
     prepare(made, out)
     before = set(rows(out))
@@ -159,7 +162,7 @@ def test_a_reader_keeps_its_dataset_while_it_is_replaced(tmp_path: Path) -> None
     assert len(os.listdir("/proc/self/fd")) <= open_before  # maps, and no open files
 
 
-def test_an_older_format_is_told_and_replaced(tmp_path: Path) -> None:
+def test_an_older_format_is_refused_and_replaced(tmp_path: Path) -> None:
     made = corpus(tmp_path / "audio", 12, 1.0)
     out = tmp_path / "out"
     out.mkdir()
@@ -185,23 +188,25 @@ def test_a_damaged_file_of_clips_is_decoded_again(tmp_path: Path) -> None:
 def test_a_clip_that_ends_the_decoder_costs_itself_alone(tmp_path: Path) -> None:
     """A real process, ended from outside in the middle of its work, as a fault in a decoder's C code would end it."""
     made = corpus(tmp_path / "audio", 200)
-    tasks = [decoding.Task(n, clips.key(each.audio, ()), each.audio) for n, each in enumerate(made)]
+    tasks = [Task(n, clip_store.key(each.audio, ()), each.audio) for n, each in enumerate(made)]
     (tmp_path / "out" / "audio").mkdir(parents=True)
-    told, killed = [], False
-    for each in decoding.decode_all(tasks, tmp_path / "out" / "audio", 60.0):
-        told.append(each)
-        if len(told) == 40 and not killed:
+    decoded: list[DecodedClip] = []
+    killed = False
+    for each in decode_pool.decode_all(tasks, tmp_path / "out" / "audio", 60.0):
+        decoded.append(each)
+        if len(decoded) == 40 and not killed:
             killed = True
             for child in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
                 for pid in child.read_text().split():
                     os.kill(int(pid), signal.SIGKILL)
-    refused = [each for each in told if each.refused]
+    refused = [each for each in decoded if each.refused]
     assert killed and 1 <= len(refused) <= len(os.sched_getaffinity(0))
     assert {each.refused[0] for each in refused if each.refused} == {"crashes the decoder"}
-    assert sorted(each.number for each in told) == list(range(200))
+    assert sorted(each.number for each in decoded) == list(range(200))
     assert len(set(rows(tmp_path / "out"))) == len(rows(tmp_path / "out")) == 200 - len(refused)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     """The largest memory of the whole tree of processes (PSS), for a corpus and for one three times as large."""
     peaks = []
@@ -219,13 +224,13 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 
 
 def tree(pid: int) -> list[int]:
-    found = [pid]
+    pids = [pid]
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            found += [one for child in file.read_text().split() for one in tree(int(child))]
+            pids += [one for child in file.read_text().split() for one in tree(int(child))]
         except OSError:
             continue
-    return found
+    return pids
 
 
 def pss(pid: int) -> int:
@@ -240,14 +245,14 @@ def test_hours_left_are_the_stated_ones_or_those_of_the_mean(tmp_path: Path) -> 
     made = corpus(tmp_path / "audio", 24, 1.0)
     for stated, left_s in ((None, 1.0), (1.0, 1.0)):
         listed = [replace(each, duration_s=stated) for each in made]
-        told: list[PrepareProgress] = []
-        nothing = clips.Clips(tmp_path / "nowhere", [bytes(16)] * 24, 30.0)
-        tasks = [decoding.Task(n, bytes(16), "") for n in range(24)]
-        looked = decode_progress.ProgressMeter(listed, dict.fromkeys(range(24), ""), nothing, tasks, told.append)
+        reports: list[PrepareProgress] = []
+        nothing = clip_store.Clips(tmp_path / "nowhere", [bytes(16)] * 24, 30.0)
+        tasks = [Task(n, bytes(16), "") for n in range(24)]
+        meter = ProgressMeter(listed, dict.fromkeys(range(24), ""), nothing, tasks, reports.append)
         for _ in range(6):
-            looked.add(1.0)
-        looked.report_now()
-        last = told[-1]
+            meter.add(1.0)
+        meter.report_now()
+        last = reports[-1]
         assert (last.done, last.total, last.share) == (6, 24, 0.25)
         assert last.done_h * 3600 == pytest.approx(6) and last.left_h * 3600 == pytest.approx(18 * left_s)
         assert last.eta_s is not None and last.eta_s > 0

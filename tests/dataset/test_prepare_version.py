@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hausa_asr.dataset import prepare as preparing
-from hausa_asr.dataset.prepare import load_prepared, prepare
+from hausa_asr.dataset.prepare import VERSION, Prepared, PrepareSettings, load_prepared, prepare
 from hausa_asr.utterance import Utterance
 
 OUTCOMES = {1: "5466532edaab3cd6"}
@@ -45,7 +44,7 @@ def corpus(folder: Path) -> list[Utterance]:
     return made
 
 
-def outcome(made: preparing.Prepared) -> str:
+def outcome(made: Prepared) -> str:
     """All that a change of the rules would change, in 16 letters."""
     rows = [
         [name, example.id, example.text, example.labels.tolist(), example.speaker]
@@ -55,18 +54,18 @@ def outcome(made: preparing.Prepared) -> str:
     refused = [json.loads(line) for line in (made.path / "refused.jsonl").read_text(encoding="utf-8").splitlines()]
     reasons = sorted((each["id"], each["reason"]) for each in refused)
     report = {name: made.report[name] for name in ("utterances", "letters")}
-    told = json.dumps([rows, reasons, report], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    text = json.dumps([rows, reasons, report], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_another_outcome_has_another_version(tmp_path: Path) -> None:
-    made = prepare(corpus(tmp_path / "audio"), tmp_path / "out", preparing.PrepareSettings(overlap="drop"))
-    assert outcome(made) == OUTCOMES[preparing.VERSION], "raise prepare.VERSION, and write the new outcome here"
+    made = prepare(corpus(tmp_path / "audio"), tmp_path / "out", PrepareSettings(overlap="drop"))
+    assert outcome(made) == OUTCOMES[VERSION], "raise prepare.VERSION, and write the new outcome here"
 
 
 def test_a_dataset_of_an_older_version_opens_and_keeps_its_name(tmp_path: Path) -> None:
     listed, out = corpus(tmp_path / "audio"), tmp_path / "out"
-    settings = preparing.PrepareSettings(overlap="drop")
+    settings = PrepareSettings(overlap="drop")
     made = prepare(listed, out, settings)
     # As it was before: the name made of our sources, and nothing of what it was made of.
     old, file = "0123456789abcdef", out / "prepared.json"
