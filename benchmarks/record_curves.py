@@ -1,4 +1,4 @@
-"""Complete learning curves of real fine-tunes, which `sweeps/replay/__main__.py` races pruning rules on.
+"""Complete learning curves of real fine-tunes, on which `python -m sweeps.replay` compares pruning rules.
 
     python benchmarks/record_curves.py [--count 60] [--seeded 10] [--workers 2]
 

@@ -47,7 +47,7 @@ prepare_environment(LOCAL)  # before anything imports ray
 
 from ray import tune  # noqa: E402
 
-from sweeps.on_ray.scheduler import NEWS  # noqa: E402
+from sweeps.on_ray.messages import MESSAGE, Reported, to_text  # noqa: E402
 
 PRESET = ROOT / "sweeps/configs/xlsr_300m.yaml"
 SETTINGS = [
@@ -75,7 +75,7 @@ class StubSlot(tune.Trainable):
         self._take(config["job"])
 
     def _take(self, job: dict[str, Any] | None) -> None:
-        self._job, self._told = job, None
+        self._job, self._last = job, None
         if job is None:
             return
         self._folder = Path(job["folder"])
@@ -86,24 +86,25 @@ class StubSlot(tune.Trainable):
         off = abs(math.log10(self._recipe["lr_peak"] / 1e-4)) + self._recipe["layerdrop"] + chance.gauss(0, 0.3)
         self._turn, self._floor = min(0.9, 0.2 + 0.4 * abs(off)), 0.3 + 0.3 * abs(off)
         saved = sorted(self._folder.glob(f"{STEP_PREFIX}*"))
-        if saved:  # as a real trial does, it tells of its newest checkpoint once more
-            self._told = json.loads((saved[-1] / "progress.json").read_text())
+        if saved:  # as a real trial does, it reports its newest checkpoint once more
+            self._last = json.loads((saved[-1] / "progress.json").read_text())
         self._again = bool(saved)
 
     def step(self) -> dict[str, Any]:
         if self._job is None:
             time.sleep(_WAIT_S)
-            return {NEWS: ""}
+            return {MESSAGE: ""}
         if self._again:
             self._again = False
         else:
             time.sleep(self._pause_s)
             self._pause_s = _REPORT_S
-            self._told = self._evaluate()
-        return {NEWS: json.dumps({"kind": "report", "report": self._told, "slot": self._name})}
+            self._last = self._evaluate()
+        assert self._last is not None
+        return {MESSAGE: to_text(Reported(Progress(**self._last), self._name))}
 
     def _evaluate(self) -> dict[str, Any]:
-        before = self._told or {"step": 0, "best": None}
+        before = self._last or {"step": 0, "best": None}
         step = min(before["step"] + self._recipe["eval_every_steps"], self._updates)
         part = step / self._updates
         heard = max(0.0, 1 - math.exp(-6 * (part - self._turn)))
@@ -160,7 +161,7 @@ class Mark:
     at: float
 
 
-def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
+def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     """Run the search, and say how it went by windows of trials.
 
     Args:
@@ -172,13 +173,15 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     from hausa_asr.tracking.tracker import Tracker
     from sweeps.driver.agenda import Agenda
     from sweeps.driver.board import Board
-    from sweeps.driver.sweep_folder import LOG, log_to
+    from sweeps.driver.sweep import Sweep, rule_of
+    from sweeps.driver.sweep_folder import log_to
     from sweeps.mlflow_mirror.mirror import Mirror
-    from sweeps.on_ray.scheduler import marks, rule_of
     from sweeps.on_ray.tune_run import search
     from sweeps.planning.forecast import forecast
     from sweeps.planning.slots import admit
+    from sweeps.pruning.rungs import rungs_s
     from sweeps.record.ledger import Ledger
+    from sweeps.record.names import LOG_FILE
     from sweeps.record.state import TrialRecord
     from sweeps.sampling.study import Study
 
@@ -204,14 +207,15 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     with connected(LOCAL, place / "logs") as nodes, Path(os.devnull).open("w") as nowhere:
         plan = admit(config.resources, nodes, config.search.trials)
         place.mkdir()
-        log_to(place / LOG)
+        log_to(place / LOG_FILE)
         ledger = Ledger(place)
-        ledger.append("sweep", name="scale", prepared=str(folder), fingerprint="made-up", rungs=marks(config))
+        ledger.append("sweep", name="scale", prepared=str(folder), fingerprint="made-up", rungs=rungs_s(config))
         ledger.append("opened", slots=plan.slots)
         mirror = Mirror(Tracker(config.mlflow.uri, "scale"), ledger, config, {"base": config.model.base})
         mirror.start()
-        rule = rule_of(config, ledger.state)
-        agenda = Agenda(config, ledger, rule, TimedStudy(config))
+        prepared: Any = SimpleNamespace(path=folder)
+        sweep = Sweep(config, ledger, prepared, plan, rule_of(config, ledger.state))
+        agenda = Agenda(config, ledger, sweep.rule, TimedStudy(config))
         began = time.monotonic()
         with Board(
             ledger,
@@ -220,8 +224,7 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
             lambda state: str(forecast(state, config, plan.slots, time.time())),
             Console(file=nowhere),
         ) as board:
-            prepared = SimpleNamespace(path=folder)
-            if not search(config, ledger, place, prepared, plan, agenda, rule, mirror, board, slot=StubSlot):
+            if not search(sweep, agenda, mirror, board, slot=StubSlot):
                 raise SystemExit("interrupted")
         wall_s = time.monotonic() - began
         agenda.finish()
@@ -231,7 +234,7 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     failed = [trial.reason for trial in state.trials.values() if trial.state == "failed"]
     if lacking or failed:
         raise SystemExit(f"MLflow lacks {lacking}; failed: {failed[:3]}")
-    told = sorted(report["time"] for trial in state.trials.values() for report in trial.reports)
+    told = sorted(report.time for trial in state.trials.values() for report in trial.reports)
     tenth = config.search.trials // 10
     early, late = (
         window(found, told, first, last)
@@ -295,7 +298,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         own = [f"search.trials={given.trials}", f"storage={folder}", f"mlflow.uri=sqlite:///{folder}/mlflow.db"]
-        figures = sweep(load(PRESET, [*SETTINGS, *own], environment={}), folder)
+        figures = run_sweep(load(PRESET, [*SETTINGS, *own], environment={}), folder)
         if not given.no_tracker:
             figures["tracker_ratio"] = tracker_ratio(folder)
     import bench

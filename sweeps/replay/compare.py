@@ -1,10 +1,10 @@
-"""Compare rules over many simulated searches: per rule its figures, each with an interval over the replays.
+"""Compare pruning rules over many simulated searches, with an interval over the replays for every figure.
 
-In: recorded curves and rules. Out: `RuleFigures` per rule and number of workers. `sweeps.replay` prints them.
+In: recorded curves and rules. Out: `RuleFigures` per rule and number of workers. `table` prints them.
 
 The searches are paired: in one replay every rule gets the same curves in the same order. The intervals are over
-replays, that is over which settings a search draws, their orders and seeds: 95 % percentile bootstrap, all rules on the
-same resamples. They are not over other corpora or models.
+replays, that is over the settings that a search draws, their orders and seeds: 95 % percentile bootstrap, all rules on
+the same resamples. They say nothing about other corpora or models.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from sweeps.replay.simulate import Simulation, Timeline, floor_s, simulate, time
 
 RESAMPLES = 2000
 NEAR = 0.05
-"""An incumbent so much above the best WER, relatively, is as good; so is one within a standard error."""
+"""An incumbent counts as good as the best if its WER is higher by at most this share, or by a standard error."""
 TOP = 0.1
+"""The best settings are this share of all."""
 BUDGET = 0.25
 """The fixed budget, as a share of the time of random search at full length."""
 
@@ -42,17 +43,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class RuleFigures:
-    """How a rule did with one number of workers. Times are ratios of mean times.
+    """The figures of one rule with one number of workers. Times are ratios of mean times.
 
     Attributes:
-        time_vs_full: its time to the target as a share of random search's at full length.
-        time_vs_loss_asha: the same of loss-only stock ASHA's on the same rungs with the same reduction factor.
-        floor_vs_full: of the least time that its evaluations allow.
+        time_vs_full: time to the target, as a share of the time of random search at full length.
+        time_vs_loss_asha: the same against loss-only stock ASHA on the same rungs with the same reduction factor.
+        floor_vs_full: the least time to the target that its evaluations allow, as a share of random search's time.
         wer_at_budget: the incumbent's WER when random search has done a quarter of its work.
         top_stopped: share of the best tenth of the settings that ended before their full length.
-        stopped: share of all settings that did.
-        work_vs_full: worker-seconds of the whole sweep as a share of random search's.
-        reached: share of the replays in which it came to the target at all.
+        stopped: share of all settings that ended before their full length.
+        work_vs_full: worker-seconds of the whole sweep, as a share of random search's.
+        reached: share of the replays in which it reached the target.
     """
 
     time_vs_full: Estimate
@@ -74,8 +75,8 @@ class Comparison:
         figures: by the rule's label.
         simulations: by the rule's label, one per replay.
         target_s: per label, seconds to the target, one per replay.
-        floors_s: per label, the least seconds to it.
-        targets: the WER that counts as found, one per replay.
+        floors_s: per label, the least seconds to the target, one per replay.
+        targets: the WER to reach, one per replay.
     """
 
     workers: int
@@ -86,42 +87,52 @@ class Comparison:
     targets: np.ndarray
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What all searches of a comparison have in common.
+
+    Attributes:
+        replays: how many random orders of the settings.
+        seed: of the orders and the bootstrap.
+        every: interval of the evaluations beside those that a rule needs, as a share of the length.
+        trials: settings of each replay, drawn at random; None for all.
+        gap_s: seconds before a trial's first step.
+    """
+
+    replays: int
+    seed: int = 0
+    every: float = 0.25
+    trials: int | None = None
+    gap_s: float = 0.0
+
+
 class Replays:
     """The curves of every replay, as each rule would see them.
 
     Args:
         settings: the curves by setting.
-        replays: how many orders.
-        seed: of the orders.
-        every: evaluations come so often beside those that a rule needs, as a share of the length.
-        trials: settings of each replay, drawn at random; None for all.
+        setup: how many replays, and of what.
     """
 
-    def __init__(
-        self,
-        settings: Sequence[Sequence[Curve]],
-        replays: int,
-        seed: int,
-        every: float,
-        trials: int | None = None,
-    ) -> None:
-        self.draws = [draw(settings, seed, replay, trials) for replay in range(replays)]
-        self._every = every
-        self._courses: dict[tuple[int, tuple[float, ...]], Timeline] = {}
+    def __init__(self, settings: Sequence[Sequence[Curve]], setup: Setup) -> None:
+        self.settings, self.setup = settings, setup
+        self.draws = [draw(settings, setup.seed, replay, setup.trials) for replay in range(setup.replays)]
+        self._timelines: dict[tuple[int, tuple[float, ...]], Timeline] = {}
 
     def timelines(self, replay: int, marks: Sequence[float]) -> list[Timeline]:
-        found = []
+        """The evaluations of a replay's trials, in the order of proposal, for a rule with these marks."""
+        timelines = []
         for curve in self.draws[replay]:
             key = (id(curve), tuple(marks))
-            if key not in self._courses:
-                self._courses[key] = timeline(curve, marks, self._every)
-            found.append(self._courses[key])
-        return found
+            if key not in self._timelines:
+                self._timelines[key] = timeline(curve, marks, self.setup.every)
+            timelines.append(self._timelines[key])
+        return timelines
 
     def target(self, replay: int) -> float:
-        """The WER that counts as the best: within 5 % or one standard error of it, the larger.
+        """The WER that counts as the best: above the lowest by 5 % or one standard error, the larger.
 
-        The standard error is the median over the settings that are within 5 % or their own one of the best.
+        The standard error is the median over the settings within 5 %, or within their own standard error, of the best.
         """
         wers = [one.wer for one in self.timelines(replay, ())]
         best = min(wers)
@@ -138,57 +149,80 @@ class Replays:
         return set(sorted(range(len(wers)), key=wers.__getitem__)[: math.ceil(TOP * len(wers))])
 
 
-def compare(field: Replays, named: Sequence[NamedRule], workers: int, gap_s: float, seed: int) -> Comparison:
+def compare(replays: Replays, rules: Sequence[NamedRule], workers: int) -> Comparison:
     """Compare all rules with one number of workers.
 
     Args:
-        field: the replays.
-        entries: the rules, `full` and every rule's peer among them.
+        replays: the curves of every replay.
+        rules: `full` and every rule's peer among them.
         workers: trials side by side.
-        gap_s: seconds before a trial's first step.
-        seed: of the bootstrap.
     """
-    replays = range(len(field.draws))
-    targets = np.array([field.target(replay) for replay in replays])
-    top = [field.top(replay) for replay in replays]
-    simulations: dict[str, list[Simulation]] = {}
-    floors: dict[str, np.ndarray] = {}
-    for named_rule in named:
-        marks = named_rule.new_rule().marks
-        runs = [simulate(named_rule.new_rule(), field.timelines(replay, marks), workers, gap_s) for replay in replays]
-        # Without a mark nothing is stopped, and the floor is the least time with whole trials.
-        first = marks[0] if marks else math.inf
-        bounds = [floor_s(field.timelines(r, marks), workers, first, targets[r], gap_s) for r in replays]
-        simulations[named_rule.label], floors[named_rule.label] = runs, np.array(bounds)
-    target_s: dict[str, np.ndarray] = {}
+    targets = np.array([replays.target(replay) for replay in range(len(replays.draws))])
+    simulations = {rule.label: _simulations(replays, rule, workers) for rule in rules}
+    floors_s = {rule.label: _floors_s(replays, rule, workers, targets) for rule in rules}
+    target_s = _target_s(simulations, targets)
+    figures = _figures(replays, rules, Comparison(workers, {}, simulations, target_s, floors_s, targets))
+    return Comparison(workers, figures, simulations, target_s, floors_s, targets)
+
+
+def _simulations(replays: Replays, rule: NamedRule, workers: int) -> list[Simulation]:
+    marks, gap_s = rule.new_rule().marks, replays.setup.gap_s
+    return [
+        simulate(rule.new_rule(), replays.timelines(replay, marks), workers, gap_s)
+        for replay in range(len(replays.draws))
+    ]
+
+
+def _floors_s(replays: Replays, rule: NamedRule, workers: int, targets: np.ndarray) -> np.ndarray:
+    marks, gap_s = rule.new_rule().marks, replays.setup.gap_s
+    # Without a mark nothing is stopped, and the floor is the least time with whole trials.
+    first = marks[0] if marks else math.inf
+    return np.array(
+        [
+            floor_s(replays.timelines(replay, marks), workers, first, target, gap_s)
+            for replay, target in enumerate(targets)
+        ]
+    )
+
+
+def _target_s(simulations: dict[str, list[Simulation]], targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Seconds to the target by label, one per replay."""
     full_s = np.array([run.reached_s(target) for run, target in zip(simulations["full"], targets, strict=True)])
+    target_s = {}
     for label, runs in simulations.items():
         reached = np.array([run.reached_s(target) for run, target in zip(runs, targets, strict=True)])
         # A sweep that ended without it has to be run again, at full length.
         target_s[label] = np.where(np.isfinite(reached), reached, np.array([run.end_s for run in runs]) + full_s)
-    budget_s = [BUDGET * run.end_s for run in simulations["full"]]
-    full_work = np.array([run.work_s for run in simulations["full"]])
-    sample = Resamples(len(replays), seed)
-    found = {}
-    for named_rule in named:
-        runs = simulations[named_rule.label]
-        found[named_rule.label] = RuleFigures(
-            time_vs_full=sample.ratio(target_s[named_rule.label], target_s["full"]),
-            time_vs_loss_asha=sample.ratio(target_s[named_rule.label], target_s[named_rule.peer.label]),
-            floor_vs_full=sample.ratio(floors[named_rule.label], target_s["full"]),
+    return target_s
+
+
+def _figures(replays: Replays, rules: Sequence[NamedRule], simulated: Comparison) -> dict[str, RuleFigures]:
+    """The figures of each rule, from a comparison that has all but these."""
+    target_s, full = simulated.target_s, simulated.simulations["full"]
+    top = [replays.top(replay) for replay in range(len(replays.draws))]
+    budget_s = [BUDGET * run.end_s for run in full]
+    full_work = np.array([run.work_s for run in full])
+    sample = Resamples(len(replays.draws), replays.setup.seed)
+    figures = {}
+    for rule in rules:
+        label, runs = rule.label, simulated.simulations[rule.label]
+        figures[label] = RuleFigures(
+            time_vs_full=sample.ratio(target_s[label], target_s["full"]),
+            time_vs_loss_asha=sample.ratio(target_s[label], target_s[rule.peer.label]),
+            floor_vs_full=sample.ratio(simulated.floors_s[label], target_s["full"]),
             wer_at_budget=sample.mean([run.wer_at(at) for run, at in zip(runs, budget_s, strict=True)]),
             top_stopped=sample.mean([len(run.stopped & best) / len(best) for run, best in zip(runs, top, strict=True)]),
-            stopped=sample.mean([len(run.stopped) / len(field.draws[0]) for run in runs]),
+            stopped=sample.mean([len(run.stopped) / len(replays.draws[0]) for run in runs]),
             work_vs_full=sample.ratio(np.array([run.work_s for run in runs]), full_work),
             reached=statistics.fmean(
-                math.isfinite(run.reached_s(target)) for run, target in zip(runs, targets, strict=True)
+                math.isfinite(run.reached_s(target)) for run, target in zip(runs, simulated.targets, strict=True)
             ),
         )
-    return Comparison(workers, found, simulations, target_s, floors, targets)
+    return figures
 
 
 class Resamples:
-    """The replays drawn again with replacement, `RESAMPLES` times; the same draws for everything that is compared."""
+    """The replays drawn again with replacement, `RESAMPLES` times; the same draws for all rules and figures."""
 
     def __init__(self, replays: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -196,13 +230,13 @@ class Resamples:
 
     def mean(self, values: Sequence[float]) -> Estimate:
         """The mean of one value per replay."""
-        return _figure(float(np.mean(values)), self._shares @ np.asarray(values, dtype=float))
+        return _estimate(float(np.mean(values)), self._shares @ np.asarray(values, dtype=float))
 
     def ratio(self, above: np.ndarray, below: np.ndarray) -> Estimate:
         """The ratio of two means, replay by replay on the same draws."""
-        return _figure(float(above.mean() / below.mean()), (self._shares @ above) / (self._shares @ below))
+        return _estimate(float(above.mean() / below.mean()), (self._shares @ above) / (self._shares @ below))
 
 
-def _figure(mean: float, resampled: np.ndarray) -> Estimate:
+def _estimate(mean: float, resampled: np.ndarray) -> Estimate:
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Estimate(mean, float(low), float(high))

@@ -158,6 +158,11 @@ def _stretches(curve: Curve) -> list[tuple[float, int]]:
     return [(b - a, ((a + b) / 2 >= curve.frozen_s) + ((a + b) / 2 >= curve.free_s)) for a, b in pairs]
 
 
+def longest_s(settings: Sequence[Sequence[Curve]]) -> float:
+    """The full length of the longest curve, in seconds of audio."""
+    return max(curve.length_s for seeds in settings for curve in seeds)
+
+
 def _baseline_first(settings: list[list[Curve]]) -> list[list[Curve]]:
     return sorted(settings, key=lambda seeds: seeds[0].source != BASELINE)
 

@@ -1,37 +1,41 @@
-"""What pruning saves on a finished sweep: its complete curves, run again by the virtual clock.
+"""Show what pruning saved, or would have saved, a finished sweep: its complete curves on the virtual clock.
 
-In: the curves of the trials that ran to their end, in the order in which they began. Out: seconds of work with and
-without our rule, and whether the winner comes through. Printed by `python -m sweeps.replay --sweep`.
+In: a finished sweep in MLflow. Out: seconds of work with and without our rule, and whether the rule would have stopped
+the winner. Called by `python -m sweeps.replay --sweep`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hausa_asr.settings.sweep import PruningSettings
-from sweeps.replay.compare import Estimate, Resamples
-from sweeps.replay.curves import Curve, draw
+from sweeps.replay.compare import Estimate, Resamples, Setup
+from sweeps.replay.curves import Curve, draw, of_sweep
 from sweeps.replay.rules import Options, Ours
 from sweeps.replay.simulate import Simulation, simulate, timeline
+
+if TYPE_CHECKING:
+    from hausa_asr.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
 class Savings:
-    """What our rule would have made of a sweep.
+    """The work of a sweep with and without our rule.
 
     Attributes:
         trials: how many were replayed.
-        winner: the one with the lowest dev WER.
+        winner: the trial with the lowest dev WER.
         wer: that WER.
-        as_run_s: seconds of work of all of them at full length.
-        with_rule_s: the same with the rule, in the order in which they were run.
-        kept: whether the winner would have come to its end in that order.
-        stopped: how many others would not have.
+        as_run_s: seconds of work of all trials at full length.
+        with_rule_s: seconds of work with the rule, in the sweep's own order.
+        kept: whether the winner runs to its end in that order.
+        stopped: how many other trials are stopped in that order.
         with_rule_share: over random orders, work with the rule as a share of the work at full length.
-        kept_share: in how many of those orders the winner comes to its end.
+        kept_share: share of the random orders in which the winner runs to its end.
     """
 
     trials: int
@@ -45,15 +49,31 @@ class Savings:
     kept_share: Estimate
 
 
-def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, replays: int, seed: int) -> Savings:
-    """Run a sweep's trials again with our rule, at the evaluations that they had.
+def show_savings(tracker: Tracker, sweep: str, pruning: PruningSettings, workers: int, setup: Setup) -> dict[str, Any]:
+    """Replay a finished sweep, print what pruning saves it, and return the figures for JSON.
+
+    Args:
+        tracker: an open experiment.
+        sweep: the run id or the name of the sweep.
+        pruning, workers, setup: as for `savings`.
+
+    Raises:
+        UserError: as `of_sweep`.
+    """
+    curves, left_out = of_sweep(tracker, sweep)
+    saved = savings(curves, pruning, workers, setup)
+    print(in_words(sweep, saved, left_out, workers))
+    return {**asdict(saved), "left_out": left_out, "workers": workers, "replays": setup.replays}
+
+
+def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, setup: Setup) -> Savings:
+    """Run a sweep's trials again with our rule, at their own evaluations.
 
     Args:
         curves: complete, in the order in which the trials began.
         pruning: rungs, reduction factor and what is ranked.
         workers: trials side by side.
-        replays: how many random orders are tried besides.
-        seed: of the orders.
+        setup: how many random orders are simulated besides the sweep's own, and their seed.
     """
     winner = min(curves, key=lambda curve: min(point.wer for point in curve.points))
     timelines = {curve.name: timeline(curve, (), 0) for curve in curves}
@@ -65,8 +85,8 @@ def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, rep
         return done, order.index(winner) not in done.stopped
 
     first, kept = run(curves)
-    shuffled = [run(draw([[curve] for curve in curves], seed, replay)) for replay in range(replays)]
-    sample = Resamples(replays, seed)
+    shuffled = [run(draw([[curve] for curve in curves], setup.seed, replay)) for replay in range(setup.replays)]
+    sample = Resamples(setup.replays, setup.seed)
     work_s = np.array([done.work_s for done, _ in shuffled])
     return Savings(
         trials=len(curves),
@@ -82,7 +102,7 @@ def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, rep
 
 
 def in_words(sweep: str, saved: Savings, left_out: dict[str, int], workers: int) -> str:
-    """Answer the question: what would pruning have saved me?"""
+    """Say in five lines what pruning saves, and whether the winner is kept."""
     others = ", ".join(f"{count} {state}" for state, count in sorted(left_out.items()))
     share = saved.with_rule_share
     lines = [

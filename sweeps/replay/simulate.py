@@ -39,7 +39,9 @@ class Timeline:
 
 
 def timeline(curve: Curve, marks: Sequence[float], every: float) -> Timeline:
-    """Take the evaluations of a curve that a sweep would make: the first recorded point at or after each mark, and the last.
+    """Take the evaluations of a curve that a sweep would make.
+
+    These are the first recorded point at or after each mark, and the last point.
 
     Args:
         curve: the complete curve.

@@ -1,6 +1,7 @@
-"""A comparison of pruning rules as a text table and as JSON.
+"""Print a comparison of pruning rules as a text table, and give it as JSON.
 
-In: one comparison per number of workers. Out: text, and plain values. Called by `python -m sweeps.replay`.
+In: the replays and the rules. Out: one table per number of workers, and plain values. Called by
+`python -m sweeps.replay`.
 """
 
 from __future__ import annotations
@@ -10,26 +11,50 @@ from dataclasses import asdict
 from typing import Any
 
 from hausa_asr.settings.sweep import PruningSettings
-from sweeps.replay.compare import Comparison
-from sweeps.replay.curves import Curve
+from sweeps.replay.compare import Comparison, Replays, compare
+from sweeps.replay.rules import Selection
 from sweeps.wording import many
 
+HEADLINE_WORKERS = 4
+"""The first figures of the JSON are with this number of workers, if it is compared."""
+_COLUMNS = (
+    ("time / full", 20),
+    ("time / loss ASHA", 20),
+    ("floor", 6),
+    ("WER at budget", 21),
+    ("top stopped", 16),
+    ("stopped", 8),
+    ("work", 6),
+    ("reached", 8),
+)
+"""Names and widths."""
 
-def title(settings: Sequence[Sequence[Curve]], replays: int, trials: int) -> str:
-    curves = sum(len(seeds) for seeds in settings)
-    each = min(trials, len(settings))
-    return f"{len(settings)} settings, {curves} recorded curves, {replays} replays of {each} trials each"
+
+def show_comparison(replays: Replays, rules: Selection, counts: Sequence[int]) -> list[Comparison]:
+    """Compare the rules with each number of workers, and print each table as soon as it is ready."""
+    print(title(replays))
+    comparisons = []
+    for count in counts:
+        comparisons.append(compare(replays, rules.rules, count))
+        print("\n" + in_columns(comparisons[-1], rules.shown))
+    return comparisons
 
 
-def in_columns(table: Comparison, labels: Sequence[str]) -> str:
-    """The table of one number of workers; every figure with its 95 % interval over replays."""
-    names = "time / full", "time / loss ASHA", "floor", "WER at budget", "top stopped", "stopped", "work", "reached"
-    widths = 20, 20, 6, 21, 16, 8, 6, 8
+def title(replays: Replays) -> str:
+    """Say in one line what is compared."""
+    settings, curves = len(replays.settings), _curves(replays)
+    return (
+        f"{settings} settings, {curves} recorded curves, {len(replays.draws)} replays of {_trials(replays)} trials each"
+    )
+
+
+def in_columns(comparison: Comparison, labels: Sequence[str]) -> str:
+    """Lay out the table of one number of workers; ranges are 95 % intervals over replays."""
     label_width = max(map(len, labels)) + 2
-    lines = [many(table.workers, "worker").ljust(label_width)]
-    lines[0] += "".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
+    header = "".join(name.rjust(width) for name, width in _COLUMNS)
+    lines = [many(comparison.workers, "worker").ljust(label_width) + header]
     for label in labels:
-        figures = table.figures[label]
+        figures = comparison.figures[label]
         cells = [
             f"{figures.time_vs_full:.2f}",
             f"{figures.time_vs_loss_asha:.2f}",
@@ -40,19 +65,20 @@ def in_columns(table: Comparison, labels: Sequence[str]) -> str:
             f"{figures.work_vs_full.mean:.2f}",
             f"{figures.reached:.0%}",
         ]
-        lines.append(label.ljust(label_width) + "".join(c.rjust(w) for c, w in zip(cells, widths, strict=True)))
+        row = "".join(cell.rjust(width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
+        lines.append(label.ljust(label_width) + row)
     return "\n".join(lines)
 
 
-def to_json(
-    tables: Sequence[Comparison],
-    workers: int,
-    pruning: PruningSettings,
-    settings: Sequence[Sequence[Curve]],
-    replays: int,
-    trials: int,
-) -> dict[str, Any]:
-    ours = next(table for table in tables if table.workers == workers).figures["ours"]
+def headline_workers(counts: Sequence[int]) -> int:
+    """The number of workers of the first figures: `HEADLINE_WORKERS`, else the first number compared."""
+    return HEADLINE_WORKERS if HEADLINE_WORKERS in counts else counts[0]
+
+
+def to_json(comparisons: Sequence[Comparison], replays: Replays, pruning: PruningSettings) -> dict[str, Any]:
+    """The figures as plain values: those of our rule first, then those of every rule by number of workers."""
+    workers = headline_workers([one.workers for one in comparisons])
+    ours = next(one for one in comparisons if one.workers == workers).figures["ours"]
     return {
         "time_vs_random": ours.time_vs_full.mean,
         "time_vs_random_low": ours.time_vs_full.low,
@@ -64,12 +90,22 @@ def to_json(
         "top_decile_stopped_high": ours.top_stopped.high,
         "floor_vs_random": ours.floor_vs_full.mean,
         "workers": workers,
-        "settings": len(settings),
-        "curves": sum(len(seeds) for seeds in settings),
-        "replays": replays,
-        "trials": min(trials, len(settings)),
+        "settings": len(replays.settings),
+        "curves": _curves(replays),
+        "replays": len(replays.draws),
+        "trials": _trials(replays),
         "pruning": pruning.model_dump(include={"rank_by", "reduction", "first_rung", "finish_share"}),
         "rules": {
-            label: {str(table.workers): asdict(table.figures[label]) for table in tables} for label in tables[0].figures
+            label: {str(one.workers): asdict(one.figures[label]) for one in comparisons}
+            for label in comparisons[0].figures
         },
     }
+
+
+def _curves(replays: Replays) -> int:
+    return sum(len(seeds) for seeds in replays.settings)
+
+
+def _trials(replays: Replays) -> int:
+    """Trials of each replay."""
+    return len(replays.draws[0])

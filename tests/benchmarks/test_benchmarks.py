@@ -68,16 +68,16 @@ def test_a_stub_slot_does_without_torch_and_goes_on_where_its_trial_stood(tmp_pa
         "recipe = asdict(scale.SweepConfig().recipe({'eval_every_steps': 100}))\n"
         f"job = {{'trial': 't000', 'folder': {str(tmp_path / 't000')!r}, 'recipe': recipe}}\n"
         "slot = scale.StubSlot({'job': job})\n"
-        "print(slot.step()[scale.NEWS])\n"
+        "print(slot.step()[scale.MESSAGE])\n"
         "slot.reset_config({'job': None})\n"
-        "assert slot.step()[scale.NEWS] == ''\n"
+        "assert slot.step()[scale.MESSAGE] == ''\n"
         "slot.reset_config({'job': job})\n"
-        "for _ in range(3): print(slot.step()[scale.NEWS])\n"
+        "for _ in range(3): print(slot.step()[scale.MESSAGE])\n"
     )
-    reports: list[Any] = [one["report"] for one in told]
+    reports: list[Any] = [one["progress"] for one in told]
     assert [one["step"] for one in reports] == [100, 100, 200, 257]
     assert [one["last"] for one in reports] == [False, False, False, True]
-    assert all(one["kind"] == "report" and one["slot"] for one in told)
+    assert all(one["kind"] == "Reported" and one["slot"] for one in told)
     progress = {field.name for field in fields(Progress)}
     assert all(set(one) == progress for one in reports)
     kept = {int(one.name.removeprefix("step-")) for one in (tmp_path / "t000").iterdir()}

@@ -20,8 +20,9 @@ from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.settings.sweep import PruningSettings
 from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from sweeps.pruning.rule import Point
+from sweeps.pruning.rungs import ready_s
 from sweeps.replay.__main__ import app
-from sweeps.replay.compare import Replays, Resamples, compare
+from sweeps.replay.compare import Replays, Resamples, Setup, compare
 from sweeps.replay.curves import Curve, draw, of_sweep, phases, read, steady
 from sweeps.replay.rules import RULES, Median, Options, StockAsha, named_rule, percentile
 from sweeps.replay.savings import savings
@@ -61,7 +62,7 @@ def crossing() -> list[Curve]:
 def made_up(count: int, seed: int) -> list[list[Curve]]:
     """Random settings: a plateau, then a fall to a WER of their own; the first three on two seeds."""
     rng = np.random.default_rng(seed)
-    found = []
+    settings = []
     for number in range(count):
         seeds = []
         for _ in range(2 if number < 3 else 1):
@@ -69,8 +70,8 @@ def made_up(count: int, seed: int) -> list[list[Curve]]:
             wers = [min(1.0, end + math.exp(leaves - n)) + rng.normal(0, 0.01) for n in range(12)]
             losses = [wer * 2 + rng.normal(0, 0.05) + end for wer in wers]
             seeds.append(curve(str(number), wers, losses, "baseline" if number == 0 else "random"))
-        found.append(seeds)
-    return found
+        settings.append(seeds)
+    return settings
 
 
 # -- rules -----------------------------------------------------------------------------------------------------------
@@ -152,18 +153,18 @@ def test_the_median_rule_decides_as_ray_does() -> None:
     ours = Median(200.0)
     ours.resume([], [], 60)  # settings are left that have not begun
     trials, curves = {n: TuneTrial(n) for n in range(40)}, {n: [] for n in range(40)}
-    answers = []
+    decisions = []
     for _ in range(400):
         number = int(rng.integers(40))
         seen_s = 100.0 * (len(curves[number]) + 1)
         curves[number].append(Point(seen_s, 1.0, float(rng.uniform(0.1, 1)), 0.5))
-        told = {"seen_s": seen_s, "wer": curves[number][-1].wer}
-        expected = stock.on_trial_result(TuneController(), trials[number], told)  # type: ignore[arg-type]
+        result = {"seen_s": seen_s, "wer": curves[number][-1].wer}
+        expected = stock.on_trial_result(TuneController(), trials[number], result)  # type: ignore[arg-type]
         stock._stopped_trials.clear()
-        answer = ours.report(number, curves[number], 0.0)
-        answers.append(answer)
-        assert answer == {"CONTINUE": "go", "PAUSE": "pause", "STOP": "stop"}[expected]
-    assert set(answers) == {"go", "pause", "stop"}
+        decision = ours.report(number, curves[number], 0.0)
+        decisions.append(decision)
+        assert decision == {"CONTINUE": "go", "PAUSE": "pause", "STOP": "stop"}[expected]
+    assert set(decisions) == {"go", "pause", "stop"}
 
 
 @pytest.mark.parametrize("label", ["best", "ours:reduction=1", "ours:first_rung=x", "ours:audit_share=0.1"])
@@ -204,10 +205,10 @@ def test_the_floor_by_hand() -> None:
 
 
 def test_no_rule_is_faster_than_its_floor_and_full_is_at_it() -> None:
-    field = Replays(made_up(30, 1), 20, 0, 0.25)
+    replays = Replays(made_up(30, 1), Setup(20))
     named = [named_rule(name, options(first_rung=0.3)) for name in RULES]
     for workers in (1, 5):
-        table = compare(field, named, workers, 0.0, 0)
+        table = compare(replays, named, workers)
         for one in named:
             assert (table.target_s[one.label] >= table.floors_s[one.label] - 1e-9).all(), one.label
         assert table.target_s["full"] == pytest.approx(table.floors_s["full"])
@@ -229,9 +230,9 @@ def test_replays_are_paired_and_differ() -> None:
 
 
 def test_a_rule_that_never_gets_there_pays_for_a_second_sweep() -> None:
-    field = Replays([[one] for one in crossing()], 10, 0, 0.25)
+    replays = Replays([[one] for one in crossing()], Setup(10))
     named = [named_rule(name, options()) for name in ("full", "asha_loss", "asha_wer_2", "ours")]
-    table = compare(field, named, 8, 0.0, 0)
+    table = compare(replays, named, 8)
     lost = [
         not math.isfinite(r.reached_s(t)) for r, t in zip(table.simulations["asha_wer_2"], table.targets, strict=True)
     ]
@@ -254,14 +255,12 @@ def test_one_pace_takes_the_machine_out_but_leaves_frozen_stretches_fast() -> No
     wers = [1.0, 0.8, 0.5, 0.3]
     base = replace(curve("a", wers), frozen_s=500.0, free_s=500.0, train_s=(2.0, 4.0, 14.0, 24.0))
     busy = replace(base, name="b", train_s=(6.0, 12.0, 42.0, 72.0), eval_s=3.0)
-    found = steady([[base], [base], [busy]])
-    assert found[0][0].train_s == found[2][0].train_s == pytest.approx((2.0, 4.0, 14.0, 24.0))
-    assert found[2][0].eval_s == 1.0
+    settings = steady([[base], [base], [busy]])
+    assert settings[0][0].train_s == settings[2][0].train_s == pytest.approx((2.0, 4.0, 14.0, 24.0))
+    assert settings[2][0].eval_s == 1.0
 
 
 def test_a_curve_is_ready_when_the_sweep_says_so() -> None:
-    from sweeps.on_ray.scheduler import ready_s
-
     for unfreeze in ("all", "top_down"):
         for warmup, freeze in ((0.1, 0.25), (0.3, 0.1), (0.3, 0.0)):
             recipe = {
@@ -279,8 +278,8 @@ def test_a_curve_is_ready_when_the_sweep_says_so() -> None:
 def line(one: Curve, number: int, seed: int) -> str:
     columns = {name: [getattr(p, name) for p in one.points] for name in ("seen_s", "loss", "wer", "cer")}
     points = {**columns, "train_s": one.train_s, "eval_s": [1.0 * (n + 1) for n in range(len(one.points))]}
-    told = {"number": number, "seed": seed, "source": one.source, "recipe": RECIPE, "wer_se": 0.01, "points": points}
-    return json.dumps(told) + "\n"
+    values = {"number": number, "seed": seed, "source": one.source, "recipe": RECIPE, "wer_se": 0.01, "points": points}
+    return json.dumps(values) + "\n"
 
 
 @pytest.fixture
@@ -294,9 +293,9 @@ def recorded(tmp_path: Path) -> Path:
 def test_curves_are_read_as_recorded_and_a_torn_line_is_left_out(recorded: Path) -> None:
     whole = recorded.read_text()
     recorded.write_text(whole + '{"number": 15, "seed"')
-    found = read(recorded)
-    assert [len(seeds) for seeds in found] == [2, 2, 2] + [1] * 12
-    assert found[0][0].source == "baseline" and found[0][0].ready_s == 100.0 and found[0][0].eval_s == 1.0
+    settings = read(recorded)
+    assert [len(seeds) for seeds in settings] == [2, 2, 2] + [1] * 12
+    assert settings[0][0].source == "baseline" and settings[0][0].ready_s == 100.0 and settings[0][0].eval_s == 1.0
     recorded.write_text('{"number": 15}\n' + whole)
     with pytest.raises(UserError, match="no recorded curve"):
         read(recorded)
@@ -308,18 +307,18 @@ def test_the_command_writes_table_picture_and_figures(recorded: Path, tmp_path: 
     more = ["--rule", "ours:reduction=4", "--rule", "median"]
     done = CliRunner().invoke(app, [*asked, *files, *more])
     assert done.exit_code == 0, done.output
-    told = json.loads((tmp_path / "out.json").read_text())
+    figures = json.loads((tmp_path / "out.json").read_text())
     keys = {"time_vs_random", "time_vs_loss_asha", "time_vs_loss_asha_high", "top_decile_stopped", "floor_vs_random"}
-    assert all(isinstance(told[key], float) for key in keys)
-    assert told["floor_vs_random"] <= told["time_vs_random"] < 1
-    assert told["time_vs_loss_asha_low"] <= told["time_vs_loss_asha"] <= told["time_vs_loss_asha_high"]
-    assert (told["workers"], told["settings"], told["curves"], told["replays"]) == (4, 15, 18, 20)
-    assert {"full", "ours", "ours:reduction=4", "asha_loss:reduction=4", "median"} <= set(told["rules"])
+    assert all(isinstance(figures[key], float) for key in keys)
+    assert figures["floor_vs_random"] <= figures["time_vs_random"] < 1
+    assert figures["time_vs_loss_asha_low"] <= figures["time_vs_loss_asha"] <= figures["time_vs_loss_asha_high"]
+    assert (figures["workers"], figures["settings"], figures["curves"], figures["replays"]) == (4, 15, 18, 20)
+    assert {"full", "ours", "ours:reduction=4", "asha_loss:reduction=4", "median"} <= set(figures["rules"])
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     assert "ours:reduction=4" in done.output and "4 workers" in done.output
     again = tmp_path / "again.json"
     CliRunner().invoke(app, [*asked, *more, "--json", str(again)])
-    assert json.loads(again.read_text()) == told
+    assert json.loads(again.read_text()) == figures
 
 
 def test_what_cannot_be_replayed_is_said_in_words(tmp_path: Path) -> None:
@@ -365,18 +364,18 @@ def logged(uri: str, curves: list[Curve], states: list[str]) -> None:
     tracker.end_sweep(parent, "finished", {}, {})
 
 
-def test_a_finished_sweep_is_told_what_pruning_would_have_saved(tmp_path: Path) -> None:
+def test_a_finished_sweep_shows_what_pruning_would_have_saved(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     curves = [replace(one, name=f"t{n:03d}") for n, one in enumerate(reversed(crossing()))]
     logged(uri, curves, ["finished"] * 7 + ["pruned"])
-    found, left_out = of_sweep(Tracker.open(uri, "mine"), "my_sweep")
-    assert [one.name for one in found] == [f"t{n:03d}" for n in range(7)] and left_out == {"pruned": 1}
-    assert found[0].train_s == pytest.approx(curves[0].train_s) and found[0].points == curves[0].points
-    told = savings(found, options(rank_by="loss").pruning, workers=1, replays=50, seed=0)
+    complete, left_out = of_sweep(Tracker.open(uri, "mine"), "my_sweep")
+    assert [one.name for one in complete] == [f"t{n:03d}" for n in range(7)] and left_out == {"pruned": 1}
+    assert complete[0].train_s == pytest.approx(curves[0].train_s) and complete[0].points == curves[0].points
+    saved = savings(complete, options(rank_by="loss").pruning, workers=1, setup=Setup(50))
     # The best came first. Each after it lost at the first rung, and two more went on as the cohort grew.
-    assert told.winner == "t000" and told.kept and told.stopped == 4
-    assert (told.as_run_s, told.with_rule_s) == pytest.approx((7 * 44, 3 * 44 + 4 * 11))
-    assert told.kept_share.mean == 1.0 and told.with_rule_share.high < 1
+    assert saved.winner == "t000" and saved.kept and saved.stopped == 4
+    assert (saved.as_run_s, saved.with_rule_s) == pytest.approx((7 * 44, 3 * 44 + 4 * 11))
+    assert saved.kept_share.mean == 1.0 and saved.with_rule_share.high < 1
     files = ["--json", str(tmp_path / "out.json"), "--sweep", "my_sweep", "--uri", uri, "--experiment", "mine"]
     done = CliRunner().invoke(app, [*files, "--replays", "20"])
     assert done.exit_code == 0, done.output
