@@ -27,7 +27,7 @@ from typing import IO, Any, cast
 from hausa_asr.audio import sources
 from hausa_asr.errors import UserError
 
-UnpackProgress = Callable[[int, int], None]
+UnpackCallback = Callable[[int, int], None]
 """Called with the bytes of the archive that are done, and its size."""
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def is_archive(place: str) -> bool:
     return bool(_ENDINGS.search(place))
 
 
-def unpacked(archive: str, cache: Path, progress: UnpackProgress | None = None) -> Path:
+def unpacked(archive: str, cache: Path, progress: UnpackCallback | None = None) -> Path:
     """Unpack an archive below `cache`, unless that has been done before; gives the folder with its files.
 
     Args:
@@ -117,7 +117,7 @@ def _remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(left)
 
 
-def _unpack(archive: str, folder: Path, progress: UnpackProgress | None) -> None:
+def _unpack(archive: str, folder: Path, progress: UnpackCallback | None) -> None:
     with ExitStack() as stack:
         file = stack.enter_context(sources.open_file(archive))
         size = file.seek(0, os.SEEK_END)

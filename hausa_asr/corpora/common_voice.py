@@ -33,7 +33,7 @@ def utterances(
     locale: str = "ha",
     extra: Sequence[str] = (),
     name: str = "common_voice",
-    progress: archive.UnpackProgress | None = None,
+    progress: archive.UnpackCallback | None = None,
 ) -> Iterator[Utterance]:
     """List the utterances of train, dev and test, in the order of their tables.
 

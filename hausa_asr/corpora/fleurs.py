@@ -30,7 +30,7 @@ def utterances(
     *,
     locale: str = "ha_ng",
     name: str = "fleurs",
-    progress: archive.UnpackProgress | None = None,
+    progress: archive.UnpackCallback | None = None,
 ) -> Iterator[Utterance]:
     """List the utterances of train, dev and test, in the order of their tables.
 
@@ -108,7 +108,7 @@ def _rows(table: str) -> list[list[str]]:
     return rows
 
 
-def _clips(folder: str, split: str, cache: Path, progress: archive.UnpackProgress | None) -> dict[str, str]:
+def _clips(folder: str, split: str, cache: Path, progress: archive.UnpackCallback | None) -> dict[str, str]:
     """Map the clips of a split by name to their places; under "" is the folder where a missing one should be."""
     packed = sources.join(folder, f"audio/{split}.tar.gz")
     loose = sources.join(folder, f"audio/{split}")

@@ -1,8 +1,8 @@
 """Make speech in words that do not exist, to pretrain the demo base checkpoint on.
 
-In: a cache folder. Out: utterances. Called by `base/pretrain.py`, which makes the checkpoint. Every sound of Hausa, in
-syllables that Hausa allows, in random words and in voices that the demo corpus does not have: a model that has learned
-these knows the sounds, and neither a word nor a speaker of the demo corpus.
+In: a cache folder. Out: utterances. Called by `demo_base.pretrain`, which makes the checkpoint. Every sound of Hausa,
+in syllables that Hausa allows, in random words and in voices that the demo corpus does not have: a model that has
+learned these knows the sounds, and neither a word nor a speaker of the demo corpus.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from hausa_asr.audio.container_faults import Fault
-from hausa_asr.dataset.decoder import DecodedClip, Done, Task, Written
+from hausa_asr.dataset.decoder import ClipResult, Done, Task, Written
 from hausa_asr.errors import UserError
 
 PASSING = ("can't be fetched", "failed", "crashes the decoder")
@@ -33,7 +33,7 @@ _TRIES = 3
 """A process that ends this often without having decoded anything is not started again."""
 
 
-def decode_all(tasks: Sequence[Task], folder: Path, limit_s: float) -> Iterator[DecodedClip]:
+def decode_all(tasks: Sequence[Task], folder: Path, limit_s: float) -> Iterator[ClipResult]:
     """Decode clips into files of a folder, reporting each; all are on disk when the iterator ends.
 
     Args:
@@ -93,11 +93,11 @@ class _Pool:
         for thread in self._threads:
             thread.start()
 
-    def results(self) -> Iterator[DecodedClip]:
+    def results(self) -> Iterator[ClipResult]:
         running = len(self._threads)
         while running:
             report = self._queue.get()
-            if isinstance(report, DecodedClip):
+            if isinstance(report, ClipResult):
                 yield report
             elif isinstance(report, BaseException):
                 raise report
@@ -198,7 +198,7 @@ class _Pool:
         if given.asked and process.returncode < 0:
             culprit = given.asked.popleft()
             detail = f"the decoder ended with code {process.returncode}"
-            self._queue.put(DecodedClip(culprit.number, 0.0, Fault("crashes the decoder", detail)))
+            self._queue.put(ClipResult(culprit.number, 0.0, Fault("crashes the decoder", detail)))
         self._reported.update(task.number for task in given.unwritten)
         return _ProcessEnd([*given.unwritten, *given.asked], given.progressed, last)
 

@@ -41,7 +41,7 @@ class PrepareProgress:
         return self.done / self.total if self.total else 1.0
 
 
-Report = Callable[[PrepareProgress], None]
+ProgressCallback = Callable[[PrepareProgress], None]
 
 
 class ProgressMeter:
@@ -53,7 +53,7 @@ class ProgressMeter:
         chosen: Mapping[int, str],
         clips: Clips,
         tasks: Sequence[Task],
-        report: Report | None,
+        report: ProgressCallback | None,
     ) -> None:
         self._report = report
         self._began = self._reported = time.monotonic()

@@ -12,8 +12,10 @@ import pickle
 import signal
 import sys
 import time
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
-from typing import NamedTuple
+from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from hausa_asr.audio.container_faults import Fault
 from hausa_asr.audio.load import AudioRefused, load
 from hausa_asr.dataset import clip_store
 from hausa_asr.dataset.clip_store import FULL_SCALE, Decoded
+from hausa_asr.utterance import SAMPLE_RATE
 
 NARROW = "no sound above 4 kHz"
 """The warning of a clip that was recorded at 8 kHz, whatever rate its file has."""
@@ -37,8 +40,8 @@ class Task(NamedTuple):
     audio: str
 
 
-class DecodedClip(NamedTuple):
-    """One decoded or refused clip, as its process reports it.
+class ClipResult(NamedTuple):
+    """What became of one clip, as its process reports it; the samples are in a file.
 
     Attributes:
         number: of its task.
@@ -51,14 +54,14 @@ class DecodedClip(NamedTuple):
     refused: Fault | None = None
 
 
-def decode(task: Task, limit_s: float) -> Decoded | DecodedClip:
-    """Decode one clip; any error refuses this clip alone."""
+def decode(task: Task, limit_s: float) -> Decoded | ClipResult:
+    """Decode one clip; any error refuses this clip alone. A `ClipResult` if it is to be tried again the next time."""
     try:
         source = sources.fetch(task.audio)
     except FileNotFoundError as error:
-        return DecodedClip(task.number, 0.0, Fault("missing", str(error)))
+        return ClipResult(task.number, 0.0, Fault("missing", str(error)))
     except Exception as error:
-        return DecodedClip(task.number, 0.0, Fault("can't be fetched", _line(error)))
+        return ClipResult(task.number, 0.0, Fault("can't be fetched", _line(error)))
     try:
         clip = load(source, max_s=limit_s)
         energy = fingerprint.power(clip.samples)
@@ -76,11 +79,11 @@ def decode(task: Task, limit_s: float) -> Decoded | DecodedClip:
         )
     except AudioRefused as refused:
         if refused.reason == "missing":  # it may come, and then has another stamp
-            return DecodedClip(task.number, 0.0, Fault(refused.reason, refused.detail))
+            return ClipResult(task.number, 0.0, Fault(refused.reason, refused.detail))
         limit = limit_s if refused.reason == "too long" else 0.0
         return Decoded(task.key, refused.reason, refused.detail, limit)
     except Exception as error:
-        return DecodedClip(task.number, 0.0, Fault("failed", _line(error)))
+        return ClipResult(task.number, 0.0, Fault("failed", _line(error)))
 
 
 class Written:
@@ -99,6 +102,35 @@ class _NoPandas(MetaPathFinder):
             raise ImportError("not needed")
 
 
+class _Unwritten:
+    """Decoded clips that are not on disk yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._clips: list[Decoded] = []
+        self._bytes, self._began = 0, time.monotonic()
+
+    def add(self, clip: Decoded) -> None:
+        self._clips.append(clip)
+        self._bytes += clip.samples.nbytes
+
+    def is_due(self) -> bool:
+        """Whether there is enough for a file."""
+        waited_s = time.monotonic() - self._began
+        return len(self._clips) >= _ROWS or self._bytes >= _BYTES or waited_s > _SECONDS
+
+    def write(self) -> None:
+        """Write the clips as one file.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        if self._clips:
+            clip_store.write(self._folder, self._clips)
+        self._clips.clear()
+        self._bytes, self._began = 0, time.monotonic()
+
+
 def serve() -> None:
     """Decode the tasks that come in, write files and report each clip, until nothing is left; run by a child."""
     tasks_in, reports_out = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
@@ -107,49 +139,50 @@ def serve() -> None:
     sys.meta_path.insert(0, _NoPandas())
     os.dup2(2, 1)  # a library that prints must not garble the reports
     folder, limit_s = pickle.load(tasks_in)
-    waiting: list[Decoded] = []
-    size, began = 0, time.monotonic()
+    unwritten = _Unwritten(folder)
 
-    def write() -> None:
-        nonlocal size, began
-        if waiting:
-            clip_store.write(folder, waiting)
-        waiting.clear()
-        size, began = 0, time.monotonic()
-
-    def report(what: object) -> None:
-        pickle.dump(what, reports_out)
+    def report(message: ClipResult | Written | Done | OSError) -> None:
+        pickle.dump(message, reports_out)
         reports_out.flush()
 
     try:
-        while True:
-            try:
-                tasks = pickle.load(tasks_in)
-            except EOFError:
-                write()
-                return
-            for task in tasks:
-                result = decode(task, limit_s)
-                if isinstance(result, Decoded):
-                    waiting.append(result)
-                    size += result.samples.nbytes
-                    report(DecodedClip(task.number, len(result.samples) / 16_000))
-                else:
-                    report(result)
-                if len(waiting) >= _ROWS or size >= _BYTES or time.monotonic() - began > _SECONDS:
-                    write()
-                    report(Written())
-            if not tasks:
-                write()
-                report(Done())
-                return
+        _decode_all(tasks_in, limit_s, unwritten, report)
     except SystemExit:  # the caller stops, or was killed: its next run need not decode these again
-        write()
+        unwritten.write()
     except BrokenPipeError:
-        write()
+        unwritten.write()
         os._exit(0)
     except OSError as error:
         report(error)
+
+
+def _decode_all(
+    tasks_in: IO[bytes],
+    limit_s: float,
+    unwritten: _Unwritten,
+    report: Callable[[ClipResult | Written | Done | OSError], None],
+) -> None:
+    """Decode lists of tasks until an empty one comes, or no more; everything is on disk at the end."""
+    while True:
+        try:
+            tasks = pickle.load(tasks_in)
+        except EOFError:
+            unwritten.write()
+            return
+        for task in tasks:
+            result = decode(task, limit_s)
+            if isinstance(result, Decoded):
+                unwritten.add(result)
+                report(ClipResult(task.number, len(result.samples) / SAMPLE_RATE))
+            else:
+                report(result)
+            if unwritten.is_due():
+                unwritten.write()
+                report(Written())
+        if not tasks:
+            unwritten.write()
+            report(Done())
+            return
 
 
 def _line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from hausa_asr.settings.data import HEEDED, CorpusSettings, DataSettings, Joined
 from hausa_asr.utterance import SPLITS, Utterance
 
 if TYPE_CHECKING:
-    from hausa_asr.corpora.archive import UnpackProgress
+    from hausa_asr.corpora.archive import UnpackCallback
     from hausa_asr.dataset.prepared import Prepared
 
 CACHE = "_data"
@@ -70,11 +70,11 @@ def prepared_dataset(
         return prepare(utterances, out, settings, progress=progress, origin=origin)
 
 
-def _utterances(data: DataSettings, cache: Path, unpacking: UnpackProgress | None) -> Iterator[Utterance]:
+def _utterances(data: DataSettings, cache: Path, unpacking: UnpackCallback | None) -> Iterator[Utterance]:
     """List the utterances of all corpora, each with its corpus's name; ids are unique among them all."""
     for part in data.corpora:
         taken = 0
-        for utterance in _of(part, data.seed, cache, unpacking):
+        for utterance in _utterances_of(part, data.seed, cache, unpacking):
             split = utterance.split
             if split is None and len(part.use) < len(SPLITS):
                 if len(part.use) > 1:
@@ -100,7 +100,7 @@ def _utterances(data: DataSettings, cache: Path, unpacking: UnpackProgress | Non
             )
 
 
-def _of(part: JoinedCorpus, seed: int, cache: Path, unpacking: UnpackProgress | None) -> Iterator[Utterance]:
+def _utterances_of(part: JoinedCorpus, seed: int, cache: Path, unpacking: UnpackCallback | None) -> Iterator[Utterance]:
     """List all utterances of one corpus."""
     from hausa_asr.corpora import common_voice, demo, fleurs, folder, hub
 

@@ -23,7 +23,7 @@ from hausa_asr.audio import sources
 from hausa_asr.audio.container_faults import Fault
 from hausa_asr.dataset import clip_store, decode_pool, refusals, select
 from hausa_asr.dataset.clip_store import Clips
-from hausa_asr.dataset.decode_progress import PrepareProgress, ProgressMeter, Report
+from hausa_asr.dataset.decode_progress import PrepareProgress, ProgressCallback, ProgressMeter
 from hausa_asr.dataset.decoder import Task
 from hausa_asr.dataset.prepared import FORMAT, Prepared, PreparedSplit, load_prepared
 from hausa_asr.dataset.put_in_place import as_json, put_in_place
@@ -51,7 +51,7 @@ def prepare(
     out: str | Path,
     settings: PrepareSettings = _DEFAULTS,
     *,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Prepare a corpus, or open the dataset if the same was prepared before with the same settings.
@@ -163,7 +163,7 @@ def _decode(
     keys: Sequence[bytes],
     out: Path,
     settings: PrepareSettings,
-    progress: Report | None,
+    progress: ProgressCallback | None,
     refused: list[Refused],
 ) -> Clips:
     """Decode what is not decoded yet; clips that can't be fetched move from `chosen` to `refused`."""

@@ -17,12 +17,12 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TaskID,
 from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
-    from hausa_asr.corpora.archive import UnpackProgress
-    from hausa_asr.dataset.decode_progress import PrepareProgress, Report
+    from hausa_asr.corpora.archive import UnpackCallback
+    from hausa_asr.dataset.decode_progress import PrepareProgress, ProgressCallback
 
 
 @contextmanager
-def unpacking_bar(console: Console | None) -> Iterator[UnpackProgress | None]:
+def unpacking_bar(console: Console | None) -> Iterator[UnpackCallback | None]:
     """Show the bytes of an archive that is unpacked; gives the callable that reports them, None for silence."""
     if console is None:
         yield None
@@ -50,7 +50,7 @@ def unpacking_bar(console: Console | None) -> Iterator[UnpackProgress | None]:
 
 
 @contextmanager
-def preparing_bar(console: Console | None, title: str, total: int) -> Iterator[Report | None]:
+def preparing_bar(console: Console | None, title: str, total: int) -> Iterator[ProgressCallback | None]:
     """Show the progress of a preparation; without a terminal, a line every half minute or so."""
     if console is None:
         yield None

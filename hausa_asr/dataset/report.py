@@ -17,7 +17,7 @@ from hausa_asr.dataset.refusals import Refused
 from hausa_asr.text import LETTERS
 from hausa_asr.utterance import SAMPLE_RATE, SPLITS, Utterance
 
-_HOOKED = "ɓɗƙ"
+HOOKED = "ɓɗƙ"
 _MANY_REFUSED = 0.1
 _ENOUGH_LETTERS = 1_000
 """Careful Hausa has 16 to 19 hooked letters in this many: without any, they were lost on the way."""
@@ -159,5 +159,5 @@ def _observed(
     )
     if longer:
         yield f"{longer} clips are longer than the corpus states: are they the right ones?"
-    if sum(letters[letter] for letter in LETTERS) > _ENOUGH_LETTERS and not any(letters[each] for each in _HOOKED):
+    if sum(letters[letter] for letter in LETTERS) > _ENOUGH_LETTERS and not any(letters[each] for each in HOOKED):
         yield "no transcript has a hooked letter (ɓ ɗ ƙ): were they lost, or is this not Hausa?"

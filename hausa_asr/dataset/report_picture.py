@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hausa_asr.dataset.report import HOOKED
 from hausa_asr.files import written_whole
 
 _COLOURS = {"train": "#33658a", "dev": "#e3a02b", "test": "#b5473c"}
-_HOOKED = "ɓɗƙ"
 _GREY, _LIGHT = "#444444", "#dddddd"
 _MOST_BARS = 14
 
@@ -106,10 +106,10 @@ def _speakers(axes: Axes, splits: Mapping[str, Any]) -> None:
 def _letters(axes: Axes, letters: Mapping[str, int]) -> None:
     total = sum(letters.values()) or 1
     shares = [1000 * count / total for count in letters.values()]
-    colours = ["#b5473c" if letter in _HOOKED else "#33658a" for letter in letters]
+    colours = ["#b5473c" if letter in HOOKED else "#33658a" for letter in letters]
     axes.bar(range(len(letters)), shares, 0.8, color=colours)
     axes.set_xticks(range(len(letters)), [letter if letter != "'" else "ʼ" for letter in letters], fontsize=12)
-    hooked = sum(letters.get(letter, 0) for letter in _HOOKED)
+    hooked = sum(letters.get(letter, 0) for letter in HOOKED)
     axes.set(ylabel="of 1,000 letters", xlim=(-0.7, len(letters) - 0.3))
     axes.grid(axis="y", color=_LIGHT)
     axes.text(

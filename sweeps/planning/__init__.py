@@ -1,5 +1,6 @@
-"""What a sweep will take before it starts, and what is left of it while it runs: slots, hours, money, disk.
+"""Predict what a sweep takes, before it starts and while it runs: slots, hours, money, disk.
 
 In: settings, nodes, earlier sweeps, the ledger's state. Out: how many slots fit, a prediction, a forecast, and refusals
-that name what would do. Imports neither Ray nor torch: a plan takes a fraction of a second.
+that name a change that would fit. It must not import Ray, torch, numpy or the rooms above it: a plan takes a fraction
+of a second.
 """

@@ -1,12 +1,14 @@
-"""Whether a sweep may start, and the text of `python sweeps/run.py --plan`.
+"""Refuse a sweep that cannot end well, and write the text of `python sweeps/run.py --plan`.
 
-In: the settings, the plan and the prediction. Out: a refusal with every reason and what would do instead, or the text.
+In: the settings, the slot plan and the prediction. Out: a `UserError` with every reason and a change that would fit, or
+the text. Called before a sweep starts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
@@ -19,60 +21,67 @@ from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, many, size
 
 GUESS_FACTOR = 3.0
-"""By a guessed speed a sweep is refused for its budget only if it would be too long at this many times that speed."""
+"""With a guessed speed, a sweep is refused for its budget only if it is too long even at this many times the guess."""
 
 
 def check(config: SweepConfig, prediction: Prediction) -> None:
     """Refuse a sweep that cannot end well.
 
     Raises:
-        UserError: with every reason and what would do instead.
+        UserError: with every reason, and a change for each that would fit.
     """
-    found = refusals(config, prediction)
-    if not found:
+    reasons = refusals(config, prediction)
+    if not reasons:
         return
-    fixes = "; ".join(fix for _, fix in found)
+    fixes = "; ".join(one.fix for one in reasons)
     guessed = prediction.speed is not None and prediction.speed.guessed
     raise UserError(
-        "\n".join(reason for reason, _ in found),
+        "\n".join(one.reason for one in reasons),
         where=f"a sweep of {config.search.trials} trials, {prediction.slots} side by side",
         fix=f"{fixes[:1].upper()}{fixes[1:]}."
-        + (" Where the guessed speed is wrong, set resources.audio_s_per_s." if guessed else ""),
+        + (" If the guessed speed is wrong, set resources.audio_s_per_s." if guessed else ""),
     )
 
 
-def refusals(config: SweepConfig, prediction: Prediction) -> list[tuple[str, str]]:
-    """Why a sweep cannot end well, each reason with what would do; none for one that can."""
+class Refusal(NamedTuple):
+    """Why a sweep cannot end well, a sentence, and what to change, in lower case without a full stop."""
+
+    reason: str
+    fix: str
+
+
+def refusals(config: SweepConfig, prediction: Prediction) -> list[Refusal]:
+    """List why a sweep cannot end well, each reason with a change that would fit; empty if it can."""
     return [*_too_little_disk(config, prediction), *_too_small_a_budget(config, prediction)]
 
 
-def _too_little_disk(config: SweepConfig, prediction: Prediction) -> Iterator[tuple[str, str]]:
+def _too_little_disk(config: SweepConfig, prediction: Prediction) -> Iterator[Refusal]:
     least, bound = prediction.disk_least, config.max_checkpoint_gb
     if least is None:
         return
     gb = math.ceil(least / 1e7) / 100
     takes = f"The checkpoints that cannot be dropped take {size(least)} or more"
     if bound is not None and least > bound * 1e9:
-        yield f"{takes}, but max_checkpoint_gb is {bound:g}.", f"set max_checkpoint_gb to {gb:g} or more"
+        yield Refusal(f"{takes}, but max_checkpoint_gb is {bound:g}.", f"set max_checkpoint_gb to {gb:g} or more")
     if least > prediction.disk_free:
-        yield (
+        yield Refusal(
             f"{takes}, but the disk of the storage has {size(prediction.disk_free)}.",
-            f"give a storage with {gb:g} GB or more",
+            f"choose a storage with {gb:g} GB or more",
         )
 
 
-def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator[tuple[str, str]]:
+def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator[Refusal]:
     if prediction.speed is None:
         return
     guessed, trials = prediction.speed.guessed, config.search.trials
     sure = Speed(prediction.speed.audio_s_per_s * (GUESS_FACTOR if guessed else 1.0), prediction.speed.source, guessed)
     at_least = f"even at {GUESS_FACTOR:g} times the guessed speed" if guessed else "at the least"
-    for of in limits(config, figures(config, prediction.slots, sure, trials, least_s)):
-        if of.taken <= of.limit:
+    for limit in limits(config, figures(config, prediction.slots, sure, trials, least_s)):
+        if limit.taken <= limit.limit:
             continue
-        enough = fitting(config, prediction.slots, sure, of, least_s)
+        enough = fitting(config, prediction.slots, sure, limit, least_s)
         without = config.model_copy(update={"finalists": config.finalists.model_copy(update={"k": 0})})
-        enough_without = fitting(without, prediction.slots, sure, of, least_s)
+        enough_without = fitting(without, prediction.slots, sure, limit, least_s)
         if enough > 1:
             instead = f"search.trials to {enough}"
         elif enough_without > 1:
@@ -81,19 +90,20 @@ def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator
             )
         else:
             instead = "finetune.length_s to less"
-        yield (
-            f"The sweep takes {of.say(of.taken)} {at_least}, but {of.setting} allows {of.say(of.limit)}.",
-            f"set {of.setting} to {math.ceil(of.taken * 100) / 100:g}, or {instead}",
+        taken, allowed = limit.say(limit.taken), limit.say(limit.limit)
+        yield Refusal(
+            f"The sweep takes {taken} {at_least}, but {limit.setting} allows {allowed}.",
+            f"set {limit.setting} to {math.ceil(limit.taken * 100) / 100:g}, or {instead}",
         )
 
 
 def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: SlotPlan, prediction: Prediction) -> str:
-    """The text of a plan, for a person; what would be refused is in its last lines.
+    """Write the plan as text; the last lines say why the sweep would be refused.
 
     Args:
         config: the sweep's settings.
         nodes: the nodes that the plan is made for.
-        plan, prediction: what was planned and predicted.
+        plan, prediction: the slots, and what the sweep takes on them.
     """
     lines = [("cluster", _cluster(nodes)), ("slots", _slots(config, plan))]
     if stock_would_hang(config.resources, nodes, config.search.trials):

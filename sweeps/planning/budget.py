@@ -1,7 +1,8 @@
-"""What a sweep has spent, what it may spend, and what must be kept back of that for its finalists.
+"""Count what a sweep has spent, and say when its budget is exhausted.
 
-In: the ledger's state and the settings. Out: figures, and in words why the budget is exhausted. The agenda asks before
-it gives out an order, the scheduler at every report, so a sweep goes over by one evaluation interval per slot at most.
+In: the ledger's state and the settings. Out: figures, and why the budget is exhausted, in words. Called by the agenda
+before it gives out an order and by the scheduler at every report, so a sweep exceeds its budget by at most one
+evaluation interval per slot.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from sweeps.wording import duration
 
 @dataclass(frozen=True)
 class Spent:
-    """What a sweep has taken so far.
+    """What a sweep has spent so far.
 
     Attributes:
-        hours: GPU-hours, or CPU-hours where trials have no GPU, that slots were busy.
-        money: what those cost; 0 without a price.
-        wall_s: seconds that a driver was at work.
+        hours: GPU-hours of busy slots, or CPU-hours if trials have no GPU.
+        money: the cost of those hours; 0 without a price.
+        wall_s: seconds during which a driver was at work.
         trials: settings tried, finalists not counted.
     """
 
@@ -40,7 +41,7 @@ class Reserve:
 
 
 def devices(resources: ResourceSettings) -> float:
-    """What a second of a trial counts for: its GPUs, or its CPUs if it has none."""
+    """How many GPUs a trial takes, or CPUs if it has no GPU."""
     return resources.workers_per_trial * (resources.gpus_per_worker or resources.cpus_per_worker)
 
 
@@ -65,13 +66,13 @@ def finalist_length_s(config: SweepConfig) -> float:
 
 
 def spent(state: State, config: SweepConfig, now: float | None = None) -> Spent:
-    """Add up what was spent.
+    """Add up what a sweep has spent.
 
     Args:
-        state: what the ledger adds up to.
+        state: the ledger's state.
         config: the sweep's settings.
         now: seconds since the epoch, while a driver is at work: running trials and the wall clock count up to then.
-            Without it both count up to what was last written.
+            Without it both count up to the ledger's last event.
     """
     busy_s, wall_s, trials = state.spent_s, state.wall_s, 0
     for trial in state.trials.values():
@@ -87,12 +88,12 @@ def spent(state: State, config: SweepConfig, now: float | None = None) -> Spent:
 def exhausted(
     state: State, config: SweepConfig, now: float, *, reserve_hours: float = 0.0, reserve_wall_s: float = 0.0
 ) -> str:
-    """Why no more may be spent, in words; "" while there is something left.
+    """Say why no more may be spent; "" while something is left.
 
     Args:
         state, config: as for `spent`.
         now: seconds since the epoch.
-        reserve_hours: hours to keep back, in money too.
+        reserve_hours: hours to keep back, and the money for them.
         reserve_wall_s: seconds of wall clock to keep back.
     """
     budget = config.budget
@@ -113,8 +114,8 @@ def exhausted(
 
 
 def search_exhausted(state: State, config: SweepConfig, now: float) -> str:
-    """As `exhausted`, for the search: what the finalists still need is kept back."""
-    if not _is_limited(config):  # asked at every report, and what is kept back is added up over all trials
+    """Say why the search may spend no more, with the finalists' share kept back; "" while something is left."""
+    if not _is_limited(config):  # called at every report, and `reserve` loops over all trials
         return ""
     kept = reserve(state, config)
     return exhausted(state, config, now, reserve_hours=kept.hours, reserve_wall_s=kept.wall_s)
@@ -126,7 +127,7 @@ def _is_limited(config: SweepConfig) -> bool:
 
 
 def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Reserve:
-    """What to keep back for the finalists that were not begun; nothing before a trial has shown how long one takes.
+    """Compute what to keep back for the finalists that have not begun; nothing before the first report of a trial.
 
     Args:
         state, config: as for `spent`.
@@ -135,7 +136,7 @@ def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Rese
     runs = finalist_runs(config) - sum(1 for trial in state.trials.values() if trial.of)
     if runs <= 0:
         return Reserve()
-    # A full-length trial by what those that finished took per second of audio; until one has, by what all did.
+    # By the pace of the trials that finished; before the first of them, by that of all trials.
     seen_s = busy_s = all_seen_s = all_busy_s = 0.0
     for trial in state.trials.values():
         if trial.reports:

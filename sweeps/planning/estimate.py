@@ -1,7 +1,7 @@
-"""What a sweep will take, before it starts: time, hours, money and disk.
+"""Predict before a sweep what it takes: time, hours, money and disk.
 
-In: the settings, the plan and the storage. Out: a `Prediction`, which the admission judges and describes. Neither Ray
-nor torch is imported, and nothing is asked for over a network.
+In: the settings, the slot plan and the storage with earlier sweeps. Out: a `Prediction`, which `admission` judges and
+writes as text. It uses no network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _START_S = 40.0
 _BEST, _NEWEST = 4, 12
 """Bytes per weight that learns: a best checkpoint has the weight, the newest also Adam's two moments, all float32."""
 _WRITING, _PAUSED, _ENDED = _BEST + 2 * _NEWEST, _BEST + _NEWEST, _BEST
-"""What a trial's folder takes at most. The newest checkpoint stays until its successor is complete."""
+"""Bytes per weight of a trial's folder, at most. The newest checkpoint stays until its successor is complete."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Figures:
 
     Attributes:
         audio_s: seconds of audio trained on.
-        hours: GPU-hours, or CPU-hours where trials have no GPU.
-        money: what those cost, None without a price.
+        hours: GPU-hours, or CPU-hours if trials have no GPU.
+        money: the cost of those hours; None without a price.
         wall_s: seconds from start to end.
     """
 
@@ -52,13 +52,13 @@ class Prediction:
 
     Attributes:
         slots: trials side by side.
-        speed: of one trial, None where nothing is known; then there are no figures.
-        low: every trial but the baseline ends at the first rung.
-        expected: the pruning rule does what it does to settings in random order.
-        high: no trial is pruned.
-        disk_least: bytes of checkpoints that there must be room for at some time; None where the base is not known.
-        disk_expected: bytes of checkpoints at their peak, if there is the room.
-        disk_free: bytes free where the storage is.
+        speed: of one trial; None if nothing is known, and then `low`, `expected` and `high` are None too.
+        low: if every trial but the baseline ends at the first rung.
+        expected: if scores come in random order.
+        high: if no trial is pruned.
+        disk_least: bytes of the checkpoints that cannot be dropped, at their peak; None if the base is not known.
+        disk_expected: bytes of all checkpoints at their peak.
+        disk_free: bytes free on the disk of the storage.
         warnings: what the user should know before starting.
     """
 
@@ -74,13 +74,13 @@ class Prediction:
 
 
 def predict(config: SweepConfig, plan: SlotPlan, storage: Path, dev_s: float | None = None) -> Prediction:
-    """What a sweep will take.
+    """Predict what a sweep takes.
 
     Args:
-        config: its settings.
+        config: the sweep's settings.
         plan: how many trials run side by side.
-        storage: where its checkpoints go and earlier sweeps are; it need not be there yet.
-        dev_s: seconds of dev audio, where known.
+        storage: the folder for its checkpoints, with earlier sweeps; it need not exist yet.
+        dev_s: seconds of dev audio, if known.
     """
     speed = speed_of(config, storage, dev_s)
     low = expected = high = None
@@ -112,12 +112,12 @@ def predict(config: SweepConfig, plan: SlotPlan, storage: Path, dev_s: float | N
 def figures(
     config: SweepConfig, slots: int, speed: Speed, trials: int, a_trial: Callable[[SweepConfig, int], float]
 ) -> Figures:
-    """What a sweep of this many trials takes.
+    """Compute what a sweep of `trials` trials takes.
 
     Args:
         config, slots, speed: as in `predict`.
         trials: settings tried, the baseline among them.
-        a_trial: seconds of audio that a trial other than the baseline is trained on.
+        a_trial: gives the seconds of audio that a trial other than the baseline is trained on.
     """
     length_s, final_s = config.recipe().length_s, finalist_length_s(config)
     searched_s, runs = length_s + (trials - 1) * a_trial(config, trials), finalist_runs(config, trials)
@@ -130,7 +130,7 @@ def figures(
 
 
 def _disk(config: SweepConfig, slots: int) -> tuple[float | None, float | None]:
-    """Bytes of checkpoints: the least that there must be room for, and the peak without a bound."""
+    """Bytes of checkpoints at their peak: of those that cannot be dropped, and of all; None if not known."""
     base = base_of(config.model.base)
     if base is None:
         return None, None
@@ -138,7 +138,7 @@ def _disk(config: SweepConfig, slots: int) -> tuple[float | None, float | None]:
     trials, runs = config.search.trials, finalist_runs(config)
     settings = runs // config.finalists.seeds or 1
     final = min(slots, runs)
-    # One of those that run is writing; that all do at once is likely only by the end of a long sweep.
+    # One of the running trials is writing. All write at once rarely, likely once in a long sweep.
     least = max(
         _NEWEST * (slots + 1) + _BEST * min(settings, trials - slots),
         _NEWEST * (final + bool(final)) + _BEST * (settings + runs - final),
@@ -169,13 +169,13 @@ class Limit:
         return f"{duration(figure)} of wall clock" if self.unit == "s" else f"{amount(figure)} {self.unit}"
 
 
-def limits(config: SweepConfig, of: Figures) -> list[Limit]:
-    """The budget's limits that are set, with what `of` takes of each."""
+def limits(config: SweepConfig, sweep: Figures) -> list[Limit]:
+    """List the limits that the budget sets, with what the sweep takes of each."""
     budget = config.budget
     every = (
-        ("budget.hours", budget.hours, of.hours, hours_word(config.resources)),
-        ("budget.money", budget.money, of.money, "in money"),
-        ("budget.wall_s", budget.wall_s, of.wall_s, "s"),
+        ("budget.hours", budget.hours, sweep.hours, hours_word(config.resources)),
+        ("budget.money", budget.money, sweep.money, "in money"),
+        ("budget.wall_s", budget.wall_s, sweep.wall_s, "s"),
     )
     return [
         Limit(setting, limit, taken, unit)
@@ -187,17 +187,17 @@ def limits(config: SweepConfig, of: Figures) -> list[Limit]:
 def fitting(
     config: SweepConfig, slots: int, speed: Speed, within: Limit, a_trial: Callable[[SweepConfig, int], float]
 ) -> int:
-    """How many trials a limit of the budget is enough for, finalists included."""
+    """Count the trials that fit into a limit of the budget, finalists included."""
 
     def taken(trials: int) -> float:
-        of = figures(config, min(slots, trials), speed, trials, a_trial)
-        return next(one.taken for one in limits(config, of) if one.setting == within.setting)
+        sweep = figures(config, min(slots, trials), speed, trials, a_trial)
+        return next(one.taken for one in limits(config, sweep) if one.setting == within.setting)
 
     return bisect_right(range(1, config.search.trials + 1), within.limit, key=taken)
 
 
 def _budget_warnings(config: SweepConfig, slots: int, speed: Speed, low: Figures, expected: Figures) -> list[str]:
-    """Which limits of the budget are expected to end the search, and when."""
+    """Say which limits of the budget are expected to end the search, and when."""
     warnings = []
     trials = config.search.trials
     for mean, least in zip(limits(config, expected), limits(config, low), strict=True):

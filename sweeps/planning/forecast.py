@@ -1,8 +1,8 @@
-"""When a sweep will end, kept live while it runs.
+"""Forecast the time left of a running sweep.
 
-In: the ledger's state. Out: seconds and hours that are left, and when the budget ends the search before that. The board
-asks once a second, so it is one pass over the trials. What is known takes the place of the prediction bit by bit: open
-trials by their own pace, those to come by what the others took.
+In: the ledger's state. Out: the seconds and hours left, and when the budget ends the search before that. Called by the
+board once a second, so it is one pass over the trials. Measurements replace the prediction step by step: open trials
+count by their own pace, trials to come by the mean length of those that ended.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from sweeps.record.state import State, TrialRecord
 from sweeps.wording import amount, duration
 
 _WEIGHT = 4
-"""The mean of what trials took counts against the expectation as the mean of this many trials: the first to end are
-short."""
+"""The expected length counts as much as this many ended trials, since the first trials to end are short."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is left of a sweep.
+    """The time and hours left of a sweep, and when the budget ends its search.
 
     Attributes:
         left_s: seconds until its end, finalists included; None while nothing is known.
-        hours: GPU-hours, or CPU-hours, that it will still take.
-        hours_word: which of the two.
-        cut_s: seconds until the budget ends the search; None where it does not.
+        hours: GPU-hours or CPU-hours left.
+        hours_word: `GPU-hours` or `CPU-hours`.
+        cut_s: seconds until the budget ends the search; None if it does not.
     """
 
     left_s: float | None
@@ -51,14 +50,14 @@ class Forecast:
 def forecast(
     state: State, config: SweepConfig, slots: int, now: float, prediction: Prediction | None = None
 ) -> Forecast:
-    """What is left of a sweep.
+    """Forecast what is left of a sweep.
 
     Args:
-        state: what the ledger adds up to.
+        state: the ledger's state.
         config: the sweep's settings.
         slots: trials side by side.
         now: seconds since the epoch.
-        prediction: what was predicted; used until the first trial has reported.
+        prediction: made before the sweep; used until the first report of a trial.
     """
     word, per_hour = hours_word(config.resources), devices(config.resources) / 3600
     if state.verdict is not None:
@@ -76,13 +75,13 @@ def forecast(
         return Forecast(max(0.0, expected.wall_s - so_far.wall_s), max(0.0, expected.hours - so_far.hours), word)
     pace = seen_s / busy_s
 
-    search_s, longest_s, final_s, longest_final_s = _begun(state, config, pace, now)
-    search_s += _to_come(state, config) / pace if not state.finalists else 0.0
+    search, finals = _open_trials(state, config, pace, now)
+    search_s = search.total_s + (_to_come(state, config) / pace if not state.finalists else 0.0)
     runs = max(0, finalist_runs(config) - len(state.finalists))
     a_run_s = finalist_length_s(config) / pace
-    search_wall_s = max(search_s / slots, longest_s)
-    final_wall_s = max(longest_final_s, (final_s + runs * a_run_s) / slots, a_run_s if runs else 0.0)
-    final_s += runs * a_run_s
+    final_s = finals.total_s + runs * a_run_s
+    search_wall_s = max(search_s / slots, search.longest_s)
+    final_wall_s = max(finals.longest_s, final_s / slots, a_run_s if runs else 0.0)
 
     cut_s = None
     allowed_s = _allowed_s(config, so_far, slots, final_s, final_wall_s)
@@ -92,9 +91,20 @@ def forecast(
     return Forecast(search_wall_s + final_wall_s, (search_s + final_s) * per_hour, word, cut_s)
 
 
-def _begun(state: State, config: SweepConfig, pace: float, now: float) -> tuple[float, float, float, float]:
-    """Seconds of a slot that trials which were begun still take: the search's, its longest, the finalists', theirs."""
-    search_s = longest_s = final_s = longest_final_s = 0.0
+@dataclass(frozen=True)
+class _Left:
+    """Slot-seconds left of some trials, of all together and of the longest."""
+
+    total_s: float = 0.0
+    longest_s: float = 0.0
+
+    def plus(self, trial_s: float) -> _Left:
+        return _Left(self.total_s + trial_s, max(self.longest_s, trial_s))
+
+
+def _open_trials(state: State, config: SweepConfig, pace: float, now: float) -> tuple[_Left, _Left]:
+    """Add up what is left of the trials that have begun: of the search's, and of the finalists."""
+    search, finals = _Left(), _Left()
     for trial in state.trials.values():
         waits = trial.is_open or trial.cause == "crash"
         if not waits or not (trial.is_open or trial.can_go_on):
@@ -107,16 +117,16 @@ def _begun(state: State, config: SweepConfig, pace: float, now: float) -> tuple[
         if trial.started is not None:
             left_s = max(0.0, left_s - max(0.0, now - trial.started))
         if trial.of:
-            final_s, longest_final_s = final_s + left_s, max(longest_final_s, left_s)
+            finals = finals.plus(left_s)
         else:
-            search_s, longest_s = search_s + left_s, max(longest_s, left_s)
-    return search_s, longest_s, final_s, longest_final_s
+            search = search.plus(left_s)
+    return search, finals
 
 
 def last_interval(trial: TrialRecord) -> tuple[float, float]:
-    """Seconds of audio before a trial's last report, and the seconds that these and the evaluation took.
+    """Seconds of audio before a trial's last report, and the seconds that training on them and the evaluation took.
 
-    By the trial's own clock: what a slot takes to start, or a trial to wait, says nothing of its pace.
+    By the trial's own clock, so that neither a slow start nor a pause counts.
     """
     last = trial.reports[-1]
     audio_s = last.seen_s - (trial.reports[-2].seen_s if len(trial.reports) > 1 else 0.0)
@@ -133,7 +143,7 @@ def _audio_left_s(trial: TrialRecord, config: SweepConfig) -> float:
 
 
 def _to_come(state: State, config: SweepConfig) -> float:
-    """Seconds of audio of the trials that were not proposed yet."""
+    """Seconds of audio of the trials that are not proposed yet."""
     searched = count = 0
     seen_s = 0.0
     for trial in state.trials.values():
@@ -148,7 +158,7 @@ def _to_come(state: State, config: SweepConfig) -> float:
 
 
 def _allowed_s(config: SweepConfig, so_far: Spent, slots: int, final_s: float, final_wall_s: float) -> float:
-    """Seconds until the budget ends the search, where every slot is busy and finalists have what they need."""
+    """Seconds until the budget ends the search, if every slot is busy and the finalists' share is kept back."""
     budget, per_s = config.budget, devices(config.resources) / 3600
     allowed_s = math.inf
     if budget.hours is not None:

@@ -1,10 +1,11 @@
-"""Slots: what will run where. What cannot run is refused before anything starts.
+"""Plan how many trials run side by side, and refuse a trial that fits nowhere.
 
-A trial is a *slot*: a group of workers, each wholly on one node. As many slots as fit run side by side; everything
-else of a sweep (Tune's actors, the desks) takes no CPU, and the number of slots is capped by a share of the head
-node's own marker resource, so that no more slots than fit are ever asked for and none waits for another for ever.
+A trial takes a *slot*: a group of workers, each wholly on one node. Everything else of a sweep (Tune's actors, the
+desks) takes no CPU. Each slot takes a share of the head node's marker resource, so that Tune never asks for more slots
+than fit, and none waits for ever.
 
-In: what one trial takes and what the nodes have, as Ray says it or, without Ray, this machine. Out: a `SlotPlan`.
+In: the resources of one trial and of the nodes, from Ray or, without Ray, of this machine. Out: a `SlotPlan`. Called
+before a sweep starts.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ _HEAD_SHARE = 0.9
 
 @dataclass(frozen=True)
 class SlotPlan:
-    """What a sweep will hold.
+    """How many trials run side by side, and the resources that each asks for.
 
     Attributes:
         slots: trials side by side.
-        slot_resources: what Ray Tune asks for per slot: no CPU, a share of the head's marker.
-        worker_resources: what each Ray Train worker asks for.
+        slot_resources: for Ray Tune, per slot: no CPU, a share of the head's marker.
+        worker_resources: for each Ray Train worker.
         threads: PyTorch threads per worker.
     """
 
@@ -41,12 +42,12 @@ class SlotPlan:
 
 
 def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> SlotPlan:
-    """How many slots fit on the cluster.
+    """Compute how many slots fit on the cluster.
 
     Args:
-        wanted: what one trial takes.
+        wanted: the resources of one trial.
         nodes: the resources of each living node, as `ray.nodes()` names them.
-        trials: how many trials there will be; more slots than that are of no use.
+        trials: of the sweep; more slots than that are of no use.
 
     Raises:
         UserError: not even one trial fits.
@@ -77,8 +78,8 @@ def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials
 def stock_would_hang(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> bool:
     """Whether Ray Tune's documented pattern, one driver of 1 CPU per trial, would wait for ever on this cluster.
 
-    Tune starts drivers while a CPU is free and counts nothing else; each then asks for its workers. Where the drivers
-    leave fewer CPUs than the workers of one trial take, wherever they are, none ever gets its workers.
+    Tune starts drivers while a CPU is free, and each then asks for its workers. If the drivers leave fewer CPUs than
+    the workers of one trial take, no trial ever gets its workers.
 
     Args:
         wanted, nodes, trials: as for `admit`.
@@ -88,7 +89,7 @@ def stock_would_hang(wanted: ResourceSettings, nodes: Sequence[Mapping[str, floa
 
 
 def local_nodes(cluster: ClusterSettings) -> list[dict[str, float]]:
-    """What a plan is made for while there is no Ray: the nodes that the settings name, else this machine.
+    """List the nodes to plan for without Ray: those of the settings, else this machine.
 
     Raises:
         UserError: a node of the settings has no CPU, so nothing could run on it.
@@ -100,13 +101,13 @@ def local_nodes(cluster: ClusterSettings) -> list[dict[str, float]]:
             raise UserError(
                 f"A node has no CPU: {dict(node)}.",
                 where=f"cluster.nodes.{number}",
-                fix="Write what it has with Ray's names, such as {CPU: 32, GPU: 8}.",
+                fix="Write its resources with Ray's names, such as {CPU: 32, GPU: 8}.",
             )
     return [dict(node) for node in cluster.nodes]
 
 
 def usable_cpus() -> int:
-    """The CPUs that this process may use: its affinity, and a container's quota in whole CPUs as Ray counts it."""
+    """Count the CPUs that this process may use, by affinity and the container's quota in whole CPUs, as Ray does."""
     allowed = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -116,7 +117,7 @@ def usable_cpus() -> int:
 
 
 def usable_gpus() -> int:
-    """The NVIDIA GPUs that the driver knows, as far as CUDA_VISIBLE_DEVICES shows them."""
+    """Count the NVIDIA GPUs of the driver that CUDA_VISIBLE_DEVICES shows."""
     known = Path("/proc/driver/nvidia/gpus")
     there = len(list(known.iterdir())) if known.is_dir() else 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -129,7 +130,7 @@ def _workers_on(node: Mapping[str, float], wanted: ResourceSettings) -> int:
     fits = node.get("CPU", 0) / wanted.cpus_per_worker
     if wanted.gpus_per_worker:
         gpus = node.get("GPU", 0)
-        # A worker with a part of a GPU shares one; it never gets parts of two.
+        # A worker with part of a GPU never gets parts of two.
         whole = int(gpus) * int(1 / wanted.gpus_per_worker) if wanted.gpus_per_worker < 1 else 0
         fits = min(fits, whole if whole else gpus / wanted.gpus_per_worker)
     return int(fits + 1e-9)

@@ -1,7 +1,7 @@
-"""How fast a trial trains and how large its checkpoints are, before anything of it has run and without importing torch.
+"""Estimate how fast a trial trains and how many weights its checkpoints hold, before it runs and without torch.
 
-In: the settings and the storage with earlier sweeps. Out: figures, each with where it is from; a guess says that it is
-one. Called by the estimate.
+In: the settings and the storage with earlier sweeps. Out: figures with their source; a guess is marked as one. Called
+by `estimate`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE
 from sweeps.wording import many
 
 _SWEEPS_READ, _TRIALS_READ, _SWEEPS_LOOKED_AT = 4, 20, 30
-"""The newest like sweeps are read until this many trials are found; more would cost time and add little."""
+"""The newest like sweeps are read up to this many trials; more would cost time and add little."""
 
 # A guess from the model's size. Training takes 6 operations per weight and frame, forward and backward, there are 50
 # frames a second, and attention adds about a tenth: within 11 % of what torch's FlopCounter gives for clips of 10 s
@@ -40,7 +40,7 @@ _CPU_FLOPS = 0.03e12
 _SECOND_WORKER = 0.85
 """Two workers were 1.71 times as fast as one (`python benchmarks/scaling.py`)."""
 _USUAL_EVALUATION = 0.1
-"""Evaluation's share of a trial, where the length of dev is not known."""
+"""Time of evaluation per second of training, if the length of dev is not known."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Speed:
 
     Attributes:
         audio_s_per_s: seconds of audio trained on per second of a busy slot, evaluation included.
-        source: where the figure is from, in words.
-        guessed: it is no measurement.
+        source: of the figure, in words.
+        guessed: whether it is a guess, not a measurement.
     """
 
     audio_s_per_s: float
@@ -83,7 +83,7 @@ class Speed:
 
 
 def base_of(name: str) -> Base | None:
-    """The size of a base checkpoint by its hub id, `demo` or folder; None where it is not known."""
+    """Look up the size of a base checkpoint by its hub id, `demo` or folder; None if it is not known."""
     if name in _KNOWN:
         return _KNOWN[name]
     folder = Path(hausa_asr.__file__).parent / "demo_base" if name == "demo" else Path(name)
@@ -100,7 +100,7 @@ def base_of(name: str) -> Base | None:
 
 
 def trained_weights(config: SweepConfig, base: Base) -> int:
-    """How many weights learn, and so are in a checkpoint, in the largest trial that the settings allow."""
+    """Count the weights that learn, and so are in a checkpoint, in the largest trial that the settings allow."""
     widths = _values(config, "adapter_dim")
     if min(widths) > 0:  # per layer: norm, down, up (transformers' Wav2Vec2AttnAdapterLayer)
         width, hidden = max(widths), base.hidden
@@ -109,15 +109,15 @@ def trained_weights(config: SweepConfig, base: Base) -> int:
 
 
 def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> Speed | None:
-    """How fast a trial will train: by the settings, else by earlier sweeps of the storage, else a guess.
+    """Estimate how fast a trial trains: from the settings, else from earlier sweeps, else a guess.
 
     Args:
         config: the sweep's settings.
-        storage: where earlier sweeps are.
-        dev_s: seconds of dev audio, where known; it makes the guess of evaluation's share a better one.
+        storage: the folder with earlier sweeps.
+        dev_s: seconds of dev audio, if known; with it the guess of the evaluation time is better.
 
     Returns:
-        None where nothing is known of the base checkpoint.
+        None if nothing is known of the base checkpoint.
     """
     if config.resources.audio_s_per_s is not None:
         return Speed(config.resources.audio_s_per_s, "resources.audio_s_per_s", guessed=False)
@@ -126,7 +126,7 @@ def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> 
         try:
             trials = read_state(folder).trials.values()
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # of another version, or damaged
+            continue  # another version's ledger, or a damaged one
         paces = [trial.seen_s / trial.spent_s for trial in trials if trial.seen_s > 0 and trial.spent_s > 0]
         measured += paces
         sweeps += [folder.name] if paces else []
@@ -161,13 +161,13 @@ def _guess(config: SweepConfig, dev_s: float | None) -> Speed | None:
 
 
 def _values(config: SweepConfig, setting: str) -> list[Any]:
-    """What a setting with few values may be in a trial of the search."""
+    """The values that a setting can have in a trial: its choices, or the ends of its range."""
     searched = [choice for one in config.space.get(setting, ()) for choice in one.choices or (one.low, one.high)]
     return searched or [getattr(config.recipe(), setting)]
 
 
 def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
-    """Earlier sweeps of the same base checkpoint with the same workers per trial, the newest first."""
+    """Yield the folders of earlier sweeps with the same base checkpoint and workers per trial, the newest first."""
     wanted = config.resources
     like = (config.model.base, wanted.workers_per_trial, wanted.gpus_per_worker, wanted.cpus_per_worker)
     try:
@@ -176,7 +176,7 @@ def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
         return
     for ledger in ledgers[:_SWEEPS_LOOKED_AT]:
         try:
-            # The C parser if there is one: ten times as fast, and this is done while somebody waits.
+            # The C parser is ten times as fast, and the user waits.
             text = (ledger.parent / SETTINGS_FILE).read_text(encoding="utf-8")
             settings = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             taken = settings["resources"]

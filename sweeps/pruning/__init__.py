@@ -1,5 +1,5 @@
-"""Who goes on: rungs, ranking, promotion, the second look, divergence. Arithmetic on numbers.
+"""Decide which trials go on: rungs, ranking, promotion, the second look, divergence.
 
-In: evaluations of trials. Out: decisions. Knows no files, no clock and no Ray, so a sweep and the replay use the same
-code. Imports only the settings and the recipe.
+In: evaluations of trials. Out: decisions. It is arithmetic on numbers, so that a sweep and the replay use the same
+code. It must not import Ray or any other room of `sweeps`, and reads no files and no clock.
 """

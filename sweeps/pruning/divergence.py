@@ -1,7 +1,7 @@
-"""When a trial has diverged: its own curve against itself and against its peers.
+"""Detect that a trial has diverged, by its own curve and by those of its peers.
 
-In: evaluations, the newest last. Out: why it has diverged, in words. Called at every report, by the scheduler and by
-the replay.
+In: evaluations, the newest last. Out: why it has diverged, in words. Called at every report by the scheduler and the
+replay.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ WORSE_THAN_GUESSING = 25.0
 BLOW_UP = 3.0
 """An eval loss this many times a trial's own best, or its peers' median, is no noise."""
 PEERS = 4
-"""With fewer trials of the same age there is nothing to compare with."""
+"""With fewer trials of the same age, nothing is compared."""
 PEERS_AT_MOST = 20
-"""Enough to compare with, however many there are: the latest."""
+"""The latest are compared, at most this many."""
 
 
 def divergence(points: Sequence[Point], ready_s: float, peers: Iterable[Sequence[Point]]) -> str:
-    """Why a trial has diverged, in words; "" if it has not.
+    """Say why a trial has diverged; "" if it has not.
 
     Args:
         points: its evaluations so far.
-        ready_s: since when it can be compared with others.
-        peers: the evaluations of the other trials; those that have not come as far do not count.
+        ready_s: after this many seconds of audio it can be compared with others.
+        peers: the evaluations of the other trials; those trained on less audio do not count.
     """
     last = points[-1]
     if not math.isfinite(last.loss):
@@ -40,13 +40,13 @@ def divergence(points: Sequence[Point], ready_s: float, peers: Iterable[Sequence
         return f"eval loss rose from {best:.3f} to {last.loss:.3f}"
     if last.cer < 0.95 or last.wer < TURNED_WER:
         return ""
-    # Blank collapse: nothing is heard and the loss stands still, at an age at which others have left the plateau.
+    # Blank collapse: nothing is heard and the loss no longer falls, while others of that age have left the plateau.
     aged = [[p for p in peer if p.seen_s <= last.seen_s] for peer in peers if peer and peer[-1].seen_s >= last.seen_s]
     aged = [peer for peer in aged if peer]
     if len(aged) < PEERS or last.seen_s <= ready_s or len(points) < 2:
         return ""
     if last.loss < 0.98 * points[-2].loss:
-        return ""  # slow, as a small peak is, and no worse than that
+        return ""  # slow, as with a small peak learning rate, but still learning
     left = sum(turned(peer) for peer in aged)
     if left >= 0.75 * len(aged):
         return f"nothing is heard (CER {last.cer:.2f}); {left} of {len(aged)} others of its age have left the plateau"

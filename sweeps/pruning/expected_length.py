@@ -1,9 +1,8 @@
-"""How long a trial of the search is, in seconds of audio, as far as the pruning rule decides that. Pure arithmetic.
+"""Expect how long a trial of the search is, in seconds of audio, given the pruning rule.
 
-In: the settings. Out: where a trial may be stopped, and how far it is expected to go. The estimate asks before the
-sweep, the forecast while it runs. A trial ends at its first rung at the earliest and at its full length at the latest;
-what is expected between is what the rule makes of settings whose scores come in random order. Trials that pass rungs
-unranked, because they are warming up there, go further than that.
+In: the settings. Out: the least, the expected and the largest length. Called by the estimate before the sweep and by
+the forecast while it runs. A trial ends between its first rung and its full length. The expected length is the mean
+under the rule if scores come in random order; trials that pass rungs unranked while warming up go further.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.pruning.rungs import rungs_s
 
 _COHORTS, _ENOUGH = 25, 300
-"""Draws, and the cohort from which on the share hardly changes."""
+"""The number of draws, and the cohort above which the share hardly changes."""
 
 
 def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
-    """Seconds of audio that a trial of the search is expected to go on for.
+    """Expect for how many more seconds of audio a trial of the search goes on.
 
     Args:
         config: the sweep's settings.
-        seen_s: what it was trained on already, having passed the rungs before that.
-        trials: how many there are in the search.
+        seen_s: seconds of audio that it was trained on; it has passed the rungs up to there.
+        trials: of the search.
     """
     length_s, at = config.recipe().length_s, seen_s
     stops = rungs_s(config)
@@ -43,16 +42,16 @@ def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
 
 @lru_cache(maxsize=1024)
 def shares_passing(cohort: int, reduction: int, marks: int, finish_share: float) -> tuple[float, ...]:
-    """Of the trials that come to each rung the share that passes it: at once, by a later promotion or the second look.
+    """Compute which share of the trials at each rung passes it: at once, by a later promotion or the second look.
 
-    The mean of seeded draws, the same at every call, in which scores come in random order and a trial is as good at
-    every rung.
+    It is the mean of seeded draws, the same at every call. In a draw, scores come in random order, and a trial has the
+    same score at every rung.
 
     Args:
         cohort: trials in the search.
         reduction: one in this many passes.
         marks: how many rungs there are.
-        finish_share: what the second look fills up to.
+        finish_share: the second look goes on until this share of the trials has finished.
     """
     if not marks:
         return ()
@@ -91,7 +90,7 @@ def shares_passing(cohort: int, reduction: int, marks: int, finish_share: float)
 
 
 def least_s(config: SweepConfig, trials: int) -> float:
-    """Seconds of audio of a trial that is stopped as early as may be."""
+    """Seconds of audio of a trial that is stopped as early as possible."""
     return next(iter(rungs_s(config)), config.recipe().length_s)
 
 

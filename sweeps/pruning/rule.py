@@ -1,16 +1,15 @@
-"""The pruning rule: arithmetic on numbers, with no Ray, no files and no clock. The scheduler and the replay share it.
+"""Decide at a rung which trials go on: the pruning rule, shared by the scheduler and the replay.
 
-In: what a trial scored at a rung. Out: whether it goes on, and which paused trial goes on later. It is asynchronous
-successive halving of the promotion kind (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020): at
-a rung the best `1/reduction` of those seen so far go on, rounded down; the others wait there, and one that a larger
-cohort lets pass is promoted then. When no new setting is left to try, there is a second look: the best of those that
-wait go on, until `finish_share` of all trials have come to their end.
+In: the score of a trial at a rung. Out: whether it goes on, and which paused trial goes on later. It is asynchronous
+successive halving with promotion (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020). At a rung
+the best `1/reduction` of the cohort so far go on, rounded down. The others wait there, and are promoted when a larger
+cohort lets them pass. When no new setting is left to try, the second look begins: the best of the waiting trials go on,
+until `finish_share` of all trials have finished.
 
-What is ranked. WER is blind while a CTC model is on its plateau, the first part of a run: ranked by it there, trials
-are stopped by the toss of a coin. The unmasked eval loss already differs between them, and on recorded curves it
-foretells the final WER better than WER itself does after the plateau too, being less noisy: so it is the default.
-`auto` ranks a rung by loss while most of its cohort is before the turning point, and by WER after that (docs/log.md
-compares them).
+What is ranked. On a CTC model's plateau, the first part of a run, WER does not differ between trials, so ranking by WER
+there is chance. The unmasked eval loss already differs. On recorded curves it also predicts the final WER better than
+WER does after the plateau, since it is less noisy: so it is the default. `auto` ranks a rung by loss while most of its
+cohort is before the turning point, and by WER after that (docs/log.md compares them).
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Score:
-    """What a rung knows of a trial: an evaluation, and whether the turning point was behind it."""
+    """A trial at a rung: its evaluation there, and whether it had passed the turning point."""
 
     loss: float
     wer: float
@@ -47,7 +46,7 @@ class Score:
     turned: bool
 
     def key(self, metric: Metric) -> tuple[float, ...]:
-        """What is compared, less is better. WER counts up to 1: past that a model that inserts is no worse."""
+        """The values to compare, less is better. WER counts up to 1: a model is no worse for its insertions."""
         if metric == "loss":
             return (self.loss,)
         return (min(self.wer, 1.0), self.cer, self.loss)
@@ -58,13 +57,13 @@ class Ranking:
     """One decision at a rung.
 
     Attributes:
-        metric: what was ranked.
-        place: this trial's, from 1.
-        cohort: how many the rung knew, this one among them.
-        passing: how many of those pass.
+        metric: the metric ranked by.
+        place: of this trial, from 1.
+        cohort: how many trials were ranked, this one included.
+        passing: how many of them pass.
         value: this trial's figure.
-        cutoff: the largest figure that passes; None where none does yet.
-        passed: whether this one does.
+        cutoff: the largest figure that passes; None while none passes.
+        passed: whether this trial passes.
     """
 
     metric: Metric
@@ -88,7 +87,7 @@ def turned(points: Sequence[Point]) -> bool:
 
 
 def score(points: Sequence[Point]) -> Score:
-    """What a rung records of a curve that has just reached it. Raises `ValueError` for a curve without points."""
+    """Score a curve that has just reached a rung. Raises `ValueError` for a curve without points."""
     if not points:
         raise ValueError("a trial is scored by its evaluations, and this one has none")
     last = points[-1]
@@ -96,12 +95,12 @@ def score(points: Sequence[Point]) -> Score:
 
 
 class Rule:
-    """The rungs of a sweep and what each has seen.
+    """The rungs of a sweep, with the cohort of each.
 
     Args:
         marks: the rungs in seconds of audio trained on, rising.
         reduction: one in this many passes.
-        rank_by: `loss`, `wer`, or `auto` for the one after the other.
+        rank_by: `loss`, `wer`, or `auto` for loss before the turning point and WER after it.
     """
 
     def __init__(self, marks: Sequence[float], reduction: int, rank_by: RankBy = "loss") -> None:
@@ -109,12 +108,12 @@ class Rule:
         self._rungs = [_Rung() for _ in marks]
 
     def due(self, trial: str, seen_s: float, ready_s: float) -> list[int]:
-        """The rungs that a trial has come to and was not ranked at, oldest first.
+        """List the rungs that a trial has reached and was not ranked at, the lowest first.
 
         Args:
             trial: its id.
             seen_s: seconds of audio that it was trained on.
-            ready_s: since when it can be compared; rungs before that it passes unranked.
+            ready_s: after this many seconds of audio it can be compared; it passes earlier rungs unranked.
         """
         return [
             number
@@ -123,22 +122,22 @@ class Rule:
         ]
 
     def record(self, rung: int, trial: str, scored: Score) -> None:
-        """Take a trial into a rung's cohort, once."""
+        """Add a trial to a rung's cohort, once."""
         self._rungs[rung].add(trial, scored)
 
     def score_of(self, rung: int, trial: str) -> Score:
-        """What a rung knows of a trial. Raises `KeyError` where it was not ranked there."""
+        """A trial's score at a rung. Raises `KeyError` if it was not ranked there."""
         return self._rungs[rung].scores[trial]
 
     def metric(self, rung: int) -> Metric:
-        """What a rung ranks by now."""
+        """The metric that a rung ranks by now."""
         if self._rank_by != "auto":
             return self._rank_by
         here = self._rungs[rung]
         return "wer" if 2 * here.turned > len(here.scores) else "loss"
 
     def rank(self, rung: int, trial: str) -> Ranking:
-        """Where a recorded trial stands in its rung's cohort as that is now."""
+        """Rank a recorded trial in its rung's cohort as it is now."""
         here, metric = self._rungs[rung], self.metric(rung)
         order = here.order[metric]
         passing = len(order) // self._reduction
@@ -149,9 +148,9 @@ class Rule:
         return Ranking(metric, place, len(order), passing, own[0], cutoff, passed)
 
     def second_look(self, waiting: Mapping[str, int]) -> str | None:
-        """The paused trial that goes on when nothing new is left to try: by its share of its rung's cohort.
+        """Choose the paused trial that goes on when no new setting is left to try: the best by rank in its cohort.
 
-        A rung's cohort is the best `1/reduction` of that of the rung before, and counts so.
+        A rung's cohort counts as the best `1/reduction` of the cohort of the rung before.
 
         Args:
             waiting: the paused trials and the rung at which each waits.
@@ -164,13 +163,13 @@ class Rule:
         return min(waiting, key=share, default=None)
 
     def promotable(self, waiting: Mapping[str, int]) -> str | None:
-        """The paused trial that goes on next, or None.
+        """Choose the paused trial that is promoted next, or None.
 
         Args:
             waiting: the paused trials and the rung at which each waits.
 
         Returns:
-            Of those whose rung would let them pass now, one of the highest rung, and the best there.
+            Of the trials that pass their rung now, the best at the highest rung.
         """
         for rung in sorted(set(waiting.values()), reverse=True):
             order = self._rungs[rung].order[self.metric(rung)]
@@ -181,7 +180,7 @@ class Rule:
 
 
 class _Rung:
-    """A rung's cohort, in order by each metric, so that a decision costs no more in a large one."""
+    """A rung's cohort, kept sorted by each metric, so that a decision in a large one stays cheap."""
 
     def __init__(self) -> None:
         self.scores: dict[str, Score] = {}

@@ -1,6 +1,7 @@
-"""Where the rungs of a sweep are, and from when on a trial is ranked at them; both in seconds of audio trained on.
+"""Place the rungs of a sweep, and say when a trial is ready for them; all in seconds of audio trained on.
 
-In: the settings, or a trial's recipe. Out: numbers. The ledger keeps the rungs that a sweep began with.
+In: the settings, or a trial's recipe. Out: numbers. Called when a sweep starts, at every report, and by the replay.
+The ledger keeps the rungs with which a sweep began.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from hausa_asr.settings.sweep import SweepConfig
 
 
 def rungs(length_s: float, first_rung: float, reduction: int) -> list[float]:
-    """The rungs in seconds of audio: the first at a share of the length, each next `reduction` times later."""
+    """Place the rungs in seconds of audio: the first at a share of the length, each next `reduction` times later."""
     marks = []
     at_s = first_rung * length_s
     while at_s < length_s * 0.999:
@@ -20,7 +21,7 @@ def rungs(length_s: float, first_rung: float, reduction: int) -> list[float]:
 
 
 def rungs_s(config: SweepConfig) -> list[float]:
-    """The rungs that a new sweep gets, in seconds of audio; none if it does not prune."""
+    """Place the rungs of a new sweep, in seconds of audio; none if it does not prune."""
     pruning = config.pruning
     return rungs(config.recipe().length_s, pruning.first_rung, pruning.reduction) if pruning.rule == "asha" else []
 

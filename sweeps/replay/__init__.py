@@ -1,5 +1,5 @@
-"""Pruning rules compared on recorded learning curves, or a finished sweep of yours replayed: `python -m sweeps.replay`.
+"""Compare pruning rules on recorded learning curves, or replay a finished sweep: `python -m sweeps.replay`.
 
-In: complete curves, from a file or from MLflow. Out: how soon each rule finds the best, what it saves, whether it would
-have stopped the winner. Trains nothing, and imports no Ray.
+In: complete curves, from a file or from MLflow. Out: how soon each rule finds the best setting, how much work it saves,
+and whether it would have stopped the winner. It trains nothing, and must not import Ray, torch or the ledger.
 """

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -161,8 +161,8 @@ def compare(replays: Replays, rules: Sequence[NamedRule], workers: int) -> Compa
     simulations = {rule.label: _simulations(replays, rule, workers) for rule in rules}
     floors_s = {rule.label: _floors_s(replays, rule, workers, targets) for rule in rules}
     target_s = _target_s(simulations, targets)
-    figures = _figures(replays, rules, Comparison(workers, {}, simulations, target_s, floors_s, targets))
-    return Comparison(workers, figures, simulations, target_s, floors_s, targets)
+    simulated = Comparison(workers, {}, simulations, target_s, floors_s, targets)
+    return replace(simulated, figures=_figures(replays, rules, simulated))
 
 
 def _simulations(replays: Replays, rule: NamedRule, workers: int) -> list[Simulation]:
@@ -197,7 +197,7 @@ def _target_s(simulations: dict[str, list[Simulation]], targets: np.ndarray) -> 
 
 
 def _figures(replays: Replays, rules: Sequence[NamedRule], simulated: Comparison) -> dict[str, RuleFigures]:
-    """The figures of each rule, from a comparison that has all but these."""
+    """Compute the figures of each rule from a comparison that lacks only these."""
     target_s, full = simulated.target_s, simulated.simulations["full"]
     top = [replays.top(replay) for replay in range(len(replays.draws))]
     budget_s = [BUDGET * run.end_s for run in full]

@@ -223,7 +223,7 @@ RULES: dict[str, Callable[[Options], PruningRule]] = {
     "ours": Ours,
 }
 ALWAYS = ("full", "asha_loss", "ours")
-"""Compared in every replay: all figures are relative to the first two."""
+"""Compared in every replay; times are relative to those of the first two."""
 CHANGEABLE = ("rank_by", "reduction", "first_rung", "finish_share")
 
 

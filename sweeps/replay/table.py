@@ -42,10 +42,8 @@ def show_comparison(replays: Replays, rules: Selection, counts: Sequence[int]) -
 
 def title(replays: Replays) -> str:
     """Say in one line what is compared."""
-    settings, curves = len(replays.settings), _curves(replays)
-    return (
-        f"{settings} settings, {curves} recorded curves, {len(replays.draws)} replays of {_trials(replays)} trials each"
-    )
+    recorded = f"{len(replays.settings)} settings, {_curves(replays)} recorded curves"
+    return f"{recorded}, {len(replays.draws)} replays of {_trials(replays)} trials each"
 
 
 def in_columns(comparison: Comparison, labels: Sequence[str]) -> str:

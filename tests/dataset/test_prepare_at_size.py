@@ -16,7 +16,7 @@ import soundfile
 
 from hausa_asr.dataset import clip_store, decode_pool
 from hausa_asr.dataset.decode_progress import ProgressMeter
-from hausa_asr.dataset.decoder import DecodedClip, Task
+from hausa_asr.dataset.decoder import ClipResult, Task
 from hausa_asr.dataset.prepare import PrepareProgress, PrepareSettings, load_prepared, prepare
 from hausa_asr.errors import UserError
 from hausa_asr.utterance import Utterance
@@ -190,7 +190,7 @@ def test_a_clip_that_ends_the_decoder_costs_itself_alone(tmp_path: Path) -> None
     made = corpus(tmp_path / "audio", 200)
     tasks = [Task(n, clip_store.key(each.audio, ()), each.audio) for n, each in enumerate(made)]
     (tmp_path / "out" / "audio").mkdir(parents=True)
-    decoded: list[DecodedClip] = []
+    decoded: list[ClipResult] = []
     killed = False
     for each in decode_pool.decode_all(tasks, tmp_path / "out" / "audio", 60.0):
         decoded.append(each)

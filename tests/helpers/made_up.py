@@ -40,8 +40,8 @@ class Planted:
 
     Attributes:
         path: the corpus.
-        leaks: by kind (clip, sentence, speaker, audio) the clips of train that test knows.
-        bad: by reason, as `prepare` says it, the clip.
+        leaks: by kind (clip, sentence, speaker, audio) the clips of train that test shares.
+        bad: the clip that is refused, by reason.
     """
 
     path: Path
@@ -61,26 +61,26 @@ class Clip:
 
 @functools.cache
 def clips(train: int = 24, dev: int = 6, test: int = 6) -> tuple[Clip, ...]:
-    """The first so many sentences of each split of the demo corpus; no speaker and no sentence is in two of them."""
+    """List the first sentences of each split of the demo corpus; no speaker and no sentence is in two of them."""
     left = {"train": train, "dev": dev, "test": test}
-    found = []
+    chosen = []
     said: set[str] = set()
     for line in demo.lines():
         if left[line.split] and line.text not in said:
             left[line.split] -= 1
             said.add(line.text)
-            found.append(Clip(line.id, line.text, line.voice, line.split))
-    return tuple(found)
+            chosen.append(Clip(line.id, line.text, line.voice, line.split))
+    return tuple(chosen)
 
 
 @functools.cache
 def speech(text: str, voice: str) -> np.ndarray:
-    """(S,) float32 at `RATE`."""
+    """Speak a text: (S,) float32 at `RATE`."""
     return np.pad(espeak.speak(text, voice), 2205).astype(np.float32) / 32_768
 
 
 def encoded(samples: np.ndarray, form: str = "MP3", quality: float = 0.5) -> bytes:
-    """The bytes of an audio file."""
+    """Encode samples as the bytes of an audio file."""
     buffer = io.BytesIO()
     options = {"compression_level": quality} if form == "MP3" else {}
     soundfile.write(buffer, samples, RATE, format=form, **options)
@@ -88,8 +88,56 @@ def encoded(samples: np.ndarray, form: str = "MP3", quality: float = 0.5) -> byt
 
 
 def person(voice: str) -> str:
-    """The `client_id` of a voice."""
+    """Make the `client_id` of a voice."""
     return hashlib.sha512(voice.encode()).hexdigest()
+
+
+class _CommonVoice:
+    """The tables and clips of a Common Voice in the making."""
+
+    def __init__(self) -> None:
+        names = ("train", "dev", "test", "other", "invalidated")
+        self.tables: dict[str, list[dict[str, str]]] = {name: [] for name in names}
+        self.files: dict[str, bytes] = {}
+        self.durations = ["clip\tduration[ms]"]
+
+    def add(self, table: str, number: str, text: str, voice: str, content: bytes | None, seconds: float = 0.0) -> str:
+        """Add a row and, unless it is None, the content of its clip; gives the clip's name."""
+        name = f"common_voice_ha_{number}.mp3"
+        row = {"client_id": person(voice), "path": name, "sentence": text, "up_votes": "2", "down_votes": "0"}
+        row |= {"sentence_id": hashlib.sha256(text.encode()).hexdigest(), "gender": "male_masculine"}
+        self.tables[table].append(row)
+        if content is not None:
+            self.files[name] = content
+            self.durations.append(f"{name}\t{round(seconds * 1000)}")
+        return name
+
+    def say(self, table: str, number: str, spelled: str, voice: str, text: str | None = None) -> str:
+        """Speak a sentence and add it, with `text` in the table if that differs; gives the clip's name."""
+        samples = speech(spelled, voice)
+        return self.add(table, number, text or spelled, voice, encoded(samples), len(samples) / RATE)
+
+    def row(self, table: str, name: str) -> dict[str, str]:
+        """Look up the row of a clip."""
+        return next(row for row in self.tables[table] if row["path"] == name)
+
+    def write(self, out: Path, version: str, locales: tuple[str, ...]) -> None:
+        """Write the archive."""
+        columns = CV_COLUMNS
+        if int(version.split(".")[0]) < 17:
+            columns = tuple(column for column in CV_COLUMNS if "sentence_" not in column)
+        tables = {**self.tables, "validated": self.tables["train"] + self.tables["dev"] + self.tables["test"]}
+        with tarfile.open(out, "w:gz", compresslevel=1) as tar:
+            for locale in locales:
+                folder = f"cv-corpus-{version}/{locale}"
+                for table, rows in tables.items():
+                    rows = [{**row, "locale": locale} for row in rows]
+                    lines = ["\t".join(columns), *("\t".join(row.get(name, "") for name in columns) for row in rows)]
+                    _store(tar, f"{folder}/{table}.tsv", "\n".join(lines).encode() + b"\n")
+                _store(tar, f"{folder}/clip_durations.tsv", "\n".join(self.durations).encode() + b"\n")
+                _store(tar, f"{folder}/times.txt", b"")
+                for name, content in self.files.items():
+                    _store(tar, f"{folder}/clips/{name}", content)
 
 
 def common_voice(
@@ -101,7 +149,7 @@ def common_voice(
     leaks: bool = False,
     bad: bool = False,
 ) -> Planted:
-    """Common Voice as it is downloaded, at `out`: with other.tsv of six clips, half of them known to dev or test.
+    """Make Common Voice as it is downloaded: with other.tsv of six clips, half of them known to dev or test.
 
     Args:
         out: the .tar.gz to write.
@@ -112,82 +160,48 @@ def common_voice(
         bad: plant in train one clip of every kind that is refused.
     """
     planted = Planted(out)
-    spoken = clips()
-    tables: dict[str, list[dict[str, str]]] = {name: [] for name in ("train", "dev", "test", "other", "invalidated")}
-    files: dict[str, bytes] = {}
-    durations = ["clip\tduration[ms]"]
-
-    def add(table: str, number: str, text: str, voice: str, content: bytes | None, seconds: float = 0.0) -> str:
-        name = f"common_voice_ha_{number}.mp3"
-        row = {"client_id": person(voice), "path": name, "sentence": text, "up_votes": "2", "down_votes": "0"}
-        row |= {"sentence_id": hashlib.sha256(text.encode()).hexdigest(), "gender": "male_masculine"}
-        tables[table].append(row)
-        if content is not None:
-            files[name] = content
-            durations.append(f"{name}\t{round(seconds * 1000)}")
-        return name
-
-    def say(table: str, number: str, text: str, voice: str, quality: float = 0.5) -> str:
-        samples = speech(text, voice)
-        return add(table, number, text, voice, encoded(samples, quality=quality), len(samples) / RATE)
-
-    by_split: dict[str, list[Clip]] = {
-        name: [c for c in spoken if c.split == name] for name in ("train", "dev", "test")
-    }
+    made = _CommonVoice()
     names = {}
-    for index, clip in enumerate(spoken):
+    for index, clip in enumerate(clips()):
         if clip.split != "dev" or dev:
             text = f'"{clip.text.capitalize()}' if index % 7 == 0 else f"{clip.text.capitalize()}."
-            samples = speech(clip.text, clip.voice)
-            names[clip] = add(
-                clip.split, str(26_000_000 + index), text, clip.voice, encoded(samples), len(samples) / RATE
-            )
-    heard, known = by_split["test"][:2]
+            names[clip] = made.say(clip.split, str(26_000_000 + index), clip.text, clip.voice, text)
+    heard, known = [clip for clip in clips() if clip.split == "test"][:2]
     others = [clip.text for clip in clips(40) if clip.split == "train"][24:]
     for index in range(3):
-        say("other", f"3000000{index}", others[index], "m8")
-    say("other", "30000003", others[3], heard.voice)
-    say("other", "30000004", heard.text, "m8")
-    tables["other"].append(next(row for row in tables["test"] if row["path"] == names[known]))
-    say("invalidated", "30000009", others[4], "m8")
+        made.say("other", f"3000000{index}", others[index], "m8")
+    made.say("other", "30000003", others[3], heard.voice)
+    made.say("other", "30000004", heard.text, "m8")
+    made.tables["other"].append(made.row("test", names[known]))
+    made.say("invalidated", "30000009", others[4], "m8")
     if leaks:
-        row = next(row for row in tables["test"] if row["path"] == names[heard])
-        tables["train"].append(row)
-        planted.leaks["clip"] = row["path"]
-        planted.leaks["speaker"] = say("train", "27000000", others[5], heard.voice)
-        planted.leaks["sentence"] = say("train", "27000001", known.text, "m8")
+        made.tables["train"].append(made.row("test", names[heard]))
+        planted.leaks["clip"] = names[heard]
+        planted.leaks["speaker"] = made.say("train", "27000000", others[5], heard.voice)
+        planted.leaks["sentence"] = made.say("train", "27000001", known.text, "m8")
         again = encoded(0.7 * speech(known.text, known.voice), quality=0.9)
-        planted.leaks["audio"] = add("train", "27000002", others[6], "m8", again)
+        planted.leaks["audio"] = made.add("train", "27000002", others[6], "m8", again)
     if bad:
-        sound = encoded(speech(others[7], "m8"))
-        long = " ".join(others) * 2
-        for number, (reason, text, content) in enumerate(
-            (
-                ("missing", others[7], None),
-                ("empty", others[8], b""),
-                ("unreadable", others[9], b"<html>not found</html>" * 50),
-                ("silent", others[10], encoded(np.zeros(2 * RATE, np.float32))),
-                ("too short", "a", encoded(speech(others[7], "m8")[2205:5000])),
-                ("too long", others[11], encoded(np.tile(speech(others[7], "m8"), 40)[: 31 * RATE])),
-                ("transcript too long for its audio", long, sound),
-                ("no transcript", "", sound),
-                ("unknown characters", "ina kwana السلام", sound),
-            )
-        ):
-            planted.bad[reason] = add("train", str(28_000_000 + number), text, "m8", content)
-    columns = CV_COLUMNS if int(version.split(".")[0]) >= 17 else tuple(c for c in CV_COLUMNS if "sentence_" not in c)
-    with tarfile.open(out, "w:gz", compresslevel=1) as tar:
-        for locale in locales:
-            folder = f"cv-corpus-{version}/{locale}"
-            for table, rows in {**tables, "validated": tables["train"] + tables["dev"] + tables["test"]}.items():
-                rows = [{**row, "locale": locale} for row in rows]
-                lines = ["\t".join(columns), *("\t".join(row.get(name, "") for name in columns) for row in rows)]
-                _store(tar, f"{folder}/{table}.tsv", "\n".join(lines).encode() + b"\n")
-            _store(tar, f"{folder}/clip_durations.tsv", "\n".join(durations).encode() + b"\n")
-            _store(tar, f"{folder}/times.txt", b"")
-            for name, content in files.items():
-                _store(tar, f"{folder}/clips/{name}", content)
+        for number, (reason, text, content) in enumerate(_bad_clips(others)):
+            planted.bad[reason] = made.add("train", str(28_000_000 + number), text, "m8", content)
+    made.write(out, version, locales)
     return planted
+
+
+def _bad_clips(texts: list[str]) -> list[tuple[str, str, bytes | None]]:
+    """Make one clip of every kind that is refused: the reason, the transcript, the file or None if it is missing."""
+    sound = speech(texts[7], "m8")
+    return [
+        ("missing", texts[7], None),
+        ("empty", texts[8], b""),
+        ("unreadable", texts[9], b"<html>not found</html>" * 50),
+        ("silent", texts[10], encoded(np.zeros(2 * RATE, np.float32))),
+        ("too short", "a", encoded(sound[2205:5000])),
+        ("too long", texts[11], encoded(np.tile(sound, 40)[: 31 * RATE])),
+        ("transcript too long for its audio", " ".join(texts) * 2, encoded(sound)),
+        ("no transcript", "", encoded(sound)),
+        ("unknown characters", "ina kwana السلام", encoded(sound)),
+    ]
 
 
 def _store(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -197,7 +211,7 @@ def _store(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def fleurs(out: Path, locale: str = "ha_ng", unpacked: bool = False) -> Planted:
-    """FLEURS as its repository has it, in the folder `out`; each sentence of train is read twice."""
+    """Make FLEURS as its repository has it, in the folder `out`; the first sentences of train are read twice."""
     folder = out / "data" / locale
     for split in ("train", "dev", "test"):
         (folder / "audio" / (split if unpacked else "")).mkdir(parents=True, exist_ok=True)
@@ -224,7 +238,13 @@ def fleurs(out: Path, locale: str = "ha_ng", unpacked: bool = False) -> Planted:
 def hub(
     out: Path, form: str = "parquet", text: str = "text", speaker: str = "speaker", splits: tuple[str, ...] = ()
 ) -> Planted:
-    """A Hugging Face dataset in the folder `out`: as `parquet` files, `saved` by save_to_disk, or an `audiofolder`."""
+    """Make a Hugging Face dataset in the folder `out`.
+
+    Args:
+        form: `parquet` files, `saved` by save_to_disk, or an `audiofolder`.
+        text, speaker: the columns.
+        splits: what it calls train, dev and test.
+    """
     import datasets
 
     splits = splits or ("train", "validation", "test")
@@ -242,18 +262,18 @@ def hub(
         for split, which in ours.items()
     }
     if form == "audiofolder":
-        for which, found in rows.items():
+        for which, of_split in rows.items():
             (out / which).mkdir(parents=True)
             lines = [f"file_name,{text},{speaker}"]
-            for row in found:
+            for row in of_split:
                 (out / which / row["audio"]["path"]).write_bytes(row["audio"]["bytes"])
                 lines.append(f"{row['audio']['path']},{row[text]},{row[speaker]}")
             (out / which / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return Planted(out)
     made = datasets.DatasetDict(
         {
-            which: datasets.Dataset.from_list(found).cast_column("audio", datasets.Audio(decode=False))
-            for which, found in rows.items()
+            which: datasets.Dataset.from_list(of_split).cast_column("audio", datasets.Audio(decode=False))
+            for which, of_split in rows.items()
         }
     )
     if form == "saved":
@@ -266,7 +286,7 @@ def hub(
 
 
 def folder(out: Path) -> Planted:
-    """A folder of wav files with a table."""
+    """Make a folder of wav files with a table."""
     out.mkdir(parents=True, exist_ok=True)
     lines = ["path,text,split,speaker"]
     for clip in clips():
@@ -277,7 +297,7 @@ def folder(out: Path) -> Planted:
 
 
 def spoken(out: Path, sentences: Path, count: int = 60) -> Planted:
-    """A folder of sentences from a file, one a line, each read by one of the demo's voices; without splits."""
+    """Make a folder of sentences from a file, one a line, each read by one of the demo's voices; without splits."""
     out.mkdir(parents=True, exist_ok=True)
     voices = [voice for of_split in demo.VOICES.values() for voice in of_split]
     rows = []
@@ -312,8 +332,8 @@ def main() -> None:
     else:
         planted = {"fleurs": fleurs, "hub": hub, "folder": folder}[arguments.kind](arguments.out)  # type: ignore[operator]
     print(f"made {planted.path}")
-    for what, found in (("leak", planted.leaks), ("bad clip", planted.bad)):
-        for kind, clip in found.items():
+    for what, planted_clips in (("leak", planted.leaks), ("bad clip", planted.bad)):
+        for kind, clip in planted_clips.items():
             print(f"planted {what}, {kind}: {clip}")
 
 

@@ -1,4 +1,4 @@
-"""What was spent is counted once and through resumes, and the budget ends the search before it is gone."""
+"""The budget: hours, money and wall clock are counted once and across resumes, and end the search in time."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ def settings(**changes: Any) -> SweepConfig:
     )
 
 
-def tell(state: State, at: float, event: str, /, **fields: Any) -> None:
+def record(state: State, at: float, event: str, /, **fields: Any) -> None:
     state.apply({"event": event, "time": at, **fields})
 
 
 def report(state: State, at: float, trial: str, seen_s: float) -> None:
     scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0}
-    tell(
+    record(
         state, at, "reported", trial=trial, step=int(seen_s), updates=1000, seen_s=seen_s, metrics=scores,
         best={"step": int(seen_s), **scores}, last=False, diverged=False,
     )  # fmt: skip
 
 
 def a_trial(state: State, name: str, begin: float, end: float, seen_s: float, **fields: Any) -> None:
-    tell(state, begin, "proposed", trial=name, settings={}, source="search", **fields)
-    tell(state, begin, "started", trial=name)
+    record(state, begin, "proposed", trial=name, settings={}, source="search", **fields)
+    record(state, begin, "started", trial=name)
     report(state, end, name, seen_s)
-    tell(state, end, "ended", trial=name, state="finished" if seen_s == 1000 else "pruned", reason="")
+    record(state, end, "ended", trial=name, state="finished" if seen_s == 1000 else "pruned", reason="")
 
 
 def begun() -> State:
     state = State()
-    tell(state, 0, "sweep", name="s")
-    tell(state, 0, "opened")
+    record(state, 0, "sweep", name="s")
+    record(state, 0, "opened")
     return state
 
 
@@ -61,13 +61,13 @@ def test_gpu_hours_are_of_every_gpu_of_a_trial_and_cpu_hours_where_there_is_none
 
 def test_a_running_trial_counts_up_to_now_and_a_driver_that_is_gone_does_not() -> None:
     state = begun()
-    tell(state, 0, "proposed", trial="t000", settings={}, source="baseline")
-    tell(state, 0, "started", trial="t000")
+    record(state, 0, "proposed", trial="t000", settings={}, source="baseline")
+    record(state, 0, "started", trial="t000")
     report(state, 1800, "t000", 300)
     assert spent(state, settings()).hours == 1.0
     assert spent(state, settings(), now=3600).hours == 2.0
     assert spent(state, settings(), now=3600).wall_s == 3600
-    tell(state, 90_000, "opened")  # a day later: what was lost at the crash is not known, and the night is nobody's
+    record(state, 90_000, "opened")  # a day later: the work lost at the crash and the night do not count
     assert spent(state, settings(), now=90_000) == Spent(1.0, 0.0, 1800, 1)
 
 
@@ -91,7 +91,7 @@ def test_whichever_limit_is_reached_first_ends_it(budget: dict[str, float], word
 def test_finalists_have_their_part_kept_for_them() -> None:
     state = begun()
     a_trial(state, "t000", 0, 360, 1000)  # the baseline: 0.2 GPU-hours for a full length
-    a_trial(state, "t001", 360, 370, 10)  # what a pruned one took says less
+    a_trial(state, "t001", 360, 370, 10)  # a pruned trial does not count
     config = settings(budget={"hours": 1.4})
     kept = reserve(state, config)
     assert finalist_runs(config) == 6
@@ -116,7 +116,7 @@ def test_nothing_is_kept_where_nothing_runs_again() -> None:
     assert finalist_runs(settings(search={"trials": 2})) == 4
 
 
-def test_one_after_another_by_the_answers_overshoots_by_one_interval_at_most() -> None:
+def test_trials_one_after_another_exceed_the_budget_by_one_interval_at_most() -> None:
     state, config = begun(), settings(budget={"hours": 1.0}, finalists={"k": 0, "seeds": 1})
     now, interval_s = 0.0, 100.0
     for number in range(1000):

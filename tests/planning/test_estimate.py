@@ -1,4 +1,4 @@
-"""What a plan says comes true: lengths by the real rule, speed by real ledgers, disk by real checkpoints."""
+"""The estimate against the real thing: lengths by the real rule, speed by real ledgers, disk by real checkpoints."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def planned(preset: str, storage: Path, *changes: str) -> tuple[SweepConfig, Pre
 # -- the four plans ----------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_that_fits_is_told_in_full(tmp_path: Path) -> None:
+def test_a_sweep_that_fits_is_described_in_full(tmp_path: Path) -> None:
     config, prediction, text = planned("xlsr_300m", tmp_path, NODE, "budget.price_per_hour=3", "max_checkpoint_gb=900")
     check(config, prediction)
     assert "8 trials side by side" in text
@@ -100,7 +100,7 @@ def test_where_only_a_sweep_without_finalists_fits_that_is_said(tmp_path: Path) 
 # -- refusals and warnings ---------------------------------------------------------------------------------------
 
 
-def test_every_reason_is_told_at_once(tmp_path: Path) -> None:
+def test_a_refusal_gives_every_reason_at_once(tmp_path: Path) -> None:
     config, prediction, _ = planned(
         "xlsr_1b", tmp_path, NODE, "resources.audio_s_per_s=10", "max_checkpoint_gb=1", "budget.hours=1",
         "budget.wall_s=60", "budget.money=1", "budget.price_per_hour=2",
@@ -133,7 +133,7 @@ def test_by_a_guess_only_what_is_far_too_long_is_refused(tmp_path: Path) -> None
         assert "if the guessed speed is right" in text
 
 
-def test_of_a_base_that_nobody_knows_nothing_is_made_up(tmp_path: Path) -> None:
+def test_an_unknown_base_gets_no_figures(tmp_path: Path) -> None:
     config, prediction, text = planned("xlsr_300m", tmp_path, NODE, "model.base=some/checkpoint", "budget.hours=1")
     check(config, prediction)
     assert prediction.expected is None

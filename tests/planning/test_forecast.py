@@ -1,4 +1,4 @@
-"""The forecast of a sweep whose end is known: trials of one pace on a virtual clock, told to a real ledger's state."""
+"""The forecast of a sweep whose end is known: trials of one pace on a virtual clock, in a real ledger's state."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def settings(**changes: Any) -> SweepConfig:
 
 
 def run(config: SweepConfig, lengths_s: list[float]) -> list[tuple[float, State]]:
-    """A sweep's reports as (time, state then), the end last. Trials are as long as they are told to be."""
+    """Run a sweep with trials of these lengths; return (time, state then) at every report and at the end."""
     state = State()
-    told: list[tuple[float, State]] = []
+    reports: list[tuple[float, State]] = []
 
-    def tell(at: float, event: str, **fields: Any) -> None:
+    def record(at: float, event: str, **fields: Any) -> None:
         state.apply({"event": event, "time": at, **fields})
 
-    tell(0.0, "sweep", name="s", rungs=[])
-    tell(0.0, "opened")
+    record(0.0, "sweep", name="s", rungs=[])
+    record(0.0, "opened")
     runs = [(f"t{n:03d}", "baseline" if n == 0 else "search", "", s) for n, s in enumerate(lengths_s)]
     finals = [(f"t00{n}-s1", "finalist", f"t00{n}", LENGTH_S) for n in range(2)]
     now = 0.0
@@ -52,24 +52,24 @@ def run(config: SweepConfig, lengths_s: list[float]) -> list[tuple[float, State]
             if waiting and free:
                 at, slot = heapq.heappop(free)
                 name, source, of, length_s = waiting.pop(0)
-                tell(at, "proposed", trial=name, settings={}, source=source, of=of)
-                tell(at, "started", trial=name)
+                record(at, "proposed", trial=name, settings={}, source=source, of=of)
+                record(at, "started", trial=name)
                 heapq.heappush(events, (at + EVERY_S / PACE, slot, name, EVERY_S, length_s))
                 continue
             now, slot, name, seen_s, length_s = heapq.heappop(events)
             scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0, "audio_s_per_s": PACE}
-            tell(
+            record(
                 now, "reported", trial=name, step=int(seen_s), updates=int(LENGTH_S), seen_s=seen_s, metrics=scores,
                 best={"step": int(seen_s), **scores}, last=seen_s == LENGTH_S, diverged=False,
             )  # fmt: skip
             if seen_s < length_s:
                 heapq.heappush(events, (now + EVERY_S / PACE, slot, name, seen_s + EVERY_S, length_s))
             else:
-                tell(now, "ended", trial=name, state="finished" if seen_s == LENGTH_S else "pruned", reason="")
+                record(now, "ended", trial=name, state="finished" if seen_s == LENGTH_S else "pruned", reason="")
                 heapq.heappush(free, (now, slot))
-            told.append((now, copy(state)))
-    tell(now, "decided", winner="t000")
-    return [*told, (now, copy(state))]
+            reports.append((now, copy(state)))
+    record(now, "decided", winner="t000")
+    return [*reports, (now, copy(state))]
 
 
 def copy(state: State) -> State:
@@ -79,27 +79,27 @@ def copy(state: State) -> State:
 
 def test_where_nothing_is_pruned_it_is_right_from_the_first_report() -> None:
     config = settings()
-    told = run(config, [LENGTH_S] * 12)
-    end = told[-1][0]
+    reports = run(config, [LENGTH_S] * 12)
+    end = reports[-1][0]
     assert end == (6 + 1) * LENGTH_S / PACE
-    for now, state in told:
+    for now, state in reports:
         left = forecast(state, config, SLOTS, now)
         assert left.left_s == pytest.approx(end - now, abs=1e-6)
         # Between reports it counts down.
         later = forecast(state, config, SLOTS, now + 3)
         assert later.left_s is not None and left.left_s is not None
         assert left.left_s - 4 <= later.left_s <= left.left_s
-    assert told[-1][1].verdict is not None
-    first = forecast(told[0][1], config, SLOTS, told[0][0])
+    assert reports[-1][1].verdict is not None
+    first = forecast(reports[0][1], config, SLOTS, reports[0][0])
     assert first.hours == pytest.approx(14 * 100 / 3600, rel=0.02)
 
 
 def test_what_pruning_leaves_is_learnt_as_trials_end() -> None:
     config = settings(search={"trials": 40}, pruning={"reduction": 3, "first_rung": 0.3})
     # Longer than the rule alone would make them, as where warm-up lets trials pass: every other one goes to its end.
-    told = run(config, [LENGTH_S if n % 2 == 0 else 300.0 for n in range(40)])
-    end = told[-1][0]
-    late = [(now, state) for now, state in told if 0.5 * end < now < 0.9 * end]
+    reports = run(config, [LENGTH_S if n % 2 == 0 else 300.0 for n in range(40)])
+    end = reports[-1][0]
+    late = [(now, state) for now, state in reports if 0.5 * end < now < 0.9 * end]
     assert late
     for now, state in late:
         left = forecast(state, config, SLOTS, now).left_s
@@ -128,10 +128,10 @@ def test_before_any_figure_it_is_what_was_predicted(tmp_path: Path) -> None:
 def test_the_budget_ends_the_search_and_leaves_the_finalists_theirs(budget: dict[str, float]) -> None:
     config = settings(budget=budget)
     now, state = [one for one in run(config, [LENGTH_S] * 12) if one[0] == 50][-1]
-    told = forecast(state, config, SLOTS, now)
-    assert told.cut_s == pytest.approx(150)
-    assert told.left_s == pytest.approx(150 + 100)
-    assert "the budget ends the search in about 2:30" in str(told)
+    left = forecast(state, config, SLOTS, now)
+    assert left.cut_s == pytest.approx(150)
+    assert left.left_s == pytest.approx(150 + 100)
+    assert "the budget ends the search in about 2:30" in str(left)
     assert "budget" not in str(forecast(state, settings(budget={"hours": 100}), SLOTS, now))
 
 

@@ -1,4 +1,4 @@
-"""What fits is admitted, what does not is refused with what would."""
+"""A plan has as many slots as fit; a trial that fits nowhere is refused with a change that would fit."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_no_more_slots_than_trials() -> None:
         (wanted(cpus=64), FARM, "cpus_per_worker to 32"),
     ],
 )
-def test_what_cannot_run_is_refused_with_what_would(resources: ResourceSettings, nodes: Any, fix: str) -> None:
+def test_a_trial_that_fits_nowhere_is_refused(resources: ResourceSettings, nodes: Any, fix: str) -> None:
     with pytest.raises(UserError) as refused:
         admit(resources, nodes, trials=4)
     assert fix in str(refused.value.fix)
@@ -75,17 +75,17 @@ def test_where_stock_tune_would_hang(resources: ResourceSettings, nodes: Any, tr
     assert stock_would_hang(resources, nodes, trials) is hangs
 
 
-def test_it_is_said_only_where_no_placement_of_the_drivers_helps() -> None:
-    said = 0
+def test_a_hang_is_reported_only_if_no_placement_of_the_drivers_helps() -> None:
+    hangs = 0
     for first, second, cpus, workers, trials in itertools.product((1, 2, 4), (0, 3), (1, 2), (1, 2, 3), (1, 2, 4, 9)):
         nodes = [{"CPU": float(n)} for n in (first, second) if n]
         drivers = min(trials, first + second)
         left = [(first - n, second - (drivers - n)) for n in range(drivers + 1)]
         saved = any(min(pair) >= 0 and sum(free // cpus for free in pair) >= workers for pair in left)
         if stock_would_hang(wanted(workers, cpus=cpus), nodes, trials):
-            said += 1
+            hangs += 1
             assert not saved, (first, second, cpus, workers, trials)
-    assert said > 20
+    assert hangs > 20
 
 
 def test_ours_runs_where_stock_tune_would_hang() -> None:
@@ -105,7 +105,7 @@ def test_a_plan_without_ray_is_for_the_nodes_of_the_settings_else_for_this_machi
         local_nodes(ClusterSettings(nodes=[{"CPU": 2}, {"cpu": 2}]))
 
 
-def test_it_is_what_ray_counts() -> None:
+def test_local_cpus_are_counted_as_ray_counts_them() -> None:
     """A plan that is not the cluster that starts would be wrong about everything."""
     from ray._private.utils import get_num_cpus
 

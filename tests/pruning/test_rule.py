@@ -1,4 +1,4 @@
-"""The pruning rule is arithmetic: who passes a rung, who is promoted, who has a second look, who has diverged."""
+"""The pruning rule: which trials pass a rung, are promoted, get a second look, or have diverged."""
 
 from __future__ import annotations
 
