@@ -1,6 +1,6 @@
-"""Made-up corpora in the true layout of each kind, spoken by espeak-ng, with planted leaks and bad clips.
+"""Make up corpora in the true layout of each kind, spoken by espeak-ng, with planted leaks and bad clips.
 
-For the tests, and to try the commands by hand:
+Long, since all kinds are made of the same clips. For the tests, and to try the commands by hand:
 
     python -m tests.helpers.made_up common_voice cv-corpus-17.0-2024-03-15-ha.tar.gz
     python -m tests.helpers.made_up fleurs fleurs
