@@ -1,23 +1,20 @@
-"""Where MLflow keeps its runs: the file of a SQLite database, and how long a server may take to answer.
+"""Where MLflow keeps its runs, how long a server may take to answer, and what a fault means.
 
-In: a tracking URI, or a fault that MLflow raised. Out: a database that can be used, and whether a store is away.
+In: a tracking URI, or a fault that MLflow raised. Out: a `Place`, an experiment's id, and whether a store is away.
 Called by `tracker` and by the sweep's mirror. Nothing here imports mlflow.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shlex
-import sqlite3
 import threading
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
@@ -102,21 +99,21 @@ def unusable(fault: Exception, uri: str, database: Path | None) -> UserError:
         database: its file; None for a server.
     """
     shown = without_password(uri).rstrip("/")
-    detail = first_line(fault).replace(uri, shown)
+    detail = first_line(fault).replace(uri, shown).rstrip(".")
     if database is not None:
         fix = f"Move the file away, or, if an older MLflow wrote it: mlflow db upgrade {shlex.quote(uri)}"
         return UserError(f"MLflow can't use its database: {detail}.", where=uri, fix=fix)
     if is_silence(fault):
-        what = f"The MLflow server does not answer: {detail}"
+        what = f"The MLflow server does not answer: {detail}."
         fix = "Start it, or give another tracking URI; without one a SQLite file is used."
     elif getattr(fault, "error_code", "") in ("PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"):
-        what = f"The MLflow server refuses us: {detail}"
+        what = f"The MLflow server refuses us: {detail}."
         fix = (
             "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; "
             "if it names the Host header, start the server with --allowed-hosts."
         )
     else:
-        what = f"This does not work as an MLflow tracking server: {detail}"
+        what = f"This does not work as an MLflow tracking server: {detail}."
         fix = "Check the address; it is that of the server itself, without #/experiments."
     return UserError(what, where=shown, fix=fix)
 
@@ -166,29 +163,29 @@ def experiment_id(client: Any, name: str, shown_uri: str, database: Path | None,
     Raises:
         UserError: it was deleted, or it is missing and `create` is False.
     """
-    found = client.get_experiment_by_name(name)
-    if found is None and create:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None and create:
         try:
             return _create_experiment(client, name, database)
         except Exception as fault:
             if getattr(fault, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(name)  # another process was first
-    if found is None:
-        names = [experiment.name for experiment in client.search_experiments()]
+        experiment = client.get_experiment_by_name(name)  # another process was first
+    if experiment is None:
+        names = [one.name for one in client.search_experiments()]
         raise UserError(
             f"There is no MLflow experiment {name!r}.",
             where=shown_uri,
             fix="Name one of: " + (", ".join(names) or "(there are none yet)"),
         )
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise UserError(
             f"The MLflow experiment {name!r} was deleted; its name is taken until it is purged.",
             where=shown_uri,
             fix=f"Choose another name, or restore it: MLFLOW_TRACKING_URI={shlex.quote(shown_uri)} "
-            f"mlflow experiments restore --experiment-id {found.experiment_id}.",
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}.",
         )
-    return found.experiment_id
+    return experiment.experiment_id
 
 
 def _create_experiment(client: Any, name: str, database: Path | None) -> str:
@@ -196,7 +193,7 @@ def _create_experiment(client: Any, name: str, database: Path | None) -> str:
     if database is not None:
         # MLflow's default is relative to the working directory, which in a Ray job is a copy that is cleaned away.
         folder = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "_"
-        location = (_artifacts(database) / folder).as_uri()
+        location = (artifacts_beside(database) / folder).as_uri()
     # Without the tag the UI guesses, and may open the experiment on its page for language-model traces.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return client.create_experiment(name, artifact_location=location, tags=tags)
@@ -211,68 +208,6 @@ def _database_path(uri: str) -> Path:
     return Path(name).resolve()
 
 
-def _artifacts(database: Path) -> Path:
+def artifacts_beside(database: Path) -> Path:
+    """The folder for the artifacts of a database's runs."""
     return database.parent / "mlartifacts"
-
-
-def check_database(path: Path, make: Callable[[str], None], *, create: bool) -> None:
-    """Find out in no time what MLflow would find out by 100 s of retries; make the database where it is missing.
-
-    Args:
-        path: its file.
-        make: has MLflow make the database of a `sqlite:///` URI, and let go of it.
-        create: whether it may be made, and must be writable.
-
-    Raises:
-        UserError: it can't be opened, is no database, is locked, or (with `create`) can't be written.
-    """
-    if not create and not path.is_file():
-        raise UserError("There is no MLflow database.", where=path, fix="Run a sweep first, or give another path.")
-    try:
-        if not path.exists():
-            _create_database(path, make)
-        mode = "rw" if create else "ro"
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=10, isolation_level=None)
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if create:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-        finally:
-            connection.close()
-    except (OSError, sqlite3.Error) as fault:
-        raise UserError(
-            f"The MLflow database can't be {'written' if create else 'read'}: {fault}.",
-            where=path,
-            fix="Give a path on a disk that you can write to, or end the process that holds the database.",
-        ) from fault
-
-
-def _create_database(path: Path, make: Callable[[str], None]) -> None:
-    """Make an MLflow database, whole or not at all, whoever else is making it.
-
-    MLflow runs dozens of migrations, unlocked and not in one transaction: of two processes that start together one
-    crashes, and one that is killed in these seconds leaves a file that MLflow can't open ever again. So it is built
-    under another name.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    partial.touch()  # fails at once where MLflow would try for 100 s
-    chatter = logging.getLogger("mlflow.store.db.utils")
-    level = chatter.level
-    chatter.setLevel(logging.WARNING)
-    # So that the experiment "Default", which comes with a new database, keeps nothing in the working directory.
-    root = {"_MLFLOW_SERVER_ARTIFACT_ROOT": _artifacts(path).as_uri()}
-    try:
-        with environment(root, override=True):
-            make(f"sqlite:///{partial}")
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            if not path.exists():
-                partial.rename(path)
-    finally:
-        chatter.setLevel(level)
-        partial.unlink(missing_ok=True)

@@ -23,8 +23,10 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.version import VERSION
 
 from hausa_asr.errors import UserError
+from hausa_asr.tracking.database import check_database
 from hausa_asr.tracking.entities import (
     NONFINITE,
     MetricsRow,
@@ -40,7 +42,6 @@ from hausa_asr.tracking.reader import Reader, SweepRun, TrialRun
 from hausa_asr.tracking.store import (
     FOLDER_S,
     PROBE_S,
-    check_database,
     environment,
     experiment_id,
     http_limits,
@@ -87,7 +88,7 @@ class Tracker(Reader):
         self.experiment = experiment
         self.uri, self.shown_uri, self._database = place(uri)
         if self._database is not None:
-            check_database(self._database, _make_database, create=create)
+            check_database(self._database, _open_database, VERSION, create=create)
         # MlflowException is not enough: a damaged database surfaces as SQLAlchemy's errors, a bad URI as ValueError.
         try:
             with environment(http_limits(PROBE_S), override=True):
@@ -294,5 +295,6 @@ class Tracker(Reader):
         self.set_status(run_id, state, ended_s)
 
 
-def _make_database(uri: str) -> None:
+def _open_database(uri: str) -> None:
+    """Have MLflow open a database, which makes its tables where they are missing, and let go of it."""
     MlflowClient(uri)._tracking_client.store.engine.dispose()

@@ -130,7 +130,7 @@ class Board:
         tried = sum(not trial.is_open for trial in state.searched)
         parts = [f"{tried} of {self._trials} trials tried, {self._slots} side by side"]
         if runs := state.finalists:
-            parts.append(f"{sum(not run.is_open for run in runs)} finalist runs done")
+            parts.append(f"{sum(not run.is_open for run in runs)} of {many(len(runs), 'finalist run')} done")
         parts.append(self._forecast(state) if self._reported() else self._waiting())
         best, baseline = state.best(), state.baseline()
         if best and best.best:

@@ -8,6 +8,7 @@ evaluation interval per slot.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
@@ -102,15 +103,21 @@ def exhausted(
     so_far = spent(state, config, now)
     price = budget.price_per_hour or 0.0
     word = hours_word(config.resources)
-    for limit, taken, kept, say in (
-        (budget.hours, so_far.hours, reserve_hours, lambda x: f"{x:,.2f} {word}"),
-        (budget.money, so_far.money, reserve_hours * price, lambda x: f"{x:,.2f} in money"),
-        (budget.wall_s, so_far.wall_s, reserve_wall_s, lambda x: f"{duration(x)} of wall clock"),
-    ):
-        if limit is not None and taken + kept >= limit:
-            why = f"the budget of {say(limit)} is spent" if taken >= limit else f"{say(taken)} are spent"
-            return why if taken >= limit else f"{why}, and of the budget of {say(limit)} finalists need {say(kept)}"
-    return ""
+    reasons = (
+        _exhausted(budget.hours, so_far.hours, reserve_hours, lambda hours: f"{hours:,.2f} {word}"),
+        _exhausted(budget.money, so_far.money, reserve_hours * price, lambda money: f"{money:,.2f} in money"),
+        _exhausted(budget.wall_s, so_far.wall_s, reserve_wall_s, lambda wall_s: f"{duration(wall_s)} of wall clock"),
+    )
+    return next(filter(None, reasons), "")
+
+
+def _exhausted(limit: float | None, taken: float, kept: float, in_words: Callable[[float], str]) -> str:
+    """Say why nothing is left of one limit; "" while something is, or without a limit."""
+    if limit is None or taken + kept < limit:
+        return ""
+    if taken >= limit:
+        return f"the budget of {in_words(limit)} is spent"
+    return f"{in_words(taken)} are spent, and of the budget of {in_words(limit)} finalists need {in_words(kept)}"
 
 
 def search_exhausted(state: State, config: SweepConfig, now: float) -> str:

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import devices, finalist_length_s, finalist_runs, hours_word
@@ -89,7 +90,7 @@ def predict(config: SweepConfig, plan: SlotPlan, storage: Path, dev_s: float | N
         low, expected, high = (
             figures(config, plan.slots, speed, trials, a_trial) for a_trial in (least_s, mean_s, most_s)
         )
-    least, peak = _disk(config, plan.slots)
+    checkpoints = _checkpoint_space(config, plan.slots)
     free = float(shutil.disk_usage(next(at for at in (storage, *storage.absolute().parents) if at.is_dir())).free)
     warnings = []
     if speed is None:
@@ -97,16 +98,16 @@ def predict(config: SweepConfig, plan: SlotPlan, storage: Path, dev_s: float | N
             f"nothing is known of the speed of {config.model.base}, so time and cost are not predicted; "
             "set resources.audio_s_per_s"
         )
-    if peak is None:
+    if checkpoints.peak is None:
         warnings.append(f"how large checkpoints of {config.model.base} are is not known")
-    elif peak > (room := min(free, (config.max_checkpoint_gb or math.inf) * 1e9)):
+    elif checkpoints.peak > (room := min(free, (config.max_checkpoint_gb or math.inf) * 1e9)):
         warnings.append(
-            f"checkpoints would take {size(peak)} and there is room for {size(room)}: the least promising paused "
-            "trials lose their optimizer states, so they cannot be promoted later"
+            f"checkpoints would take {size(checkpoints.peak)} and there is room for {size(room)}: the least promising "
+            "paused trials lose their optimizer states, so they cannot be promoted later"
         )
     if speed is not None and low is not None and expected is not None:
         warnings += _budget_warnings(config, plan.slots, speed, low, expected)
-    return Prediction(plan.slots, speed, low, expected, high, least, peak, free, tuple(warnings))
+    return Prediction(plan.slots, speed, low, expected, high, *checkpoints, free, tuple(warnings))
 
 
 def figures(
@@ -129,11 +130,18 @@ def figures(
     return Figures(audio_s, hours, None if price is None else hours * price, wall_s)
 
 
-def _disk(config: SweepConfig, slots: int) -> tuple[float | None, float | None]:
-    """Bytes of checkpoints at their peak: of those that cannot be dropped, and of all; None if not known."""
+class CheckpointSpace(NamedTuple):
+    """Bytes of a sweep's checkpoints at their peak: of those that cannot be dropped, and of all; None if not known."""
+
+    least: float | None
+    peak: float | None
+
+
+def _checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
+    """Predict how much disk the checkpoints take, from the number of weights that are trained."""
     base = base_of(config.model.base)
     if base is None:
-        return None, None
+        return CheckpointSpace(None, None)
     weight = trained_weights(config, base)
     trials, runs = config.search.trials, finalist_runs(config)
     settings = runs // config.finalists.seeds or 1
@@ -149,7 +157,7 @@ def _disk(config: SweepConfig, slots: int) -> tuple[float | None, float | None]:
     waiting = min((trials - 1) * (1 - passing), trials - slots)
     search_peak = _WRITING * slots + _PAUSED * waiting + _ENDED * (trials - slots - waiting)
     finals_peak = _WRITING * final + _ENDED * (runs - final) + _ENDED * trials
-    return weight * least, weight * max(search_peak, finals_peak)
+    return CheckpointSpace(weight * least, weight * max(search_peak, finals_peak))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whole sweeps as a user starts them, each in a process group of its own, and what holds of every one."""
+"""Start whole sweeps as a user does, each in a process group of its own, and check them."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 def processes_of(session: int) -> list[str]:
-    """What still runs of a process group's session, and of Rays that were started in it."""
-    found = []
+    """The commands that still run in a session, and in Rays that were started in it."""
+    commands = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -76,12 +76,12 @@ def processes_of(session: int) -> list[str]:
         except OSError:
             continue
         if stat[0] != "Z" and (int(stat[3]) == session or f"hausa-asr-ray-{session}-" in command):
-            found.append(command)
-    return found
+            commands.append(command)
+    return commands
 
 
 def gone(session: int, within_s: float = 20) -> list[str]:
-    """What is left of a sweep after a moment to end."""
+    """The commands of a sweep that are left after a moment to end."""
     deadline = time.monotonic() + within_s
     while (left := processes_of(session)) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -117,16 +117,16 @@ class Runs:
 
 
 def check_whole(folder: Path, name: str, trials: int) -> dict[str, Any]:
-    """What holds of every finished sweep: nothing lost, nothing doubled, ledger, result and MLflow agree."""
+    """Check a finished sweep: nothing lost, nothing doubled; ledger, result and MLflow agree."""
     sweep = folder / "runs" / name
     result: dict[str, Any] = json.loads((sweep / "result.json").read_text())
     assert result["sweep"] == name
     assert [t["id"] for t in result["trials"]] == [f"t{n:03d}" for n in range(trials)]
     every = [*result["trials"], *result["finalists"]]
-    told = ledger_of(sweep)
-    assert Counter(e["trial"] for e in told if e["event"] == "proposed") == Counter(t["id"] for t in every)
+    events = ledger_of(sweep)
+    assert Counter(e["trial"] for e in events if e["event"] == "proposed") == Counter(t["id"] for t in every)
     for trial in every:  # one that had ended as pruned may have gone on, with more trials or a larger budget
-        turns = [e["event"] for e in told if e.get("trial") == trial["id"] and e["event"] in ("started", "ended")]
+        turns = [e["event"] for e in events if e.get("trial") == trial["id"] and e["event"] in ("started", "ended")]
         assert turns[-1] == "ended"
         assert "ended ended" not in " ".join(turns)
     runs = Runs(folder)

@@ -98,11 +98,11 @@ def test_a_decision_can_be_asked_for(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     state = Ledger(folder / "runs/one").state
     lost = next(trial for trial in state.trials.values() if any(not one["passed"] for one in trial.decisions))
-    told = finish(start("--explain", f"one/{lost.id}", "--set", f"storage={folder}/runs"))
+    said = finish(start("--explain", f"one/{lost.id}", "--set", f"storage={folder}/runs"))
     decision = next(one for one in lost.decisions if not one["passed"])
-    assert f"{lost.id} of sweep one" in told
-    assert f"ranked by eval loss with {decision['cohort']} trials: number {decision['place']}" in told
-    assert f"{decision['value']:.4f}" in told and "paused" in told
+    assert f"{lost.id} of sweep one" in said
+    assert f"ranked by eval loss with {decision['cohort']} trials: number {decision['place']}" in said
+    assert f"{decision['value']:.4f}" in said and "paused" in said
     assert "t099" in finish(start("--explain", "t099", "--set", f"storage={folder}/runs"), code=2)
 
 
@@ -115,9 +115,9 @@ def test_the_winner_can_be_exported_and_transcribes(finished: tuple[Path, str], 
         capture_output=True, text=True, env=environment(), check=True,
     )  # fmt: skip
     best = json.loads((folder / "runs/one/result.json").read_text())["best"]
-    found = json.loads(exported.stdout)
-    assert (found["trial"], found["chosen"], found["seeds"]) == (best["run"], "finalists", 2)
-    assert (found["wer"], found["test_wer"]) == pytest.approx((best["wer"], best["test_wer"]))
+    printed = json.loads(exported.stdout)
+    assert (printed["trial"], printed["chosen"], printed["seeds"]) == (best["run"], "finalists", 2)
+    assert (printed["wer"], printed["test_wer"]) == pytest.approx((best["wer"], best["test_wer"]))
     heard = subprocess.run(
         [*cli, "transcribe", "--model", str(tmp_path / "m"), str(audio / "test-0.wav"), "--json"],
         capture_output=True, text=True, env=environment(), check=True,
@@ -155,8 +155,8 @@ def test_two_workers_per_trial_learn_what_one_does_and_a_crash_costs_one_interva
     one = Ledger(finished[0] / "runs/one").state.trials["t000"].reports
     two = Ledger(sweep).state.trials["t000"].reports
     assert "a slot broke, the trial goes on in a new one" in (sweep / "sweep.log").read_text()
-    told = (sweep / "trials/t000/train.log").read_text().count(": wer=")
-    assert told <= len(two) + 2, "its newest report told again, and at most one interval computed again"
+    evaluations = (sweep / "trials/t000/train.log").read_text().count(": wer=")
+    assert evaluations <= len(two) + 2, "its newest report sent again, and at most one interval computed again"
     assert [r.step for r in two] == [r.step for r in one]
     for metric in ("train_loss", "loss", "masked_fraction"):
         assert two[0].metrics[metric] == pytest.approx(one[0].metrics[metric], rel=1e-3)

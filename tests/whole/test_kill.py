@@ -65,7 +65,7 @@ class Ordeal:
         """Wait for 1 to so many events that are still to come, one of them by a driver, and a moment more."""
         drivers = 1 + sum(what in ("driver", "ray") for what, _ in self.kills)
         some = len(ledger_of(self.sweep)) + self.draw.randint(1, events)
-        there = self.wait(lambda told: len(told) >= some and sum(e["event"] == "opened" for e in told) == drivers)
+        there = self.wait(lambda now: len(now) >= some and sum(e["event"] == "opened" for e in now) == drivers)
         time.sleep(self.draw.uniform(0, 0.5))
         return there and self.process.poll() is None
 
@@ -136,9 +136,9 @@ class Ordeal:
             _check_kept(_state(before), after)
         for trial in after.searched:
             assert sum(trial.settings == other.settings for other in after.searched) == 1, "nothing is tried twice"
-        told = _study(self.config, after).trials
-        assert len(told) == TRIALS
-        assert {one.state for one in told} <= {TrialState.COMPLETE, TrialState.PRUNED}
+        known = _study(self.config, after).trials
+        assert len(known) == TRIALS
+        assert {one.state for one in known} <= {TrialState.COMPLETE, TrialState.PRUNED}
         runs = Runs(self.folder)
         assert Counter(run.data.tags["trial"] for run in runs.children) == Counter(list(after.trials))
         for run in runs.children:
@@ -154,7 +154,7 @@ class Ordeal:
             steps = [int(line.split()[1]) for line in lines]
             assert steps == sorted(steps), f"{trial.id} went on from its newest checkpoint"
             assert sorted(set(steps)) == [report.step for report in trial.reports]
-            # A report that is told again is read from the checkpoint, timings and all: the very same line.
+            # A report that is sent again is read from the checkpoint, timings and all: the very same line.
             again = len(set(lines)) - len(set(steps))
             assert again <= sum(trial.id in opened for opened in opened_at)
 
@@ -198,12 +198,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_bas
     """A sweep that was killed three times: while a trial was paused, a little later, and among its finalists."""
     ordeal = Ordeal(settings_in(tmp_path_factory.mktemp("killed"), audio, layer_norm_base), "killed", seed=4)
     try:
-        assert ordeal.wait(lambda told: any(event["event"] == "paused" for event in told))
+        assert ordeal.wait(lambda events: any(event["event"] == "paused" for event in events))
         assert ordeal.wait_at_random(3)
         assert ordeal.kill("driver")
         assert ordeal.wait_at_random(6)
         assert ordeal.kill(ordeal.draw.choice(["controller", "worker"]))
-        assert ordeal.wait(lambda told: any(event.get("of") for event in told))
+        assert ordeal.wait(lambda events: any(event.get("of") for event in events))
         assert ordeal.wait_at_random(6)
         assert ordeal.kill("ray")
         ordeal.end()

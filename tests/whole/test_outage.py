@@ -35,14 +35,14 @@ def test_a_tracking_server_that_goes_and_comes_back_is_not_noticed(
         wait_for(lambda: sum(event["event"] == "reported" for event in ledger_of(sweep)) >= 2, process)
         server.signal(signal.SIGKILL)
         server.process.wait()
-        told = len(ledger_of(sweep))
+        events = len(ledger_of(sweep))
         time.sleep(away_s)
         server.start()
         output = finish(process)
     finally:
         server.stop()
     assert "Traceback" not in output and "MLflow lacks" not in output
-    assert len(ledger_of(sweep)) > told + 2, "the sweep went on meanwhile"
+    assert len(ledger_of(sweep)) > events + 2, "the sweep went on meanwhile"
     assert "MLflow is away" in (sweep / "sweep.log").read_text()
     runs, state = Runs(tmp_path, "server.db"), Ledger(sweep).state
     assert runs.parents[0].info.status == "FINISHED"
