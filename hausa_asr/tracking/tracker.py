@@ -23,7 +23,6 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.version import VERSION
 
 from hausa_asr.errors import UserError
 from hausa_asr.tracking.database import check_database
@@ -88,7 +87,7 @@ class Tracker(Reader):
         self.experiment = experiment
         self.uri, self.shown_uri, self._database = place(uri)
         if self._database is not None:
-            check_database(self._database, _open_database, VERSION, create=create)
+            check_database(self._database, _open_database, create=create)
         # MlflowException is not enough: a damaged database surfaces as SQLAlchemy's errors, a bad URI as ValueError.
         try:
             with environment(http_limits(PROBE_S), override=True):
