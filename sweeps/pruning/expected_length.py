@@ -28,20 +28,20 @@ def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
         trials: of the search.
     """
     length_s, at = config.recipe().length_s, seen_s
-    stops = rungs_s(config)
+    marks = rungs_s(config)
     ahead, share = 0.0, 1.0
     pruning = config.pruning
-    passing_each = shares_passing(trials, pruning.reduction, len(stops), pruning.finish_share)
-    for stop, passing in zip(stops, passing_each, strict=True):
-        if stop > seen_s:
-            ahead += share * (stop - at)
-            at, share = stop, share * passing
+    passing_each = shares_passing(trials, pruning.reduction, len(marks), pruning.finish_share)
+    for mark, passing in zip(marks, passing_each, strict=True):
+        if mark > seen_s:
+            ahead += share * (mark - at)
+            at, share = mark, share * passing
     ahead += share * (length_s - at)
     return ahead
 
 
 @lru_cache(maxsize=1024)
-def shares_passing(cohort: int, reduction: int, marks: int, finish_share: float) -> tuple[float, ...]:
+def shares_passing(cohort: int, reduction: int, n_rungs: int, finish_share: float) -> tuple[float, ...]:
     """Compute which share of the trials at each rung passes it: at once, by a later promotion or the second look.
 
     It is the mean of seeded draws, the same at every call. In a draw, scores come in random order, and a trial has the
@@ -50,14 +50,14 @@ def shares_passing(cohort: int, reduction: int, marks: int, finish_share: float)
     Args:
         cohort: trials in the search.
         reduction: one in this many passes.
-        marks: how many rungs there are.
+        n_rungs: how many rungs there are.
         finish_share: the second look goes on until this share of the trials has finished.
     """
-    if not marks:
+    if not n_rungs:
         return ()
     chance = random.Random(0)
     cohort = min(cohort, _ENOUGH)
-    came, passed = [0] * marks, [0] * marks
+    came, passed = [0] * n_rungs, [0] * n_rungs
 
     def come(rung: int, score: float) -> None:
         insort(scores[rung], score)
@@ -66,24 +66,24 @@ def shares_passing(cohort: int, reduction: int, marks: int, finish_share: float)
             if one not in went_on[rung]:
                 went_on[rung].add(one)
                 passed[rung] += 1
-                if rung + 1 < marks:
+                if rung + 1 < n_rungs:
                     come(rung + 1, one)
 
     for _ in range(_COHORTS):
-        scores: list[list[float]] = [[] for _ in range(marks)]
-        went_on: list[set[float]] = [set() for _ in range(marks)]
+        scores: list[list[float]] = [[] for _ in range(n_rungs)]
+        went_on: list[set[float]] = [set() for _ in range(n_rungs)]
         for _ in range(cohort):
             come(0, chance.random())
         waiting = [
             (place / len(scores[rung]) / reduction**rung, rung)
-            for rung in range(marks)
+            for rung in range(n_rungs)
             for place, one in enumerate(scores[rung], start=1)
             if one not in went_on[rung]
         ]
         second = math.ceil(finish_share * cohort) - len(went_on[-1])
         for _, rung in sorted(waiting)[: max(0, second)]:
             passed[rung] += 1
-            for later in range(rung + 1, marks):
+            for later in range(rung + 1, n_rungs):
                 came[later] += 1
                 passed[later] += 1
     return tuple(one / max(1, of) for one, of in zip(passed, came, strict=True))

@@ -1,7 +1,7 @@
 """Compare pruning rules on recorded learning curves, or replay a finished sweep: `python -m sweeps.replay`.
 
 In: complete curves, from `benchmarks/curves/` or from a finished sweep in MLflow. Out: a table of the rules by number
-of workers, a picture, JSON; or what pruning saves the finished sweep. Options and help are here; the work is in
+of workers, a picture, JSON; or what pruning would save the finished sweep. Options and help are here; the work is in
 `compare`, `savings` and `table`. It trains nothing, and takes under a minute on one core.
 
 In a replay the settings come in a random order, the same for every rule, on W workers and a virtual clock. Training and
@@ -71,7 +71,7 @@ def main(
     sweep: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Show what pruning saves this finished sweep (a name or a run id in MLflow)."
+            metavar="NAME", help="Show what pruning would save this finished sweep (a name or a run id in MLflow)."
         ),
     ] = None,
     uri: Annotated[
@@ -81,17 +81,21 @@ def main(
         str | None, typer.Option(help="MLflow's experiment, for --sweep; by default that of the settings.")
     ] = None,
 ) -> None:
-    """Compare pruning rules on recorded learning curves, or show what pruning saves a finished sweep.
+    """Compare pruning rules on recorded learning curves, or show what pruning would save a finished sweep.
 
-    Without --sweep, the rules run on the complete curves of a file. The table shows how soon each rule finds the best
-    setting, how much work it takes, and how many of the best settings it stops.
+    Without --sweep, the rules run on the complete curves of a file. The table
+    shows how soon each rule finds the best setting, how much work it takes, and
+    how many of the best settings it stops.
 
     \b
     python -m sweeps.replay --picture replay.png
     python -m sweeps.replay --rule ours:rank_by=auto --rule ours:reduction=4,first_rung=0.2
 
-    --sweep NAME shows what pruning saved, or would have saved, a finished sweep, and whether it would have stopped the
-    winner. It reads the sweep from MLflow and replays the trials that ran to their end with our rule.
+    --sweep NAME shows what pruning would have saved a finished sweep, and whether
+    it would have stopped the winner. It reads the sweep from MLflow and replays
+    the trials that ran to their end with our rule. Pruned trials are left out,
+    since the rest of their curves is not known: only a sweep without pruning
+    (--set pruning.rule=none) shows whether one of them would have won.
 
     \b
     python -m sweeps.replay --sweep my_sweep-20261123-120000 --uri http://mlflow.example:5000
@@ -113,9 +117,9 @@ def main(
             searches = Replays(recorded, setup)
             comparisons = show_comparison(searches, rules, counts)
             if picture is not None:
-                from sweeps.replay.picture import draw
+                from sweeps.replay.picture import draw_picture
 
-                draw(comparisons, rules.shown, picture, title(searches))
+                draw_picture(comparisons, rules.shown, picture, title(searches))
             figures = to_json(comparisons, searches, settings.pruning)
         if json_ is not None:
             json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -34,11 +34,11 @@ _BANDED = ("full", "asha_loss", "ours")
 _GREY = "#444444"
 
 
-def draw(tables: Sequence[Comparison], labels: Sequence[str], file: Path, title: str) -> None:
+def draw_picture(comparisons: Sequence[Comparison], labels: Sequence[str], file: Path, title: str) -> None:
     """Draw the comparisons and write them as a PNG.
 
     Args:
-        tables: the comparisons, one per number of workers.
+        comparisons: one per number of workers.
         labels: of the rules to show.
         file: the PNG to write.
         title: what was compared.
@@ -46,17 +46,17 @@ def draw(tables: Sequence[Comparison], labels: Sequence[str], file: Path, title:
     Raises:
         OSError: the file can't be written.
     """
-    columns = min(2, len(tables))
-    rows = -(-len(tables) // columns)
+    columns = min(2, len(comparisons))
+    rows = -(-len(comparisons) // columns)
     figure = Figure(figsize=(7.2 * columns, 1.6 + 4.4 * rows), dpi=100, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)  # and no pyplot, which keeps figures for the whole process and may look for a screen
     figure.suptitle(
         f"{title}\nMean over replays, band: their middle half", x=0.01, ha="left", fontsize=13, color="#222222"
     )
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, table in zip(panels, tables, strict=False):
-        _panel(axes, table, labels)
-    for axes in panels[len(tables) :]:
+    for axes, comparison in zip(panels, comparisons, strict=False):
+        _panel(axes, comparison, labels)
+    for axes in panels[len(comparisons) :]:
         axes.set_axis_off()
     lines, names = panels[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside lower center", ncols=5, frameon=False, fontsize=10)
@@ -64,22 +64,22 @@ def draw(tables: Sequence[Comparison], labels: Sequence[str], file: Path, title:
         figure.savefig(png, format="png", pil_kwargs={"compress_level": 3})
 
 
-def _panel(axes: Axes, table: Comparison, labels: Sequence[str]) -> None:
-    whole_s = float(np.mean([run.end_s for run in table.simulations["full"]]))
+def _panel(axes: Axes, comparison: Comparison, labels: Sequence[str]) -> None:
+    whole_s = float(np.mean([run.end_s for run in comparison.simulations["full"]]))
     shares = np.linspace(0.0, 1.0, 300)
     for place, label in enumerate(labels):
         colour = _COLOURS[place % len(_COLOURS)]
-        wers = np.array([_lowest_wers(run, shares * whole_s) for run in table.simulations[label]])
+        wers = np.array([_lowest_wers(run, shares * whole_s) for run in comparison.simulations[label]])
         strong = label in _BANDED
         axes.plot(shares, wers.mean(axis=0), color=colour, lw=2.2 if strong else 1.2, label=label)
         if strong:
             low, high = np.percentile(wers, [25, 75], axis=0)
             axes.fill_between(shares, low, high, color=colour, alpha=0.15, lw=0)
-    floor = float(table.floors_s["ours"].mean()) / whole_s
-    target = float(table.targets.mean())
+    floor = float(comparison.floors_s["ours"].mean()) / whole_s
+    target = float(comparison.targets.mean())
     axes.axvline(floor, color="black", ls="--", lw=1.2, label="floor of the time to the target")
     axes.axhline(target, color="black", ls=":", lw=1.0, label="target: as good as the best")
-    axes.set_title(many(table.workers, "worker"), loc="left", fontsize=12, weight="bold")
+    axes.set_title(many(comparison.workers, "worker"), loc="left", fontsize=12, weight="bold")
     axes.set(xlabel="time, as a share of random search's", ylabel="lowest dev WER so far")
     axes.set(xlim=(0, 1), ylim=(0.8 * target, 2 * target))  # above is the plateau, much the same for all
     for side in ("top", "right"):

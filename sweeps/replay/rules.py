@@ -31,7 +31,7 @@ class PruningRule(Protocol):
         """Seconds of audio at which it needs an evaluation, rising; the first is where it can stop a trial soonest."""
         ...
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
+    def decide(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         """Decide on a trial after a new evaluation, the last of `points`. At a trial's end the decision is ignored."""
         ...
 
@@ -74,7 +74,7 @@ class Full:
     def __init__(self, marks: Sequence[float] = ()) -> None:
         self.marks = marks
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
+    def decide(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         return "go"
 
     def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
@@ -97,7 +97,7 @@ class StockAsha(Full):
         self._metric, self._reduction = metric, reduction
         self._rungs: list[tuple[float, set[int], list[float]]] = [(mark, set(), []) for mark in reversed(marks)]
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
+    def decide(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         reward = -(points[-1].loss if self._metric == "loss" else points[-1].wer)
         for mark, recorded, rewards in self._rungs:
             if points[-1].seen_s < mark or trial in recorded:
@@ -134,7 +134,7 @@ class Median:
         self._curves: dict[int, Sequence[Point]] = {}
         self._others_wait = False
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
+    def decide(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         self._curves[trial] = points
         now = points[-1].seen_s
         if now < self._grace_s:
@@ -164,7 +164,7 @@ class OneEpoch:
         self._share = share
         self._wers: dict[int, float] = {}
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
+    def decide(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         if trial in self._wers or points[-1].seen_s < self.marks[0]:
             return "go"
         self._wers[trial] = points[-1].wer
@@ -189,7 +189,7 @@ class Ours:
         self._curves: dict[int, Sequence[Point]] = {}
         self._waits_at: dict[int, int] = {}
 
-    def report(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
+    def decide(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         self._curves[trial] = points
         peers = [other for other in sorted(self._curves) if other != trial][-PEERS_AT_MOST:]
         if divergence(points, ready_s, (self._curves[other] for other in peers)):

@@ -1,7 +1,8 @@
-"""Show what pruning saved, or would have saved, a finished sweep: its complete curves on the virtual clock.
+"""Show what pruning would have saved a finished sweep: its complete curves on the virtual clock.
 
 In: a finished sweep in MLflow. Out: seconds of work with and without our rule, and whether the rule would have stopped
-the winner. Called by `python -m sweeps.replay --sweep`.
+the winner. Called by `python -m sweeps.replay --sweep`. Of a sweep that pruned, only the trials that ran to their end
+are replayed: so the figures are of those, and say nothing of a pruned trial that would have won.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Savings:
-    """The work of a sweep with and without our rule.
+    """The work of the replayed trials with and without our rule.
 
     Attributes:
         trials: how many were replayed.
@@ -50,7 +51,7 @@ class Savings:
 
 
 def show_savings(tracker: Tracker, sweep: str, pruning: PruningSettings, workers: int, setup: Setup) -> dict[str, Any]:
-    """Replay a finished sweep, print what pruning saves it, and return the figures for JSON.
+    """Replay a finished sweep, print what pruning would save it, and return the figures for JSON.
 
     Args:
         tracker: an open experiment.
@@ -102,18 +103,26 @@ def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, set
 
 
 def in_words(sweep: str, saved: Savings, left_out: dict[str, int], workers: int) -> str:
-    """Say in five lines what pruning saves, and whether the winner is kept."""
+    """Say in a few lines what pruning would save, whether the winner is kept, and what the replay cannot know."""
     others = ", ".join(f"{count} {state}" for state, count in sorted(left_out.items()))
     share = saved.with_rule_share
+    # With trials left out, the work of the others is not that of the sweep as it ran.
+    whole = "without pruning" if left_out else "as run"
+    fate = "kept" if saved.kept else "STOPPED"
     lines = [
         f"sweep {sweep}: {saved.trials} trials that ran to their end"
         + (f"; left out, since their curves are cut: {others}" if others else ""),
-        f"as run        {saved.as_run_s / 3600:.2f} hours of work",
-        f"with pruning  {saved.with_rule_s / 3600:.2f} hours in the order of the sweep, {workers} side by side, "
+        f"{whole:<17}{saved.as_run_s / 3600:.2f} hours of work",
+        f"{'with pruning':<17}{saved.with_rule_s / 3600:.2f} hours in the order of the sweep, {workers} side by side, "
         f"with {saved.stopped} losers stopped",
-        f"              {share.mean * saved.as_run_s / 3600:.2f} hours, {share.mean:.0%} ({share.low:.0%} to "
+        f"{'':<17}{share.mean * saved.as_run_s / 3600:.2f} hours, {share.mean:.0%} ({share.low:.0%} to "
         f"{share.high:.0%}), on average over random orders",
-        f"the winner    {saved.winner}, WER {saved.wer:.3f}, would have been {'kept' if saved.kept else 'STOPPED'}; "
+        f"{'the winner':<17}{saved.winner}, WER {saved.wer:.3f}, would have been {fate}; "
         f"in random orders it is kept in {saved.kept_share.mean:.0%}",
     ]
+    if left_out.get("pruned"):
+        lines.append(
+            f"{'not known':<17}a pruned trial might have won; only a sweep without pruning (--set pruning.rule=none) "
+            "shows that"
+        )
     return "\n".join(lines)

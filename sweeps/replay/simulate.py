@@ -132,7 +132,7 @@ def simulate(rule: PruningRule, timelines: Sequence[Timeline], workers: int, gap
         if points[-1].wer < best:
             best = points[-1].wer
             incumbents.append((now, best))
-        decision = rule.report(trial, points, taken.ready_s)
+        decision = rule.decide(trial, points, taken.ready_s)
         if done[trial] == len(taken.points):
             finished.add(trial)
         elif decision == "go" or taken.kept:

@@ -25,7 +25,7 @@ from sweeps.replay.__main__ import app
 from sweeps.replay.compare import Replays, Resamples, Setup, compare
 from sweeps.replay.curves import Curve, draw, of_sweep, phases, read, steady
 from sweeps.replay.rules import RULES, Median, Options, StockAsha, named_rule, percentile
-from sweeps.replay.savings import savings
+from sweeps.replay.savings import in_words, savings
 from sweeps.replay.simulate import floor_s, simulate, timeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own
@@ -123,7 +123,7 @@ def test_stock_asha_decides_as_ray_does() -> None:
             seen_s = (before[-1].seen_s if before else 0.0) + float(rng.uniform(20, 300))
             before.append(Point(seen_s, round(float(rng.normal()), 1), 0.5, 0.5))  # rounded: ties must be met
             expected = ray_own.on_result(type("T", (), {"trial_id": trial}), seen_s, -before[-1].loss)
-            assert ours.report(trial, before, 0.0) == ("stop" if expected == TrialScheduler.STOP else "go")
+            assert ours.decide(trial, before, 0.0) == ("stop" if expected == TrialScheduler.STOP else "go")
 
 
 def test_the_percentile_is_numpys_to_the_last_bit() -> None:
@@ -161,7 +161,7 @@ def test_the_median_rule_decides_as_ray_does() -> None:
         result = {"seen_s": seen_s, "wer": curves[number][-1].wer}
         expected = stock.on_trial_result(TuneController(), trials[number], result)  # type: ignore[arg-type]
         stock._stopped_trials.clear()
-        decision = ours.report(number, curves[number], 0.0)
+        decision = ours.decide(number, curves[number], 0.0)
         decisions.append(decision)
         assert decision == {"CONTINUE": "go", "PAUSE": "pause", "STOP": "stop"}[expected]
     assert set(decisions) == {"go", "pause", "stop"}
@@ -208,11 +208,11 @@ def test_no_rule_is_faster_than_its_floor_and_full_is_at_it() -> None:
     replays = Replays(made_up(30, 1), Setup(20))
     named = [named_rule(name, options(first_rung=0.3)) for name in RULES]
     for workers in (1, 5):
-        table = compare(replays, named, workers)
+        comparison = compare(replays, named, workers)
         for one in named:
-            assert (table.target_s[one.label] >= table.floors_s[one.label] - 1e-9).all(), one.label
-        assert table.target_s["full"] == pytest.approx(table.floors_s["full"])
-        assert table.figures["ours"].floor_vs_full.mean < 0.8
+            assert (comparison.target_s[one.label] >= comparison.floors_s[one.label] - 1e-9).all(), one.label
+        assert comparison.target_s["full"] == pytest.approx(comparison.floors_s["full"])
+        assert comparison.figures["ours"].floor_vs_full.mean < 0.8
 
 
 # -- replays ---------------------------------------------------------------------------------------------------------
@@ -232,17 +232,14 @@ def test_replays_are_paired_and_differ() -> None:
 def test_a_rule_that_never_gets_there_pays_for_a_second_sweep() -> None:
     replays = Replays([[one] for one in crossing()], Setup(10))
     named = [named_rule(name, options()) for name in ("full", "asha_loss", "asha_wer_2", "ours")]
-    table = compare(replays, named, 8)
-    lost = [
-        not math.isfinite(r.reached_s(t)) for r, t in zip(table.simulations["asha_wer_2"], table.targets, strict=True)
-    ]
+    comparison = compare(replays, named, 8)
+    runs, target_s = comparison.simulations["asha_wer_2"], comparison.target_s
+    lost = [not math.isfinite(r.reached_s(t)) for r, t in zip(runs, comparison.targets, strict=True)]
     assert any(lost)
-    for missed, run_, time_s, full_s in zip(
-        lost, table.simulations["asha_wer_2"], table.target_s["asha_wer_2"], table.target_s["full"], strict=True
-    ):
+    for missed, run_, time_s, full_s in zip(lost, runs, target_s["asha_wer_2"], target_s["full"], strict=True):
         assert not missed or time_s == run_.end_s + full_s
-    assert table.figures["asha_wer_2"].reached == 1 - sum(lost) / 10
-    assert table.figures["full"].top_stopped.mean == 0
+    assert comparison.figures["asha_wer_2"].reached == 1 - sum(lost) / 10
+    assert comparison.figures["full"].top_stopped.mean == 0
 
 
 def test_a_paired_ratio_knows_that_hard_replays_are_hard_for_both() -> None:
@@ -380,7 +377,17 @@ def test_a_finished_sweep_shows_what_pruning_would_have_saved(tmp_path: Path) ->
     done = CliRunner().invoke(app, [*files, "--replays", "20"])
     assert done.exit_code == 0, done.output
     assert "7 trials" in done.output and "1 pruned" in done.output and "kept" in done.output
+    assert "a pruned trial might have won" in done.output
     assert json.loads((tmp_path / "out.json").read_text())["winner"] == "t000"
+
+
+def test_a_replay_of_the_trials_that_are_left_is_not_called_the_sweep_as_it_ran() -> None:
+    curves = [replace(one, name=f"t{n:03d}") for n, one in enumerate(reversed(crossing()))]
+    saved = savings(curves, options(rank_by="loss").pruning, workers=1, setup=Setup(20))
+    whole, rest, crashed = (in_words("s", saved, left_out, 1) for left_out in ({}, {"pruned": 3}, {"failed": 1}))
+    assert "as run" in whole and "might have won" not in whole and "left out" not in whole
+    assert "as run" not in rest and "without pruning" in rest and "a pruned trial might have won" in rest
+    assert "without pruning" in crashed and "might have won" not in crashed
 
 
 def test_too_few_finished_trials_are_refused(tmp_path: Path) -> None:
