@@ -1,0 +1,37 @@
+"""A SQLite database and an MLflow server, and a tracker on either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hausa_asr.tracking.tracker import Tracker
+from helpers.mlflow_server import Server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    # An odd folder name, since the URI and the artifact location both go through quoting.
+    return f"sqlite:///{tmp_path_factory.mktemp('da ta ɗ#1')}/mlflow.db"
+
+
+@pytest.fixture(params=["database", "server"])
+def uri(request: pytest.FixtureRequest) -> str:
+    found = request.getfixturevalue(request.param)
+    return found.uri if isinstance(found, Server) else found
+
+
+@pytest.fixture
+def tracker(uri: str, request: pytest.FixtureRequest) -> Tracker:
+    return Tracker(uri, f"hausa {request.node.name}")
