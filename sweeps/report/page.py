@@ -191,7 +191,7 @@ def _pruning(state: State) -> Iterator[str]:
     else:
         yield "<p>This sweep has no rungs: every trial ran to its end.</p>"
     if state.marks:
-        what = "What pruning would have saved the trials that ran to their end, and whether it would have stopped the best"
+        what = "What pruning would have done to the trials that ran to their end"
         yield f"<p>{what}: <code>{escape(_replay(state))}</code></p>"
 
 
