@@ -34,34 +34,35 @@ class FinetuneConfig:
         lr_peak: the peak learning rate.
         head_lr_mult: the CTC head's learning rate as a multiple of the others'; every published recipe has 1.
         warmup_fraction: share of the updates in which the learning rate rises to its peak.
-        schedule: `linear`, `cosine` or `tri_stage`.
-        weight_decay: AdamW's, on matrices only.
+        schedule: the learning rate after the warm-up: `linear` or `cosine` decay, or `tri_stage` (hold, then decay).
+        weight_decay: AdamW's weight decay, on matrices only.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         mask_time_prob: share of the frames to mask (the Hugging Face meaning: about the share that ends up masked).
         mask_time_length: frames per mask, 20 ms each.
         mask_feature_prob: share of the features to mask.
         mask_feature_length: features per mask.
-        freeze_feature_encoder: the convolutions never learn.
+        freeze_feature_encoder: keep the convolutions as they are in the base checkpoint.
         freeze_transformer_fraction: share of the updates in which only the CTC head learns.
-        unfreeze: after that, `all` layers at once or `top_down`, one after another.
+        unfreeze: after the head-only phase, unfreeze `all` layers at once, or `top_down`, one after another.
         rewarm_fraction: share of the updates in which a newly unfrozen layer's learning rate rises from 0 to that of
             the others. Its optimizer state is new, so at the full rate its first steps would be the largest of all.
         adapter_dim: the width of the adapters (as in MMS) in every transformer layer, or 0 for none. With adapters,
             only they and the CTC head learn.
-        hidden_dropout: of hidden states.
-        attention_dropout: of attention weights.
-        activation_dropout: inside the feed-forward layers.
-        feat_proj_dropout: of the projected features, the encoder's input.
-        final_dropout: of the CTC head's input.
+        hidden_dropout: dropout of hidden states.
+        attention_dropout: dropout of attention weights.
+        activation_dropout: dropout inside the feed-forward layers.
+        feat_proj_dropout: dropout of the projected features, the encoder's input.
+        final_dropout: dropout of the CTC head's input.
         layerdrop: the chance that a transformer layer is skipped in an update.
-        speed_perturb: x, for clips played at random at 1 - x, 1 or 1 + x times their speed; 0 for no change.
+        speed_perturb: play clips at random at 1 - x, 1 or 1 + x times their speed, where x is this number; 0 for no
+            change.
         noise_prob: the chance that noise is added to a clip.
         noise_snr_db: the signal-to-noise ratio of the loudest noise; the ratio is drawn from here to 20 dB above.
-        seed: of the head, the order of batches, the masks, augmentation and dropout.
+        seed: the random seed of the head, the order of batches, masks, augmentation and dropout.
         gradient_checkpointing: compute the layers again in the backward pass instead of keeping their activations:
             less memory, a third more time, the same result.
-        compile: `auto`, `on` or `off`: torch.compile the transformer's layers; `auto` means on a GPU only.
-        feature_cache: `auto` or `off`: read the output of frozen convolutions from disk, where that is valid.
+        compile: run torch.compile on the transformer's layers; `auto` means on a GPU only.
+        feature_cache: `auto` reads the output of frozen convolutions from disk where that is valid.
 
     Example:
         >>> recipe = FinetuneConfig(length_s=7_200, lr_peak=3e-5, freeze_transformer_fraction=0.1)

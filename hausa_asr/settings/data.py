@@ -42,25 +42,33 @@ class Strict(BaseModel):
 class CorpusSettings(Strict):
     """One corpus and how to read it."""
 
-    corpus: CorpusKind = Field("demo", description="how it is laid out; `demo` is synthetic speech, made on first use")
+    corpus: CorpusKind = Field("demo", description="The kind of corpus; `demo` is synthetic speech, made on first use.")
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="what reports call it; by default its kind"
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="The name in reports; by default its kind."
     )
-    path: str | None = Field(None, description="; ".join(f"{kind}: {what}" for kind, what in _PATH.items()))
-    manifest: str | None = Field(None, description="folder: its CSV, TSV or JSONL, if there are several")
-    audio_column: str | None = Field(None, description="folder: path by default; hub: audio")
-    text_column: str | None = Field(None, description="text by default")
-    split_column: str | None = Field(None, description="folder: split by default")
-    speaker_column: str | None = Field(None, description="speaker by default, if there is one")
-    duration_column: str | None = Field(None, description="seconds; duration_s by default, if there is one")
-    locale: str | None = Field(None, description="common_voice: ha by default; fleurs: ha_ng")
+    path: str | None = Field(
+        None, description=f"Where it is. {'; '.join(f'{kind}: {what}' for kind, what in _PATH.items())}."
+    )
+    manifest: str | None = Field(None, description="Only folder: which CSV, TSV or JSONL to read, if it holds several.")
+    audio_column: str | None = Field(
+        None, description="The column with the audio; by default path (folder) or audio (hub)."
+    )
+    text_column: str | None = Field(None, description="The column with the transcripts; by default text.")
+    split_column: str | None = Field(None, description="The column with the split; by default split.")
+    speaker_column: str | None = Field(
+        None, description="The column with the speaker; by default speaker, if it exists."
+    )
+    duration_column: str | None = Field(
+        None, description="The column with the length in seconds; by default duration_s, if it exists."
+    )
+    locale: str | None = Field(None, description="The language; by default ha (common_voice) or ha_ng (fleurs).")
     extra: list[Literal["other", "validated"]] = Field(
-        [], description="common_voice: add these of its clips to train, less all that dev and test know"
+        [], description="Only common_voice: add these clips to train, except those that overlap with dev or test."
     )
-    subset: str | None = Field(None, description="hub: which configuration of a dataset that has several")
-    revision: str | None = Field(None, description="hub: a branch, tag or commit")
+    subset: str | None = Field(None, description="Only hub: the configuration, for a dataset that has several.")
+    revision: str | None = Field(None, description="Only hub: a branch, tag or commit.")
     splits: dict[SplitName, str | list[str]] | None = Field(
-        None, description="hub: its names for train, dev and test, such as {dev: validation}"
+        None, description="Only hub: its names for train, dev and test, such as {dev: validation}."
     )
 
     @property
@@ -82,25 +90,28 @@ class CorpusSettings(Strict):
 class JoinedCorpus(CorpusSettings):
     """One of several corpora that are prepared as one dataset."""
 
-    share: float = Field(1.0, gt=0, le=1, description="of its train utterances, chosen by their ids")
+    share: float = Field(1.0, gt=0, le=1, description="The share of its train utterances to use, chosen by their ids.")
     use: list[SplitName] = Field(
-        ["train", "dev", "test"], min_length=1, description="which of its splits take part; all by default"
+        ["train", "dev", "test"], min_length=1, description="Which of its splits to use; by default all."
     )
 
 
 class DataSettings(CorpusSettings):
     """Where the speech comes from: a corpus that is prepared on first use, several joined, or a `prepared` dataset."""
 
-    join: list[JoinedCorpus] = Field([], description="several corpora, in place of corpus")
-    prepared: str | None = Field(None, description="a prepared dataset, from `hausa-asr prepare`")
-    min_s: float = Field(0.3, gt=0, description="shorter clips, in seconds, are refused")
-    max_s: float = Field(30.0, gt=0, description="longer clips, in seconds, are refused")
-    seed: int = Field(0, ge=0, description="of the demo corpus, and of the cut where splits are missing")
+    join: list[JoinedCorpus] = Field(
+        [], description="Several corpora as one dataset, in place of `corpus`; each entry has the settings above."
+    )
+    prepared: str | None = Field(None, description="The folder of a prepared dataset, from `hausa-asr prepare`.")
+    min_s: float = Field(0.3, gt=0, description="Shorter clips, in seconds, are refused.")
+    max_s: float = Field(30.0, gt=0, description="Longer clips, in seconds, are refused.")
+    seed: int = Field(0, ge=0, description="The random seed of the demo corpus, and of splits that have to be made.")
     overlap: Literal["refuse", "drop"] = Field(
-        "refuse", description="what train shares with dev or test: an error, or left out of train"
+        "refuse",
+        description="If train overlaps with dev or test: `refuse` is an error, `drop` leaves the overlap out of train.",
     )
     allow_overlap: list[Literal["clip", "sentence", "speaker", "audio"]] = Field(
-        [], description="what train may share with dev and test"
+        [], description="What train may share with dev and test."
     )
 
     @model_validator(mode="after")

@@ -82,17 +82,17 @@ def check_setting(name: str, value: Any) -> Any:
 
 
 class Dimension(Strict):
-    """One searched setting: a range (`low`, `high`, `log`) or `choices`, perhaps only `when` others are so.
+    """One searched setting: a range (`low`, `high`, `log`) or `choices`, perhaps only `when` another setting fits.
 
     `when` maps another searched setting to one test: `is`, `above`, `at_least`, `below`, `at_most` or `in`.
     """
 
-    low: float | None = Field(None, description="the lower end of a range")
-    high: float | None = Field(None, description="its upper end")
-    log: bool = Field(False, description="draw on a logarithmic scale, as learning rates should be")
-    choices: list[Any] | None = Field(None, description="the values to choose from, in place of a range")
+    low: float | None = Field(None, description="The lower end of a range.")
+    high: float | None = Field(None, description="The upper end of a range.")
+    log: bool = Field(False, description="Draw on a logarithmic scale, which suits learning rates.")
+    choices: list[Any] | None = Field(None, description="The values to choose from, in place of a range.")
     when: dict[str, dict[Literal["is", "above", "at_least", "below", "at_most", "in"], Any]] = Field(
-        {}, description="the range holds only if another searched setting passes this test"
+        {}, description="Use this range only if another searched setting passes this test."
     )
 
     @model_validator(mode="after")

@@ -22,107 +22,143 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 class ModelSettings(Strict):
     """The base checkpoint: `demo`, a hub id such as facebook/wav2vec2-xls-r-300m, or a folder."""
 
-    base: str = Field("demo", min_length=1, description="the checkpoint that every trial starts from")
+    base: str = Field("demo", min_length=1, description="The checkpoint that every trial starts from.")
 
 
 class SearchSettings(Strict):
-    """How many trials, the baseline among them, and how they are chosen."""
+    """How many trials a sweep has, the baseline among them, and how their settings are chosen."""
 
-    trials: int = Field(12, ge=1, description="how many settings are tried; a budget may end the search before")
-    seed: int = Field(0, ge=0, description="of all that the search draws")
-    random_trials: int = Field(5, ge=0, description="drawn at random before the sampler models anything")
+    trials: int = Field(12, ge=1, description="How many recipes are tried; a budget may end the search earlier.")
+    seed: int = Field(0, ge=0, description="The random seed of the search.")
+    random_trials: int = Field(
+        5,
+        ge=0,
+        description="Trials that come before the sampler: the baseline, starting points and random draws.",
+    )
     warm_start: list[str] = Field(
-        [], description="earlier sweeps of the storage, or `mlflow:EXPERIMENT`, whose trials the sampler learns from"
+        [], description="Earlier sweeps of the storage, or `mlflow:EXPERIMENT`, whose trials the sampler learns from."
     )
 
 
 class PruningSettings(Strict):
     """Asynchronous successive halving with promotion, on rungs in seconds of audio trained on."""
 
-    rule: Literal["asha", "none"] = Field("asha", description="`none` runs every trial to its end")
-    rank_by: Literal["auto", "loss", "wer"] = Field(
-        "loss", description="eval loss, WER, or `auto`: at each rung loss until most trials have left the CTC plateau"
+    rule: Literal["asha", "none"] = Field(
+        "asha", description="`asha` stops weak trials early; `none` runs every trial to its end."
     )
-    reduction: int = Field(4, ge=2, description="one trial in this many passes a rung")
-    first_rung: float = Field(0.2, gt=0, lt=1, description="the first rung, as a share of a trial's length")
+    rank_by: Literal["auto", "loss", "wer"] = Field(
+        "loss",
+        description="Rank by eval loss or WER; `auto`: by loss until most trials at a rung have left the CTC plateau.",
+    )
+    reduction: int = Field(4, ge=2, description="One trial in this many passes a rung.")
+    first_rung: float = Field(0.2, gt=0, lt=1, description="The first rung, as a share of a trial's length.")
     finish_share: float = Field(
         0.4,
         ge=0,
         le=1,
-        description="when no new setting is left, the best that wait go on until so large a share of all has ended",
+        description="Once all trials have started, the best paused ones resume until this share of all has finished.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _read_over_what_older_versions_had(cls, values: Any) -> Any:
-        """`audit_share` went with the audit; sweeps that were saved with it still go on."""
+    def _ignore_what_older_versions_had(cls, values: Any) -> Any:
+        """Ignore `audit_share`, which older versions had, so that their settings files and saved sweeps still load."""
         return {k: v for k, v in values.items() if k != "audit_share"} if isinstance(values, Mapping) else values
 
 
 class BudgetSettings(Strict):
-    """What a sweep may take, finalists included; whatever is reached first ends it. Nothing is set by default."""
+    """What a sweep may cost, finalists included. The first limit that is reached ends it; by default there is none."""
 
-    hours: float | None = Field(None, gt=0, description="GPU-hours; CPU-hours where trials have no GPU")
-    money: float | None = Field(None, gt=0, description="in the currency of price_per_hour, which it needs")
-    wall_s: float | None = Field(None, gt=0, description="seconds that a driver is at work, resumes added up")
-    price_per_hour: float | None = Field(None, ge=0, description="of one GPU, or of one CPU where trials have no GPU")
+    hours: float | None = Field(None, gt=0, description="GPU-hours, or CPU-hours if trials have no GPU.")
+    money: float | None = Field(
+        None, gt=0, description="An amount in the currency of `price_per_hour`, which must be set too."
+    )
+    wall_s: float | None = Field(
+        None, gt=0, description="Seconds with a driver running; time between a stop and a resume is not counted."
+    )
+    price_per_hour: float | None = Field(
+        None, ge=0, description="The price of one GPU-hour, or of one CPU-hour if trials have no GPU."
+    )
 
 
 class FinalistSettings(Strict):
-    """The best settings and the baseline are trained again on fresh seeds, and the winner is named by those."""
+    """Train the best recipes and the baseline again on fresh seeds; these runs decide the winner."""
 
-    k: int = Field(3, ge=0, description="how many settings beside the baseline; 0 names the lowest dev WER instead")
-    seeds: int = Field(3, ge=1, description="fresh seeds for each of them")
-    length_s: float | None = Field(None, gt=0, description="seconds of audio for each; a trial's length by default")
+    k: int = Field(
+        3, ge=0, description="How many recipes beside the baseline; with 0 the lowest dev WER of the search wins."
+    )
+    seeds: int = Field(3, ge=1, description="Fresh seeds for each of them.")
+    length_s: float | None = Field(
+        None, gt=0, description="Seconds of audio that each run trains on; by default a trial's length."
+    )
 
 
 class ResourceSettings(Strict):
-    """What one trial takes."""
+    """The hardware that one trial takes."""
 
-    workers_per_trial: int = Field(1, ge=1, description="Ray Train workers that share one trial")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of each; a part of one is shared")
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs of each, and PyTorch threads")
+    workers_per_trial: int = Field(1, ge=1, description="Ray Train workers that share one trial.")
+    gpus_per_worker: float = Field(
+        0, ge=0, description="GPUs of each worker; with a fraction, several workers share one."
+    )
+    cpus_per_worker: float = Field(
+        1, gt=0, description="CPUs of each worker, which is also its number of PyTorch threads."
+    )
     audio_s_per_s: float | None = Field(
-        None, gt=0, description="seconds of audio that one trial trains on per second, for the plan; measured else"
+        None,
+        gt=0,
+        description="A trial's speed for the plan, in seconds of audio per second; by default it is measured.",
     )
 
 
 class MlflowSettings(Strict):
     """Where every trial is recorded."""
 
-    uri: str = Field("sqlite:///mlflow.db", min_length=1, description="a SQLite file, or the address of a server")
-    experiment: str = Field("hausa-asr", min_length=1, description="where the sweep's runs are; made if missing")
+    uri: str = Field(
+        "sqlite:///mlflow.db", min_length=1, description="A SQLite file, or the address of an MLflow server."
+    )
+    experiment: str = Field(
+        "hausa-asr", min_length=1, description="The MLflow experiment for the sweep's runs; made if missing."
+    )
 
 
 class ClusterSettings(Strict):
     """The Ray cluster: an `address`, else the one that RAY_ADDRESS or a Ray job gives, else a local one."""
 
-    address: str | None = Field(None, description="of a Ray cluster, such as `auto` or 10.0.0.1:6379")
-    local_cpus: int | None = Field(None, ge=1, description="CPUs of the local Ray; all of them by default")
+    address: str | None = Field(None, description="The address of a Ray cluster, such as `auto` or 10.0.0.1:6379.")
+    local_cpus: int | None = Field(None, ge=1, description="CPUs of the local Ray; by default all of them.")
     startup_timeout_s: float = Field(
-        300.0, gt=0, description="seconds until a worker has taken a trial, else its slot is started anew"
+        300.0, gt=0, description="Seconds a worker has to start on a trial; after that its slot is restarted."
     )
     nodes: list[dict[str, float]] = Field(
-        [], description="for --plan: nodes to plan for, such as [{CPU: 32, GPU: 8}], in place of those there are"
+        [], description="For `--plan`: the nodes to plan for, such as [{CPU: 32, GPU: 8}], in place of the real ones."
     )
 
 
 class SweepConfig(Strict):
     """All settings of a sweep."""
 
-    name: str | None = Field(None, pattern=_NAME, description="of the sweep; by default the file's name and the time")
-    storage: str = Field("runs", min_length=1, description="where sweeps, prepared data and caches are")
+    name: str | None = Field(
+        None, pattern=_NAME, description="The sweep's name; by default the settings file's name and the time."
+    )
+    storage: str = Field("runs", min_length=1, description="The folder for sweeps, prepared data and caches.")
     max_checkpoint_gb: float | None = Field(
-        None, gt=0, description="what a sweep's checkpoints may take; above it losers' optimizer states are dropped"
+        None,
+        gt=0,
+        description="Disk space for a sweep's checkpoints; above it the optimizer states of losing trials are deleted.",
     )
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     finetune: FinetuneSettings = FinetuneSettings()
-    baseline: dict[str, Any] = Field(PUBLISHED_RECIPE, description="trial 0; by default the published Hausa run")
-    starting_points: dict[str, dict[str, Any]] = Field(
-        {}, description="recipes by name that are tried after the baseline; `published` stands for six in print"
+    baseline: dict[str, Any] = Field(
+        PUBLISHED_RECIPE,
+        description="The recipe of trial 0, which all others are compared with; by default the published Hausa run.",
     )
-    space: dict[str, list[Dimension]] = Field({}, description="the settings to search, each a range or choices")
+    starting_points: dict[str, dict[str, Any]] = Field(
+        {}, description="Recipes by name, tried right after the baseline; `published` means the six published ones."
+    )
+    space: dict[str, list[Dimension]] = Field(
+        {}, description="The settings to search, each a range or a list of choices."
+    )
     search: SearchSettings = SearchSettings()
     pruning: PruningSettings = PruningSettings()
     budget: BudgetSettings = BudgetSettings()

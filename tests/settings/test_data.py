@@ -58,7 +58,7 @@ def test_joined_corpora_are_read_and_survive_being_saved(tmp_path: Path) -> None
         (["data.min_s=5", "data.max_s=2"], "min_s must be below max_s"),
     ],
 )
-def test_mistakes_are_told(settings: list[str], words: str) -> None:
+def test_mistakes_are_reported(settings: list[str], words: str) -> None:
     with pytest.raises(UserError) as error:
         load(None, settings, {})
     assert words in str(error.value)
@@ -70,8 +70,8 @@ def test_local_places_become_absolute_and_others_stay(tmp_path: Path, monkeypatc
     assert [part.path for part in config.data.corpora] == [f"{tmp_path}/cv.tar.gz", "org/voices", "s3://bucket/mine"]
     assert make_absolute(config, in_job=True) == config
     (tmp_path / "org/voices").mkdir(parents=True)
-    found = make_absolute(load(None, ["data.corpus=hub", "data.path=org/voices"], {}), in_job=False)
-    assert found.data.path == f"{tmp_path}/org/voices"
+    config = make_absolute(load(None, ["data.corpus=hub", "data.path=org/voices"], {}), in_job=False)
+    assert config.data.path == f"{tmp_path}/org/voices"
     settings = ["data.corpus=folder", "data.path=a", "data.manifest=b.csv"]
     assert make_absolute(load(None, settings, {}), in_job=False).data.manifest == f"{tmp_path}/b.csv"
     (tmp_path / "a").mkdir()
@@ -85,8 +85,8 @@ def test_in_a_ray_job_relative_places_of_data_are_refused(tmp_path: Path) -> Non
     config = joined(tmp_path)
     with pytest.raises(UserError) as error:
         make_absolute(config, in_job=True)
-    told = str(error.value)
-    assert "data.join.0.path: cv.tar.gz" in told
-    assert "org/voices" not in told and "s3://bucket" not in told
+    message = str(error.value)
+    assert "data.join.0.path: cv.tar.gz" in message
+    assert "org/voices" not in message and "s3://bucket" not in message
     with pytest.raises(UserError, match=r"data\.prepared: mine"):
         make_absolute(load(None, ["data.prepared=mine"], {}), in_job=True)

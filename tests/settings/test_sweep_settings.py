@@ -90,6 +90,14 @@ def test_files_that_are_no_settings(text: str | None, words: str, tmp_path: Path
         load(path, environment={})
 
 
+def test_settings_of_older_versions_load_without_their_audit(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("pruning: {reduction: 3, audit_share: 0.05}\n")
+    config = load(path, environment={})
+    assert config.pruning.reduction == 3
+    assert "audit_share" not in config.to_yaml()
+
+
 @pytest.mark.parametrize("override", ["search.trials", "=3", "search.trials=[1"])
 def test_set_without_name_or_value(override: str) -> None:
     with pytest.raises(UserError, match="--set"):
