@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +37,9 @@ app = typer.Typer(
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings, a YAML file.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Replace one setting, such as finetune.lr_peak=1e-4. Repeatable."),
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Replace one setting, such as finetune.lr_peak=1e-4. Repeat it for more."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts, and nothing else.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is an exported model.")]
@@ -70,44 +73,54 @@ def prepare(
     config: Config = None,
     set_: Set = None,
     corpus: Annotated[
-        str | None, typer.Option(metavar="KIND", help="demo, folder, common_voice, fleurs or hub, for data.corpus.")
+        str | None,
+        typer.Option(
+            metavar="KIND", help="The kind of corpus: demo, folder, common_voice, fleurs or hub (sets data.corpus)."
+        ),
     ] = None,
     path: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="Its folder, archive, URL or id on the hub, for data.path.")
+        str | None, typer.Option(metavar="PLACE", help="Its folder, archive, URL or id on the hub (sets data.path).")
     ] = None,
     locale: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The language in it (common_voice: ha, fleurs: ha_ng).")
+        str | None, typer.Option(metavar="NAME", help="Its language (common_voice: ha, fleurs: ha_ng).")
     ] = None,
     subset: Annotated[
         str | None, typer.Option(metavar="NAME", help="The configuration of a dataset that has several (hub).")
     ] = None,
-    text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Its transcripts (folder, hub).")] = None,
-    speaker_column: Annotated[str | None, typer.Option(metavar="NAME", help="Who speaks (folder, hub).")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column with the transcripts (folder, hub).")
+    ] = None,
+    speaker_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column with the speakers (folder, hub).")
+    ] = None,
     overlap: Annotated[
         str | None,
         typer.Option(
-            metavar="HOW", help="refuse or drop: what train shares with dev or test is an error, or left out."
+            metavar="HOW", help="If train overlaps with dev or test: refuse (an error) or drop (left out of train)."
         ),
     ] = None,
     allow_overlap: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KINDS", help="What they may share: clip, sentence, speaker, audio. Repeatable, or with commas."
+            metavar="KINDS", help="What they may share: clip, sentence, speaker, audio. Repeat it, or use commas."
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to; by default below the storage, where sweeps find it.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder to write; by default in the storage, where sweeps find it."),
     ] = None,
     show: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Also print N transcripts as they were, spelled, and folded.")
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Also print N transcripts: as they were, normalised, and with hooks folded."
+        ),
     ] = 0,
     json_: Json = False,
 ) -> None:
     """Turn a corpus into a prepared dataset.
 
-    Every clip is decoded to 16 kHz, its transcript spelled in one way, and both are checked. What can't be learned
-    from is refused, each clip with its reason. Done once: the same input is not prepared again. docs/my_corpus.md
-    walks through it.
+    Decodes every clip to 16 kHz, normalises its transcript, and checks both. Clips that a model can't learn from are
+    refused, each with its reason. The same input is not prepared twice. docs/my_corpus.md is a walk-through.
 
     A folder of audio files of any format with one CSV, TSV or JSONL. Columns: path and text, and if you have them
     split, speaker and duration_s. It may be in an object store:
@@ -181,7 +194,7 @@ def prepare(
 @app.command()
 def finetune(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The trial's folder; with checkpoints in it, it goes on.")
+        Path, typer.Option("--out", metavar="DIR", help="The trial's folder; if it has checkpoints, the trial resumes.")
     ],
     config: Config = None,
     set_: Set = None,
@@ -189,9 +202,9 @@ def finetune(
 ) -> None:
     """Fine-tune one model by one recipe, without a sweep.
 
-    The best checkpoint is scored on dev and test and exported. Reads the parts data, model and finetune of the
-    settings. Stopped at any time, the same command goes on from the last checkpoint, and gives what the run without
-    the stop would have given. The model is in OUT/model at the end.
+    Scores the best checkpoint on dev and test, and exports it to DIR/model. Of the settings it uses data, model and
+    finetune. You can stop it at any time: the same command resumes from the last checkpoint, with the same result as
+    without the stop. docs/settings.md lists every setting.
 
     \b
     hausa-asr finetune --config sweeps/configs/demo.yaml --out my_trial
@@ -202,15 +215,15 @@ def finetune(
     settings = _settings(config, set_ or [])
     from hausa_asr.one_recipe import run_trial
 
-    found = run_trial(settings, out, _stderr(), lambda: _prepared(settings))
+    trained = run_trial(settings, out, _stderr(), lambda: _prepared(settings))
     if json_:
-        _print_json(found)
+        _print_json(trained)
         return
     for split in ("dev", "test"):
-        if scores := found[split]:
+        if scores := trained[split]:
             print(f"{split:<6} {_rates(scores['wer'], scores['cer'])}, hooks folded WER {scores['wer_folded']:.4f}")
-    print(f"model  {found['model']}")
-    print(f"try    hausa-asr transcribe --model {found['model']} FILE")
+    print(f"model  {trained['model']}")
+    print(f"try    hausa-asr transcribe --model {trained['model']} FILE")
 
 
 @app.command("best-model")
@@ -231,10 +244,10 @@ def best_model(
 ) -> None:
     """Export the best model that MLflow knows.
 
-    It is the one that a sweep's finalists named, or the lowest dev WER where no finalists ran; it says which. Writes a
-    folder with weights, processor and a model card. Looks in sqlite:///mlflow.db unless --uri, the settings
-    or MLFLOW_TRACKING_URI say otherwise. The winner of a finished sweep is taken from MLflow itself, any other trial
-    from its checkpoint in the sweep's storage.
+    Takes the winner of a sweep's finalists, or the lowest dev WER if no finalists ran, and prints which of the two it
+    was. Writes a folder with weights, processor and a model card. Reads sqlite:///mlflow.db unless --uri, the settings
+    or MLFLOW_TRACKING_URI name another place. The winner of a finished sweep is downloaded from MLflow; any other trial
+    is read from its checkpoint in the sweep's storage.
 
     \b
     hausa-asr best-model
@@ -275,50 +288,26 @@ def transcribe(
 ) -> None:
     """Print what is said in recordings.
 
-    They may be wav, flac, mp3, ogg, opus, m4a, webm, ... at any sampling rate. One file gives its text; several give a
-    line each, the file and its text with a tab between. A file that can't be read is named on stderr, the others are
-    still transcribed, and the exit code is 2.
+    They may be wav, flac, mp3, ogg, opus, m4a, webm, ... at any sampling rate. For one file it prints the text; for
+    several a line each, with the file, a tab and its text. If a file can't be read, it is named on stderr, the others
+    are still transcribed, and the exit code is 2.
 
     \b
     hausa-asr transcribe clip.mp3
     hausa-asr transcribe --model ha-best recordings/*.wav > texts.tsv
     """
-    from hausa_asr.model.transcribe import AT_ONCE, MAX_RECORDING_S, check_model
+    from hausa_asr.model.transcribe import transcribe_files
 
-    check_model(model)
-    import torch
-
-    from hausa_asr.audio.load import AudioRefused, load
-    from hausa_asr.model.evaluate import transcribe_samples
-    from hausa_asr.model.wav2vec2 import load_model
-    from hausa_asr.utterance import SAMPLE_RATE
-
-    network, processor = load_model(model)
-    if torch.cuda.is_available():
-        network.to(torch.device("cuda"))  # type: ignore[arg-type]
-    results: list[dict[str, Any]] = []
-    for start in range(0, len(files), AT_ONCE):
-        heard: list[Any] = []
-        rows: list[dict[str, Any]] = []
-        for file in files[start : start + AT_ONCE]:
-            try:
-                samples = load(file, max_s=MAX_RECORDING_S).samples
-            except AudioRefused as refused:
-                print(f"{file}: {refused}", file=sys.stderr)
-                rows.append({"file": str(file), "text": None, "duration_s": None, "error": str(refused)})
-                continue
-            heard.append(samples)
-            duration_s = round(len(samples) / SAMPLE_RATE, 3)
-            rows.append({"file": str(file), "text": "", "duration_s": duration_s, "error": None})
-        good = [row for row in rows if row["error"] is None]
-        for row, text in zip(good, transcribe_samples(network, processor, heard), strict=True):
-            row["text"] = text
-            if not json_:
-                print(text if len(files) == 1 else f"{row['file']}\t{text}", flush=True)
-        results += rows
+    transcripts = []
+    for transcript in transcribe_files(files, model):
+        transcripts.append(transcript)
+        if transcript.error is not None:
+            print(f"{transcript.file}: {transcript.error}", file=sys.stderr)
+        elif not json_:
+            print(transcript.text if len(files) == 1 else f"{transcript.file}\t{transcript.text}", flush=True)
     if json_:
-        _print_json({"model": model, "files": results})
-    if any(row["error"] for row in results):
+        _print_json({"model": model, "files": [asdict(transcript) for transcript in transcripts]})
+    if any(transcript.error is not None for transcript in transcripts):
         raise typer.Exit(EXIT_USER_ERROR)
 
 

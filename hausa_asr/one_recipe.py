@@ -18,7 +18,8 @@ from rich.progress import Progress as Bar
 
 from hausa_asr.errors import UserError
 from hausa_asr.export.model_card import Card, ErrorRates
-from hausa_asr.recipe import Answer, FinetuneResult, Progress
+from hausa_asr.files import write_whole
+from hausa_asr.recipe import Answer, Progress
 from hausa_asr.settings.sweep import SweepConfig
 
 if TYPE_CHECKING:
@@ -28,104 +29,126 @@ ABOUT, MODEL = "trial.json", "model"
 
 
 def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Callable[[], Prepared]) -> dict[str, Any]:
-    """Fine-tune, or go on with it; then score the best checkpoint on dev and test, and export it.
+    """Fine-tune one recipe, score the best checkpoint on dev and test, and export it.
+
+    A trial that was stopped resumes from its last checkpoint.
 
     Args:
-        settings: of these data, model and finetune count.
+        settings: only their data, model and finetune are used.
         out: the trial's folder.
         console: shows progress; it should take no markup, since paths may have brackets.
-        prepared: opens the data, once all else is known to be in order.
+        prepared: opens the data; called once everything else has been checked.
 
     Returns:
-        What a script would read: `out`, `model`, `trial`, `base`, `prepared`, `settings`, `steps`, `seen_s`,
-        `resumed_from`, `wall_s`, and `dev` and `test` scores (None if there is no test split).
+        The results, as `--json` prints them: `out`, `model`, `trial`, `base`, `prepared`, `fingerprint`, `settings`,
+        `steps`, `seen_s`, `best_step`, `resumed_from`, `wall_s`, and the `dev` and `test` rates (None without a test
+        split).
 
     Raises:
-        UserError: `out` is something else, or another trial's; the base checkpoint can't be used; or it diverged.
+        UserError: `out` holds something else, the base checkpoint can't be used, or the trial diverged.
     """
     started = time.monotonic()
     out = out.absolute()
     _check_folder(out)
     console.print("loading")
-    from hausa_asr.dataset.from_settings import CACHE, FEATURES
-    from hausa_asr.export.write import export_checkpoint
     from hausa_asr.model.base_check import check_base
     from hausa_asr.training import checkpoint
-    from hausa_asr.training.finetune import Data, finetune
-    from hausa_asr.training.updates import UpdatePlan
 
     check_base(settings.model.base)
-    recipe = settings.recipe()
     data = prepared()
     about: dict[str, Any] = {
         "trial": out.name,
         "base": settings.model.base,
         "prepared": str(data.path),
         "fingerprint": data.fingerprint,
-        "settings": asdict(recipe),
+        "settings": asdict(settings.recipe()),
     }
     _open_folder(out, about)
+    saved = checkpoint.latest(out)
+    resumed_from = saved.step if saved else None
+    progress = _train(settings, data, out, console, resumed_from)
+    best_step = int(progress.best["step"])
+    console.print(f"scoring the best checkpoint, step {best_step}")
+    scores = {split: _score(Path(progress.best_checkpoint), data, split) for split in ("dev", "test")}
+    model = _export(about, data, progress, scores, out)
+    return {
+        "out": str(out),
+        "model": str(model),
+        **about,
+        "steps": progress.step,
+        "seen_s": progress.seen_s,
+        "best_step": best_step,
+        "resumed_from": resumed_from,
+        "wall_s": round(time.monotonic() - started, 1),
+        **{split: asdict(rates) if rates else None for split, rates in scores.items()},
+    }
+
+
+def _train(settings: SweepConfig, data: Prepared, out: Path, console: Console, resumed_from: int | None) -> Progress:
+    """Fine-tune to the trial's end, and show each evaluation. Returns the last report.
+
+    Raises:
+        UserError: it diverged, or the base checkpoint can't be used.
+    """
+    from hausa_asr.dataset.from_settings import CACHE, FEATURES
+    from hausa_asr.training.finetune import Data, finetune
+    from hausa_asr.training.updates import UpdatePlan
+
+    recipe, base = settings.recipe(), settings.model.base
     train, dev = data.splits["train"], data.splits["dev"]
     updates = UpdatePlan(train.n_samples, recipe.batch_s, recipe.length_s, recipe.seed).updates
-    saved = checkpoint.latest(out)
-    if saved:
-        console.print(f"going on from step {saved.step} of {updates}, as {out} has checkpoints")
+    if resumed_from is not None:
+        console.print(f"going on from step {resumed_from} of {updates}, as {out} has checkpoints")
     else:
         every = min(recipe.eval_every_steps, updates)
-        console.print(
-            f"{updates} steps of about {recipe.batch_s:g} s of audio, evaluated every {every}; base {about['base']}"
-        )
+        console.print(f"{updates} steps of about {recipe.batch_s:g} s of audio, evaluated every {every}; base {base}")
+    cache = Path(settings.storage) / CACHE / FEATURES
     try:
-        with _Follow(console, updates, saved.step if saved else 0) as follow:
+        with _ProgressDisplay(console, updates, resumed_from or 0) as display:
             result = finetune(
-                recipe,
-                Data(train, dev, data.fingerprint),
-                follow.report,
-                base=settings.model.base,
-                folder=out,
-                cache=Path(settings.storage) / CACHE / FEATURES,
+                recipe, Data(train, dev, data.fingerprint), display.report, base=base, folder=out, cache=cache
             )
     except KeyboardInterrupt:
         console.print("\nStopped. The same command goes on from the last checkpoint.")
         raise
-    _check_end(result, out)
-    best = Path(result.progress.best_checkpoint)
-    console.print(f"scoring the best checkpoint, step {int(result.progress.best['step'])}")
-    scores = {split: _score(best, data, split) for split in ("dev", "test")}
+    if result.end == "diverged":
+        raise UserError(
+            f"The trial diverged: at step {result.progress.step} its loss or gradients were no longer finite.",
+            where=out,
+            fix="Use a lower finetune.lr_peak or a longer finetune.warmup_fraction, and a new folder.",
+        )
+    return result.progress
+
+
+def _export(
+    about: dict[str, Any], data: Prepared, progress: Progress, scores: dict[str, ErrorRates | None], out: Path
+) -> Path:
+    """Write the best checkpoint's model, with its card, to `out/model`."""
+    from hausa_asr.export.write import export_checkpoint
+
     assert scores["dev"] is not None
     card = Card(
         sweep="",
-        trial=out.name,
-        base=settings.model.base,
+        trial=about["trial"],
+        base=about["base"],
         recipe=about["settings"],
         data=data.report,
         dev=scores["dev"],
         test=scores["test"],
     )
-    model = export_checkpoint(best, out / MODEL, card, overwrite=True)
-    return {
-        "out": str(out),
-        "model": str(model),
-        **about,
-        "steps": result.progress.step,
-        "seen_s": result.progress.seen_s,
-        "best_step": int(result.progress.best["step"]),
-        "resumed_from": saved.step if saved else None,
-        "wall_s": round(time.monotonic() - started, 1),
-        **{split: asdict(found) if found else None for split, found in scores.items()},
-    }
+    return export_checkpoint(Path(progress.best_checkpoint), out / MODEL, card, overwrite=True)
 
 
 def _check_folder(out: Path) -> None:
-    """Only a new folder or a trial's is written to."""
+    """Refuse a folder that is neither new nor a trial's."""
     if out.is_dir() and ((out / ABOUT).is_file() or not any(out.iterdir())):
         return
     if out.exists() or out.is_symlink():
-        raise UserError("There is something else than a trial.", where=out, fix="Give a new folder with --out.")
+        raise UserError("The folder holds something else than a trial.", where=out, fix="Give a new folder with --out.")
 
 
 def _open_folder(out: Path, about: dict[str, Any]) -> None:
-    """Make the trial's folder, or see that the trial that is there is this one."""
+    """Make the trial's folder, or check that the trial in it has the same settings."""
     file = out / ABOUT
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -136,16 +159,14 @@ def _open_folder(out: Path, about: dict[str, Any]) -> None:
         ]
         if changed:
             raise UserError(
-                "The folder has a trial with other settings:\n" + "\n".join(f"  - {one}" for one in changed),
+                "The folder holds a trial with other settings:\n" + "\n".join(f"  - {one}" for one in changed),
                 where=out,
                 fix="Give a new folder with --out, or the settings of then.",
             )
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        aside = out / f"{ABOUT}.partial"
-        aside.write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
-        aside.rename(file)
+        write_whole(file, json.dumps(about, ensure_ascii=False, indent=1))
     except OSError as error:
         raise UserError(
             f"The folder can't be written: {error.strerror}.", where=out, fix="Give another folder with --out."
@@ -157,16 +178,8 @@ def _flat(about: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in about.items() if name != "settings"}, **settings}
 
 
-def _check_end(result: FinetuneResult, out: Path) -> None:
-    if result.end == "diverged":
-        raise UserError(
-            f"The trial diverged: at step {result.progress.step} its loss or gradients were no longer finite.",
-            where=out,
-            fix="Use a lower finetune.lr_peak or a longer finetune.warmup_fraction, and a new folder.",
-        )
-
-
 def _score(folder: Path, data: Prepared, split: str) -> ErrorRates | None:
+    """The error rates of a checkpoint on a split; None if the dataset has no such split."""
     import torch
 
     from hausa_asr.model.evaluate import evaluate
@@ -181,8 +194,8 @@ def _score(folder: Path, data: Prepared, split: str) -> ErrorRates | None:
     return ErrorRates(report.wer, report.cer, report.wer_folded, report.cer_folded)
 
 
-class _Follow:
-    """Shows a fine-tune's reports: a line each, and on a terminal a bar below them."""
+class _ProgressDisplay:
+    """Shows a line for each evaluation, and on a terminal a progress bar below them."""
 
     def __init__(self, console: Console, updates: int, step: int) -> None:
         self._console, self._updates, self._first = console, updates, step
@@ -191,7 +204,7 @@ class _Follow:
         self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("until the first evaluation", total=updates, completed=step)
 
-    def __enter__(self) -> _Follow:
+    def __enter__(self) -> _ProgressDisplay:
         self._bar.start()
         return self
 
@@ -199,7 +212,7 @@ class _Follow:
         self._bar.stop()
 
     def report(self, progress: Progress) -> Answer:
-        """Show where the trial stands, and let it go on."""
+        """Show one evaluation and the time left, and let the trial continue."""
         metrics, done = progress.metrics, progress.step - self._first
         left = "–"
         if done > 0:

@@ -112,10 +112,10 @@ def test_user_errors_are_messages_and_exit_code_2(
     for message, arguments in cases.items():
         for json_ in ([], ["--json"]) if arguments[0] != "prepair" else ([],):
             assert run(*arguments, *json_) == 2, message
-            told = capsys.readouterr()
-            assert message in told.err
-            assert "Traceback" not in told.err
-            assert told.out == ""
+            printed = capsys.readouterr()
+            assert message in printed.err
+            assert "Traceback" not in printed.err
+            assert printed.out == ""
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,12 +126,12 @@ def test_prepare_tells_what_it_kept_and_refused(
     speech: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("prepare", "--path", speech, "--allow-overlap", "sentence", "--out", dataset) == 0
-    told = capsys.readouterr().out
-    assert "16 of 18 utterances kept" in told
-    assert "nothing was redone" in told
-    assert "train         8 utterances" in told
-    assert "1  silent" in told and "1  missing" in told
-    assert str(dataset / "refused.jsonl") in told
+    printed = capsys.readouterr().out
+    assert "16 of 18 utterances kept" in printed
+    assert "nothing was redone" in printed
+    assert "train         8 utterances" in printed
+    assert "1  silent" in printed and "1  missing" in printed
+    assert str(dataset / "refused.jsonl") in printed
 
 
 def test_prepare_json_and_default_place(
@@ -140,17 +140,17 @@ def test_prepare_json_and_default_place(
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     assert run("prepare", "--path", os.path.relpath(speech), "--allow-overlap", "sentence", "--json") == 0
-    told = capsys.readouterr()
-    found = json.loads(told.out)
-    assert Path(found["out"]).parent == tmp_path / "runs" / "_data"
-    assert found["report"]["origin"]["corpus"] == "folder"
-    assert found["report"]["origin"]["path"] == str(speech)
-    assert found["report"]["utterances"] == {"in": 18, "kept": 16, "refused": 2}
-    assert "preparing 18 utterances" in told.err
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert Path(result["out"]).parent == tmp_path / "runs" / "_data"
+    assert result["report"]["origin"]["corpus"] == "folder"
+    assert result["report"]["origin"]["path"] == str(speech)
+    assert result["report"]["utterances"] == {"in": 18, "kept": 16, "refused": 2}
+    assert "preparing 18 utterances" in printed.err
     assert run("prepare", "--path", speech, "--allow-overlap", "sentence", "--json") == 0
-    told = capsys.readouterr()
-    again = json.loads(told.out)
-    assert (again["out"], again["reused"], told.err) == (found["out"], True, "")
+    printed = capsys.readouterr()
+    again = json.loads(printed.out)
+    assert (again["out"], again["reused"], printed.err) == (result["out"], True, "")
 
 
 # -- finetune ---------------------------------------------------------------------------------------------------------
@@ -168,13 +168,13 @@ def test_finetune_ends_with_a_model_and_goes_on_by_itself(
 
     capsys.readouterr()
     assert run("finetune", "--out", trial, *recipe(dataset, layer_norm_base), "--json") == 0
-    told = capsys.readouterr()
-    found = json.loads(told.out)
-    assert f"going on from step {found['steps']}" in told.err
-    assert found["resumed_from"] == found["steps"] >= 3
-    assert found["model"] == str(trial / "model")
-    assert found["dev"].keys() == found["test"].keys() == {"wer", "cer", "wer_folded", "cer_folded"}
-    assert found["settings"]["batch_s"] == 6
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert f"going on from step {result['steps']}" in printed.err
+    assert result["resumed_from"] == result["steps"] >= 3
+    assert result["model"] == str(trial / "model")
+    assert result["dev"].keys() == result["test"].keys() == {"wer", "cer", "wer_folded", "cer_folded"}
+    assert result["settings"]["batch_s"] == 6
 
 
 def test_finetune_shows_its_progress(
@@ -182,12 +182,12 @@ def test_finetune_shows_its_progress(
 ) -> None:
     capsys.readouterr()
     assert run("finetune", "--out", tmp_path / "t", *recipe(dataset, layer_norm_base)) == 0
-    told = capsys.readouterr()
-    steps = [line for line in told.err.splitlines() if line.startswith("step ")]
+    printed = capsys.readouterr()
+    steps = [line for line in printed.err.splitlines() if line.startswith("step ")]
     assert len(steps) >= 2
     assert all(word in steps[0] for word in ("train loss", "dev loss", "WER", "audio-s/s", "left"))
-    assert f"model  {tmp_path / 't' / 'model'}" in told.out
-    assert "dev    WER" in told.out and "test   WER" in told.out
+    assert f"model  {tmp_path / 't' / 'model'}" in printed.out
+    assert "dev    WER" in printed.out and "test   WER" in printed.out
 
 
 def test_finetune_does_not_mix_two_trials(
@@ -219,18 +219,18 @@ def test_transcribe_goes_on_after_a_bad_file(
     files = [speech / "dev-0.wav", tmp_path / "notes.wav", speech / "quiet.wav", speech / "dev-1.wav"]
     capsys.readouterr()
     assert run("transcribe", "--model", trial / "model", *files) == 2
-    told = capsys.readouterr()
-    assert [line.split("\t")[0] for line in told.out.splitlines()] == [str(files[0]), str(files[3])]
-    assert f"{files[1]}: unreadable" in told.err and f"{files[2]}: silent" in told.err
+    printed = capsys.readouterr()
+    assert [line.split("\t")[0] for line in printed.out.splitlines()] == [str(files[0]), str(files[3])]
+    assert f"{files[1]}: unreadable" in printed.err and f"{files[2]}: silent" in printed.err
 
     assert run("transcribe", "--model", trial / "model", "--json", *files) == 2
-    found = json.loads(capsys.readouterr().out)["files"]
-    assert [row["file"] for row in found] == [str(file) for file in files]
-    assert [row["error"] is None for row in found] == [True, False, False, True]
-    assert found[0]["duration_s"] == pytest.approx(1.0, abs=0.01)
+    result = json.loads(capsys.readouterr().out)["files"]
+    assert [row["file"] for row in result] == [str(file) for file in files]
+    assert [row["error"] is None for row in result] == [True, False, False, True]
+    assert result[0]["duration_s"] == pytest.approx(1.0, abs=0.01)
 
     assert run("transcribe", "--model", trial / "model", files[0]) == 0
-    assert capsys.readouterr().out == found[0]["text"] + "\n"
+    assert capsys.readouterr().out == result[0]["text"] + "\n"
 
 
 # -- best-model -------------------------------------------------------------------------------------------------------
@@ -253,8 +253,8 @@ def test_best_model_takes_its_place_from_settings_and_prints_json(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     capsys.readouterr()
     assert run("best-model", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == {
+    result = json.loads(capsys.readouterr().out)
+    assert result == {
         "out": str(tmp_path / "best-model"),
         "sweep": "one",
         "trial": "t000",
@@ -271,6 +271,6 @@ def test_best_model_takes_its_place_from_settings_and_prints_json(
     assert run("best-model") == 2
     assert "--overwrite" in capsys.readouterr().err
     assert run("best-model", "--overwrite", "--sweep", "one") == 0
-    told = capsys.readouterr().out
-    assert "trial  t000 of sweep one, from its checkpoint" in told
-    assert "dev    WER 0.5000, CER 0.2500" in told
+    printed = capsys.readouterr().out
+    assert "trial  t000 of sweep one, from its checkpoint" in printed
+    assert "dev    WER 0.5000, CER 0.2500" in printed

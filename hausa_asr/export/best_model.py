@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from hausa_asr.errors import UserError
+from hausa_asr.errors import UserError, first_line
 from hausa_asr.export.folder import NEEDED, POSSIBLE, WEIGHTS, check_out, weights_are_whole, written_aside
 from hausa_asr.export.model_card import Card, scores_from
 from hausa_asr.export.write import write_model
@@ -32,7 +32,7 @@ ARTIFACT = "best_model"
 
 @dataclass(frozen=True)
 class Exported:
-    """What `best_model` found.
+    """The model that `best_model` exported, and how good it is.
 
     Attributes:
         out: the folder that was written.
@@ -74,7 +74,7 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
         overwrite: replace `out` if it is an export.
 
     Raises:
-        UserError: MLflow can't be read, no trial has a WER, `out` is taken, or the model is nowhere to be found.
+        UserError: MLflow can't be read, no trial has a WER, `out` is taken, or the model was not found.
     """
     check_out(out, overwrite)
     from hausa_asr.tracking import tracker as tracking
@@ -94,9 +94,8 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
         with written_aside(out, overwrite) as partial:
             source = _fetch(tracker, best, parent, trials, partial)
     except (OSError, tracking.MlflowException) as fault:
-        line = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
         raise UserError(
-            f"MLflow stopped answering: {line[:300]}.", where=uri, fix="Look after the server, then try again."
+            f"MLflow stopped answering: {first_line(fault)}.", where=uri, fix="Check the server, then try again."
         ) from fault
     assert best.wer is not None
     seeds = _seeds(parent)
@@ -149,10 +148,10 @@ def _best(trials: list[TrialRun], parents: Mapping[str, SweepRun]) -> TrialRun |
 def _fetch(
     tracker: Tracker, best: TrialRun, parent: SweepRun | None, trials: list[TrialRun], partial: Path
 ) -> Literal["artifact", "checkpoint"]:
-    """Fill `partial` with the export of a trial, from wherever it is to be had.
+    """Fill `partial` with the export of a trial, from MLflow or from its checkpoint.
 
     Raises:
-        UserError: from nowhere; it names what was looked for.
+        UserError: neither has it; the message lists what is missing.
     """
     missing = []
     winner = parent.tags.get("winner_run", parent.tags.get("winner")) if parent else None
@@ -177,7 +176,7 @@ def _fetch(
         write_model(folder, partial, _card_of(tracker, best, trials, folder))
         return "checkpoint"
     raise UserError(
-        f"The model of trial {best.trial} (dev WER {best.wer:.4f}) is nowhere to be found. Missing:\n"
+        f"The model of trial {best.trial} (dev WER {best.wer:.4f}) was not found. Missing:\n"
         + "\n".join(f"  - {one}" for one in missing),
         where=f"{tracker.shown_uri}, sweep {best.sweep}, run {best.run_id}",
         fix=f"Run this where the sweep's storage is, or end the sweep (python sweeps/run.py --resume {best.sweep}), "
@@ -186,7 +185,7 @@ def _fetch(
 
 
 def _fetch_artifact(tracker: Tracker, run_id: str, partial: Path) -> str | None:
-    """Download the export that a sweep's run holds into `partial`; says what is wrong with it, or None."""
+    """Download the export that a sweep's run holds into `partial`; return what is wrong with it, or None."""
     downloads = partial / "download"
     fetched = tracker.download(run_id, ARTIFACT, downloads)
     try:

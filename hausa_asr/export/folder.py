@@ -45,15 +45,15 @@ def check_out(out: Path, overwrite: bool) -> None:
         return
     strange = sorted(names - POSSIBLE)
     if strange or not {WEIGHTS, SETTINGS} <= names:
-        found = f"it also holds {strange[0]}" if strange and strange[0] else "it is not a model that was exported here"
+        reason = f"it also holds {strange[0]}" if strange and strange[0] else "it is not a model that was exported here"
         raise UserError(
-            f"The output is taken, and {found}, so it is not overwritten.",
+            f"The output folder exists, and {reason}, so it is not overwritten.",
             where=out.absolute(),
             fix="Give another folder with --out.",
         )
     if not overwrite:
         raise UserError(
-            "There is an exported model already.",
+            "The output folder holds an exported model already.",
             where=out.absolute(),
             fix="Add --overwrite to replace it, or give another folder with --out.",
         )

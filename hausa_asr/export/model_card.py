@@ -40,7 +40,7 @@ class ErrorRates:
 
 @dataclass(frozen=True)
 class Card:
-    """All that a model card is made of.
+    """Everything that a model card shows.
 
     Attributes:
         sweep: the sweep's name; "" for a single fine-tune.
@@ -281,8 +281,8 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def scores_from(figures: Mapping[str, float], prefix: str = "") -> ErrorRates | None:
-    """ErrorRates out of figures by name (`wer`, `cer`, ...), each with a prefix; None without a WER and a CER."""
-    found = {field.name: figures.get(prefix + field.name) for field in fields(ErrorRates)}
-    if found["wer"] is None or found["cer"] is None:
+    """The error rates among figures by name (`wer`, `cer`, ...), each with a prefix; None without a WER and a CER."""
+    rates = {field.name: figures.get(prefix + field.name) for field in fields(ErrorRates)}
+    if rates["wer"] is None or rates["cer"] is None:
         return None
-    return ErrorRates(**found)  # type: ignore[arg-type]
+    return ErrorRates(**rates)  # type: ignore[arg-type]

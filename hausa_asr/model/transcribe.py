@@ -1,14 +1,15 @@
 """Transcribe recordings with an exported model: files or samples in, texts out.
 
-Offered to users as `hausa_asr.transcribe`. The command line shares its checks and limits but reads the files itself,
-since there one bad file must not end the others.
+`transcribe` is offered to users as `hausa_asr.transcribe`. `transcribe_files` is for `hausa-asr transcribe`, where one
+bad file must not end the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -79,14 +80,9 @@ def transcribe(
         >>> len(texts)
         2
     """
-    check_model(model)
-    import torch  # these take seconds, so a missing model is refused first
-
+    network, processor = _load_model(model, device)
     from hausa_asr.model.evaluate import transcribe_samples
-    from hausa_asr.model.wav2vec2 import load_model
 
-    network, processor = load_model(model)
-    network.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
     one = isinstance(recordings, str | Path | np.ndarray)
     several: Sequence[Recording] = [recordings] if one else recordings  # type: ignore[list-item,assignment]
     texts: list[str] = []
@@ -96,7 +92,75 @@ def transcribe(
     return texts[0] if one else texts
 
 
-def check_model(model: str | Path) -> None:
+@dataclass(frozen=True)
+class Transcript:
+    """What became of one file: its text, or why it has none.
+
+    Attributes:
+        file: the recording.
+        text: what is said in it; None if the file was refused.
+        duration_s: its length in seconds, None if the file was refused.
+        error: why it was refused; None if it was not.
+    """
+
+    file: str
+    text: str | None = None
+    duration_s: float | None = None
+    error: str | None = None
+
+
+def transcribe_files(
+    files: Sequence[str | Path], model: str | Path = "best-model", *, device: str | torch.device | None = None
+) -> Iterator[Transcript]:
+    """Transcribe files, `AT_ONCE` at a time; one that can't be read gives an error in place of a text.
+
+    Args:
+        files: of any audio format, each of up to five minutes.
+        model, device: as in `transcribe`.
+
+    Returns:
+        A transcript for each file, in their order.
+
+    Raises:
+        UserError: there is no such model, or it is not one of this project.
+    """
+    network, processor = _load_model(model, device)
+    return _transcripts(files, network, processor)
+
+
+def _transcripts(files: Sequence[str | Path], network: Any, processor: Any) -> Iterator[Transcript]:
+    from hausa_asr.model.evaluate import transcribe_samples
+
+    for start in range(0, len(files), AT_ONCE):
+        recordings: dict[int, np.ndarray] = {}
+        errors: dict[int, str] = {}
+        together = files[start : start + AT_ONCE]
+        for index, file in enumerate(together):
+            try:
+                recordings[index] = load(file, max_s=MAX_RECORDING_S).samples
+            except AudioRefused as refused:
+                errors[index] = str(refused)
+        texts = dict(zip(recordings, transcribe_samples(network, processor, list(recordings.values())), strict=True))
+        for index, file in enumerate(together):
+            if index in errors:
+                yield Transcript(str(file), error=errors[index])
+            else:
+                yield Transcript(str(file), texts[index], round(len(recordings[index]) / SAMPLE_RATE, 3))
+
+
+def _load_model(model: str | Path, device: str | torch.device | None) -> tuple[Any, Any]:
+    """An exported model, ready on its device, and its processor."""
+    _check_model(model)
+    import torch  # these take seconds, so a missing model is refused first
+
+    from hausa_asr.model.wav2vec2 import load_model
+
+    network, processor = load_model(model)
+    network.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
+    return network, processor
+
+
+def _check_model(model: str | Path) -> None:
     """Refuse a name that is neither a folder nor looks like an id on the Hugging Face hub, without importing torch.
 
     Raises:

@@ -278,11 +278,16 @@ def test_winner_comes_from_the_sweeps_artifact(tracker: Tracker, layer_norm: Pat
     tracker.log_folder(parent, made, "best_model")
     tracker.end_sweep(parent, "finished", {"winner": "t001"}, {})
 
-    found = best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out")
-    assert (found.sweep, found.trial, found.source, found.run_id) == ("one", "t001", "artifact", runs["t001"])
-    assert (found.wer, found.cer, found.test_wer) == (0.2, 0.1, pytest.approx(0.21))
-    assert found.out == tmp_path / "out"
-    assert {f.name: f.read_bytes() for f in made.iterdir()} == {f.name: f.read_bytes() for f in found.out.iterdir()}
+    exported = best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out")
+    assert (exported.sweep, exported.trial, exported.source, exported.run_id) == (
+        "one",
+        "t001",
+        "artifact",
+        runs["t001"],
+    )
+    assert (exported.wer, exported.cer, exported.test_wer) == (0.2, 0.1, pytest.approx(0.21))
+    assert exported.out == tmp_path / "out"
+    assert {f.name: f.read_bytes() for f in made.iterdir()} == {f.name: f.read_bytes() for f in exported.out.iterdir()}
     with pytest.raises(UserError, match="already"):
         best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "out")
     best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "out", overwrite=True)
@@ -297,15 +302,15 @@ def test_what_finalists_named_goes_before_a_lower_wer_of_one_lucky_seed(
                                                                 "checkpoint_uri": layer_norm.as_uri()})  # fmt: skip
     tags = {"winner": "t002", "winner_run": "t002-s1", "winner_seeds": "2"}
     tracker.end_sweep(parent, "finished", tags, {"best_wer": 0.2, "best_cer": 0.09, "test_wer": 0.24, "test_cer": 0.1})
-    found = best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out")
-    assert (found.trial, found.chosen, found.seeds) == ("t002-s1", "finalists", 2)
-    assert (found.wer, found.cer, found.test_wer) == (0.2, 0.09, 0.24), "means over the seeds"
+    exported = best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out")
+    assert (exported.trial, exported.chosen, exported.seeds) == ("t002-s1", "finalists", 2)
+    assert (exported.wer, exported.cer, exported.test_wer) == (0.2, 0.09, 0.24), "means over the seeds"
 
     # A sweep still under way, whose finalist runs are no trials of its own, has the lowest WER of its search.
     other, _ = record_sweep(tracker, "two", {"t000": (0.19, layer_norm)})
     record_trial(tracker, other, "two", "t000-s1", scores(0.01), {"source": "finalist", "finalist_of": "t000"})
-    found = best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "other")
-    assert (found.sweep, found.trial, found.chosen, found.seeds) == ("two", "t000", "lowest dev WER", 0)
+    exported = best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "other")
+    assert (exported.sweep, exported.trial, exported.chosen, exported.seeds) == ("two", "t000", "lowest dev WER", 0)
 
 
 def test_else_from_the_trials_checkpoint(tracker: Tracker, layer_norm: Path, tmp_path: Path) -> None:
@@ -316,11 +321,11 @@ def test_else_from_the_trials_checkpoint(tracker: Tracker, layer_norm: Path, tmp
     tracker.log_folder(parent, tmp_path / "data", "data")
     record_sweep(tracker, "two", {"t000": (0.4, None)})
 
-    found = best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "out")
-    assert (found.sweep, found.trial, found.source) == ("one", "t001", "checkpoint")
-    assert {file.name for file in found.out.iterdir()} == NEEDED
-    assert FinetuneConfig(**json.loads((found.out / "settings.json").read_text())) == FinetuneConfig(**RECIPE)
-    text = (found.out / "README.md").read_text(encoding="utf-8")
+    exported = best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "out")
+    assert (exported.sweep, exported.trial, exported.source) == ("one", "t001", "checkpoint")
+    assert {file.name for file in exported.out.iterdir()} == NEEDED
+    assert FinetuneConfig(**json.loads((exported.out / "settings.json").read_text())) == FinetuneConfig(**RECIPE)
+    text = (exported.out / "README.md").read_text(encoding="utf-8")
     assert "| WER | 0.2000 | 0.2100 | 0.5000 | 0.5100 |" in text
     assert "| WER, hooks folded | 0.7000 | – | – | – |" in text  # from the checkpoint's progress.json
     assert "Corpus: `my_speech`" in text
@@ -335,8 +340,8 @@ def test_a_checkpoint_of_the_demo_is_not_passed_off_as_speech(
     parent = tracker.start_sweep("one", {}, {})
     tags = {"checkpoint_uri": layer_norm.as_uri(), "prepared": str(prepared)}
     record_trial(tracker, parent, "one", "t000", scores(0.3), tags)
-    found = best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out")
-    assert "heard no human being" in (found.out / "README.md").read_text(encoding="utf-8")
+    exported = best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out")
+    assert "heard no human being" in (exported.out / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_damaged_artifact_is_not_exported(tracker: Tracker, layer_norm: Path, tmp_path: Path) -> None:

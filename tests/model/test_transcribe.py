@@ -12,7 +12,7 @@ from hausa_asr.audio.load import AudioRefused
 from hausa_asr.errors import UserError
 from hausa_asr.model import transcribe as module
 from hausa_asr.model.evaluate import transcribe_samples
-from hausa_asr.model.transcribe import transcribe
+from hausa_asr.model.transcribe import Transcript, transcribe, transcribe_files
 from hausa_asr.model.wav2vec2 import load_model, new_model
 from hausa_asr.recipe import FinetuneConfig
 from helpers.speech import ToneSplit
@@ -53,6 +53,21 @@ def test_a_file_that_cannot_be_read_is_named(model: Path, tmp_path: Path) -> Non
             transcribe([SAMPLES[0], bad], model)
         assert str(bad) in str(refused.value)
     assert refused.value.reason == "missing"
+
+
+def test_files_come_in_their_order_and_a_bad_one_does_not_end_the_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{number}.wav" for number in range(4)]
+    for file, samples in zip(files, SAMPLES, strict=False):
+        soundfile.write(file, samples, 16_000, subtype="FLOAT")
+    files[2].write_text("not audio")
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    transcripts = list(transcribe_files(files, model))
+    assert [one.file for one in transcripts] == [str(file) for file in files]
+    assert [one.text for one in transcripts if one.error is None] == transcribe([files[0], files[1], files[3]], model)
+    assert transcripts[2] == Transcript(str(files[2]), error=transcripts[2].error) and transcripts[2].error
+    assert transcripts[0].duration_s == round(len(SAMPLES[0]) / 16_000, 3)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(params=["database", "server"])
 def uri(request: pytest.FixtureRequest) -> str:
-    found = request.getfixturevalue(request.param)
-    return found.uri if isinstance(found, Server) else found
+    store = request.getfixturevalue(request.param)
+    return store.uri if isinstance(store, Server) else store
 
 
 @pytest.fixture

@@ -154,15 +154,15 @@ def test_long_and_odd_names_and_values_are_kept_within_limits(tracker: Tracker, 
     assert params["long"].startswith("xxx") and len(params["long"]) == 6000
     assert params["mask_0__ɗ_"] == "y"
     assert tracker.start_trial(parent, "s", "it's", settings, {}) == child
-    found = tracker.download(child, "settings.yaml", tmp_path)
-    assert found is not None and yaml.safe_load(found.read_text())["long"] == "x" * 20_000
+    downloaded = tracker.download(child, "settings.yaml", tmp_path)
+    assert downloaded is not None and yaml.safe_load(downloaded.read_text())["long"] == "x" * 20_000
 
 
 def test_settings_are_kept_in_full_as_a_file(tracker: Tracker, tmp_path: Path) -> None:
     _, child = started(tracker)
-    found = tracker.download(child, "settings.yaml", tmp_path)
-    assert found == tmp_path / "settings.yaml"
-    assert yaml.safe_load(found.read_text()) == {**SETTINGS, "schedule": {"kind": "linear", "warmup_steps": 1000}}
+    downloaded = tracker.download(child, "settings.yaml", tmp_path)
+    assert downloaded == tmp_path / "settings.yaml"
+    assert yaml.safe_load(downloaded.read_text()) == {**SETTINGS, "schedule": {"kind": "linear", "warmup_steps": 1000}}
 
 
 def test_samples_are_a_table_that_is_replaced(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
