@@ -101,8 +101,8 @@ class Ours:
     def trial(self, name: str, reports: int, behind: int) -> tuple[float, float]:
         """Seconds that the thread is busy with a trial, and those in which the driver's loop is kept."""
         busy_s, self.kept_s = self.mirror.write_s, 0.0
-        self._tell("proposed", name, settings=SETTINGS, source="search")
-        self._tell("started", name)
+        self._append("proposed", name, settings=SETTINGS, source="search")
+        self._append("started", name)
         for step in range(1, reports + 1):
             values = metrics(step)
             checkpoint = step_folder(self.ledger.trial_folder(name), step)
@@ -110,11 +110,11 @@ class Ours:
             heard = [[f"u{k}", "ina kwana lafiya", "ina kwana"] for k in range(20)]
             (checkpoint / "progress.json").write_text(json.dumps({"samples": heard}))
             best = {"step": step, **{name: values[name] for name in ("wer", "cer", "loss")}}
-            told = {"step": step, "updates": reports, "seen_s": 1.0 * step, "metrics": values, "best": best}
-            self._tell("reported", name, **told, last=step == reports, diverged=False)
+            report = {"step": step, "updates": reports, "seen_s": 1.0 * step, "metrics": values, "best": best}
+            self._append("reported", name, **report, last=step == reports, diverged=False)
             if step % (behind + 1) == 0 and step < reports:  # the last one and the end come together, in a sweep too
                 self.wait()
-        self._tell("ended", name, state="finished", reason="")
+        self._append("ended", name, state="finished", reason="")
         self.wait()
         return self.mirror.write_s - busy_s, self.kept_s
 
@@ -124,7 +124,7 @@ class Ours:
         if lacking:
             raise SystemExit(f"MLflow lacks figures of {lacking}")
 
-    def _tell(self, event: str, trial: str, **fields: Any) -> None:
+    def _append(self, event: str, trial: str, **fields: Any) -> None:
         self.ledger.append(event, trial=trial, **fields)
         began = time.perf_counter()
         self.mirror.mark(trial)

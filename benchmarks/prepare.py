@@ -168,11 +168,11 @@ def measured(side: str, folder: Path, out: Path) -> tuple[float, float]:
     while process.poll() is None:
         peak = max(peak, sum(map(pss, tree(process.pid))))
         time.sleep(0.05)
-    told = process.communicate()[0]
+    output = process.communicate()[0]
     shutil.rmtree(out, ignore_errors=True)
     if process.returncode:
         raise SystemExit(f"{side} failed")
-    return float(told.splitlines()[-1]), peak / 2**30
+    return float(output.splitlines()[-1]), peak / 2**30
 
 
 def tree(pid: int) -> list[int]:

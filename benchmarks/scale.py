@@ -11,10 +11,10 @@ the board (to /dev/null) and the mirror on a SQLite MLflow. So that the work per
 the last, all have as many evaluations and are ranked at the first rung, and chance weighs more than the recipe;
 finalists and budget are off. Time is CPU time of the driver's main thread (`time.thread_time`: neither the mirror's
 thread nor Ray's own threads count), read at each proposal, less what `Study.update` and `Study.propose` took, which is
-the sampler's and is told beside it. `time_growth` is that time per trial over the last tenth of the trials, over that
-around the end of the first tenth: of 1,000 the trials 900 to 999 over 50 to 149. `memory_growth` is the driver's
+the sampler's and is printed beside it. `time_growth` is that time per trial over the last tenth of the trials, over
+that around the end of the first tenth: of 1,000 the trials 900 to 999 over 50 to 149. `memory_growth` is the driver's
 resident memory at the last proposal over that at a tenth of them. How far trials go still differs a little, so the
-reports per trial of both windows are told as well. `tracker_ratio` is that of `mlflow_writes.py`, run afterwards.
+reports per trial of both windows are printed as well. `tracker_ratio` is that of `mlflow_writes.py`, run afterwards.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class StubSlot(tune.Trainable):
         others = ("wer_folded", "cer_folded", "train_loss", "lr", "grad_norm", "masked_fraction", "nonfinite_steps",
                   "samples_per_s", "audio_s_per_s", "eval_runtime_s", "epoch")  # fmt: skip
         seen_s = step * self._recipe["batch_s"]
-        told = Progress(
+        progress = Progress(
             step=step,
             updates=self._updates,
             seen_s=seen_s,
@@ -127,18 +127,18 @@ class StubSlot(tune.Trainable):
             best_checkpoint=str(step_folder(self._folder, best["step"])),
             last=step == self._updates,
         )
-        self._save(told)
-        return asdict(told)
+        self._save(progress)
+        return asdict(progress)
 
-    def _save(self, told: Progress) -> None:
+    def _save(self, progress: Progress) -> None:
         for old in self._folder.glob(f"{STEP_PREFIX}*"):
-            if str(old) != told.best_checkpoint:
+            if str(old) != progress.best_checkpoint:
                 shutil.rmtree(old)
-        folder = Path(told.checkpoint)
+        folder = Path(progress.checkpoint)
         folder.mkdir(parents=True)
         for name in (CHECKPOINT, TRAINING):
             (folder / name).write_text("{}")
-        (folder / "progress.json").write_text(json.dumps(asdict(told)))
+        (folder / "progress.json").write_text(json.dumps(asdict(progress)))
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}
@@ -234,10 +234,10 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     failed = [trial.reason for trial in state.trials.values() if trial.state == "failed"]
     if lacking or failed:
         raise SystemExit(f"MLflow lacks {lacking}; failed: {failed[:3]}")
-    told = sorted(report.time for trial in state.trials.values() for report in trial.reports)
+    times = sorted(report.time for trial in state.trials.values() for report in trial.reports)
     tenth = config.search.trials // 10
     early, late = (
-        window(found, told, first, last)
+        window(found, times, first, last)
         for first, last in ((tenth // 2, tenth + tenth // 2), (9 * tenth, config.search.trials - 1))
     )
     return {
@@ -249,18 +249,18 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
         "slots": plan.slots,
         "at_once": state.spent_s / wall_s,
         "wall_s": wall_s,
-        "reports": len(told),
-        "mirror_ms_per_report": 1000 * mirror.write_s / len(told),
+        "reports": len(times),
+        "mirror_ms_per_report": 1000 * mirror.write_s / len(times),
         "mirror_behind_s": time.monotonic() - began - wall_s,
         "windows": {"early": early, "late": late},
     }
 
 
-def window(found: dict[int, Mark], told: list[float], first: int, last: int) -> dict[str, float]:
+def window(found: dict[int, Mark], times: list[float], first: int, last: int) -> dict[str, float]:
     """Averages per trial between two proposals; those of the recipes in print, which come first, have no mark."""
     first = min(number for number in found if number >= first)
     begin, end, count = found[first], found[last], last - first
-    reports = sum(begin.at <= one < end.at for one in told) / count
+    reports = sum(begin.at <= one < end.at for one in times) / count
     driver_ms = 1000 * (end.driver_s - begin.driver_s) / count
     return {
         "first": first,
@@ -280,9 +280,9 @@ def resident_bytes() -> int:
 
 def tracker_ratio(folder: Path) -> float:
     """The time of our mirror over that of Ray's stock MLflow callback, as `mlflow_writes.py` has it."""
-    told = folder / "mlflow_writes.json"
-    subprocess.run([sys.executable, str(ROOT / "benchmarks/mlflow_writes.py"), "--json", str(told)], check=True)
-    return float(json.loads(told.read_text(encoding="utf-8"))["tracker_ratio"])
+    figures = folder / "mlflow_writes.json"
+    subprocess.run([sys.executable, str(ROOT / "benchmarks/mlflow_writes.py"), "--json", str(figures)], check=True)
+    return float(json.loads(figures.read_text(encoding="utf-8"))["tracker_ratio"])
 
 
 def main() -> None:

@@ -1,20 +1,20 @@
 """From one trial's end to the next trial's first update on the same slot, and what slots spend their time with.
 
-    python benchmarks/turnaround.py [--nested] [--before LEDGER] [--json LEDGER_FILE]
+    python benchmarks/turnaround.py [--nested] [--before LEDGER] [--json FILE]
 
 Method. Runs `sweeps/run.py` on the demo, then once more with 8 short trials (a quarter of the length, no pruning, no
-finalists), and computes all figures from their ledgers alone. A report says when it was told, how long dev took and how
+finalists), and computes all figures from their ledgers alone. A report says when it was sent, how long dev took and how
 fast its interval was trained; so training is the interval's seconds of audio over that speed, and a trial's first
 update was at its first report's time less both. `gap_s` is the median time from a trial's end to the first update of
 the next one on that slot, the start of its fine-tune included; `gap_p90_s` the 90th percentile. A slot's time runs from
 its first update to the last end on it: `training_share` of it are updates, `evaluation_share` evaluations, checkpoints
-and the telling, `between_share` gaps. Once all new settings are given out a slot may have to wait until others have
+and reports, `between_share` gaps. Once all new settings are given out a slot may have to wait until others have
 shown what is promoted, or who the finalists are; that is `waiting_s`, and in no gap or share. `first_step_s`, from the
-start of the process to the first update of all, is told apart: the demo's has the making of the corpus in it, the short
-sweep finds it made. `--before` reads the ledger of an earlier version's sweep, where reports do not name their slots: a
-trial is then taken to be on the slot that was freed last. `--nested` runs three tiny trials in the pattern that Ray
-documents, one Ray Train run per trial, started by a Tune function, with the same fine-tune in it, one at a time on two
-CPUs.
+start of the process to the first update of all, is in no share: the demo's has the making of the corpus in it, the
+short sweep finds it made. `--before` reads the ledger of an earlier version's sweep, where reports do not name their
+slots: a trial is then taken to be on the slot that was freed last. `--nested` runs three tiny trials in the pattern
+that Ray documents, one Ray Train run per trial, started by a Tune function, with the same fine-tune in it, one at a
+time on two CPUs.
 """
 
 from __future__ import annotations

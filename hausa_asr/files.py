@@ -1,11 +1,13 @@
-"""Write files whole or not at all: first to a temporary file, which is then renamed.
+"""Write files and folders whole or not at all: first beside their place, then renamed.
 
-Called for every file that a crash must not leave half-written. Nothing here knows what is in the files.
+Called for whatever a crash must not leave half-written. Nothing here knows what is in the files.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,3 +45,28 @@ def write_whole(path: Path, content: str, *, durable: bool = False, errors: str 
     """Write a text file whole or not at all; arguments as in `written_whole`."""
     with written_whole(path, durable=durable, errors=errors) as file:
         file.write(content)
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which becomes `folder` when the block ends well and is removed otherwise.
+
+    If another process was faster its folder stays: both have written the same.
+
+    Args:
+        folder: the folder to make; its parent must exist.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)  # mkdtemp makes it for its owner only; a cache may be shared
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -8,12 +8,14 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
+from helpers.mlflow_server import Server
 from helpers.speech import ToneSplit, save_base
 
 torch.set_num_threads(1)
@@ -38,6 +40,17 @@ def needs_server(item: pytest.Item) -> bool:
     given = getattr(item, "callspec", None)
     texts = [value for value in given.params.values() if isinstance(value, str)] if given is not None else []
     return "server" in getattr(item, "fixturenames", ()) or "server" in texts
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real `mlflow server`, one for each file of tests."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

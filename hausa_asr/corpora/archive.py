@@ -15,7 +15,6 @@ import re
 import shutil
 import stat
 import tarfile
-import tempfile
 import time
 import zipfile
 import zlib
@@ -26,6 +25,7 @@ from typing import IO, Any, cast
 
 from hausa_asr.audio import sources
 from hausa_asr.errors import UserError
+from hausa_asr.files import folder_written_whole
 
 UnpackCallback = Callable[[int, int], None]
 """Called with the bytes of the archive that are done, and its size."""
@@ -70,20 +70,10 @@ def unpacked(archive: str, cache: Path, progress: UnpackCallback | None = None) 
     try:
         cache.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=cache))
     except OSError as error:
         raise _unwritable(cache, error) from None
-    try:
-        with _faults_as_user_errors(archive, folder):
-            _unpack(archive, partial, progress)
-            partial.chmod(0o755)  # mkdtemp makes it for its owner only; a cache may be shared
-            try:
-                partial.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # otherwise another process was faster, with the same files
-                    raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _faults_as_user_errors(archive, folder), folder_written_whole(folder) as partial:
+        _unpack(archive, partial, progress)
     return folder
 
 

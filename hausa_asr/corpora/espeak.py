@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 import threading
 import wave
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from hausa_asr.errors import UserError
+from hausa_asr.files import folder_written_whole
 from hausa_asr.utterance import Utterance
 
 SAMPLE_RATE = 22_050
@@ -232,20 +232,13 @@ def recorded(cache: Path, corpus: str, lines: Sequence[Line]) -> Iterator[Uttera
 
 def _record(folder: Path, corpus: str, lines: Iterable[Line]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
-    try:
-        with open(partial / "manifest.jsonl", "w", encoding="utf-8") as manifest:
-            for line in lines:
-                utterance = _record_line(partial, corpus, line)
-                manifest.write(json.dumps(asdict(utterance), ensure_ascii=False) + "\n")
-        partial.chmod(0o755)  # mkdtemp makes it for its owner only; a cache may be shared
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster, with the same bytes
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with (
+        folder_written_whole(folder) as partial,
+        open(partial / "manifest.jsonl", "w", encoding="utf-8") as manifest,
+    ):
+        for line in lines:
+            utterance = _record_line(partial, corpus, line)
+            manifest.write(json.dumps(asdict(utterance), ensure_ascii=False) + "\n")
 
 
 def _record_line(folder: Path, corpus: str, line: Line) -> Utterance:

@@ -1,6 +1,6 @@
 """A slot: one Ray Train worker group that lives as long as the sweep and trains one trial after another.
 
-Ray Tune sees an ordinary reusable actor, `Slot`. Behind it `TorchTrainer.fit()` runs in a thread, and its workers
+Ray Tune sees an ordinary reusable actor, `Slot`. Behind it a Ray Train run goes on in a thread, and its workers
 (`workers`) take jobs from a `Desk`, a small actor without a CPU. One Train run per trial would leave the slot idle
 for about 20 s between two trials; here the next trial starts as soon as the workers know that the last one is over.
 

@@ -143,7 +143,9 @@ def _counts(text: str) -> list[int]:
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise UserError(f"{text!r} are no numbers of workers.", where="--workers", fix="Write for example 1,4,16,64.")
+        raise UserError(
+            f"{text!r} does not list numbers of workers.", where="--workers", fix="Write for example 1,4,16,64."
+        )
     return list(dict.fromkeys(counts))
 
 
@@ -153,7 +155,7 @@ def _numbers(text: str | None) -> tuple[int, int | None]:
         return 0, None
     first, _, last = text.partition("-")
     if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
-        raise UserError(f"{text!r} is no range of numbers.", where="--numbers", fix="Write for example 60-119.")
+        raise UserError(f"{text!r} is not a range of settings.", where="--numbers", fix="Write for example 60-119.")
     return int(first), int(last)
 
 

@@ -95,16 +95,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('database')}/mlflow.db"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    try:
-        server.wait()
-        yield server
-    finally:
-        server.stop()
-
-
 @pytest.fixture
 def sweep(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sweep]:
     sweep = Sweep(tmp_path / "sweep", database, request.node.name)

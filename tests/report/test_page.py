@@ -85,7 +85,7 @@ def a_curve(final: float, turns_at: int, length: int = 15) -> list[tuple[float, 
 
 
 def a_sweep(trials: int) -> Sweep:
-    """A search of so many trials, some diverged, then two finalists and the baseline."""
+    """A search of `trials` trials, some of them diverged, then runs of two finalists and of the baseline."""
     draw = np.random.default_rng(0)
     sweep = Sweep([1_350.0, 2_700.0])
     sweep.trial("t000", a_curve(0.18, 6), "baseline", settings={"lr_peak": 7.5e-4, "schedule": "linear"})

@@ -1,23 +1,11 @@
-"""A SQLite database and an MLflow server, and a tracker on either."""
+"""A SQLite database, and a tracker on it or on an MLflow server."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
 from hausa_asr.tracking.tracker import Tracker
 from helpers.mlflow_server import Server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    try:
-        server.wait()
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
