@@ -52,7 +52,9 @@ def test_the_peer_is_the_real_trainer_where_it_can_be(tmp_path: Path) -> None:
     assert rows[-1]["audio_s_per_s"] > 0
 
 
-@pytest.mark.parametrize("name", ["step", "cache", "scaling", "prepare", "mlflow_writes", "scale", "turnaround"])
+@pytest.mark.parametrize(
+    "name", ["step", "cache", "scaling", "prepare", "mlflow_writes", "scale", "turnaround", "sweeps"]
+)
 def test_each_says_how_it_measures_and_keeps_its_figures(name: str) -> None:
     source = (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")
     told = ast.get_docstring(ast.parse(source)) or ""
