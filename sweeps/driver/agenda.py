@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import exhausted, search_exhausted
+from sweeps.planning.finalists import missing
 from sweeps.pruning.rule import Rule
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import BASELINE, FINALIST, TrialRecord
 from sweeps.sampling.study import Study
-from sweeps.verdict.finalists import missing
 
 STARTING_POINT = "starting point "
 """Before the name of a starting point, in the source of its trial."""
@@ -57,6 +57,7 @@ class Agenda:
         self._config, self._ledger, self._rule, self._study = config, ledger, rule, study
         self.held: set[str] = set()
         self._space_is_used_up = False
+        self._search_ended = ""
         self._search_sources: tuple[tuple[str, Callable[[], TrialRecord | None]], ...] = (
             ("", self._unfinished),
             ("", self._promote),
@@ -88,6 +89,8 @@ class Agenda:
     @property
     def over(self) -> str:
         """Why no new trials are started, in words; "" while some are."""
+        if self._search_ended:
+            return self._search_ended
         if len(self._ledger.state.searched) >= self._config.search.trials:
             return f"{self._config.search.trials} trials were tried"
         if self._space_is_used_up:
@@ -201,8 +204,11 @@ class Agenda:
         return None if name is None else self._ledger.state.trials[name]
 
     def _spent_up(self) -> str:
-        """Why the search may not go on, in words: the finalists' part of the budget is kept for them."""
-        return search_exhausted(self._ledger.state, self._config, time.time())
+        """Why the search may not go on, in words: the finalists' part of the budget is kept for them.
+
+        Nor does it go on beside them: a better trial that came after they were chosen would make their runs useless.
+        """
+        return self._search_ended or search_exhausted(self._ledger.state, self._config, time.time())
 
     # -- the finalists -----------------------------------------------------------------------------------------
 
@@ -221,6 +227,7 @@ class Agenda:
         """Resume or propose the next run on a fresh seed; None if none is left."""
         if not self._finalists_wait():
             return None
+        self._search_ended = self.over  # for this driver; the next may have more trials or a larger budget
         paused = self._paused_finalist()
         if paused is not None:
             return paused

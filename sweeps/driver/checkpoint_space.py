@@ -15,10 +15,10 @@ from pathlib import Path
 
 from hausa_asr.recipe import STEP_PREFIX, TRAINING
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.finalists import chosen
 from sweeps.pruning.rule import Rule
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import TrialRecord
-from sweeps.verdict.finalists import chosen
 
 log = logging.getLogger("sweeps")
 

@@ -7,13 +7,17 @@ evaluation interval per slot.
 
 from __future__ import annotations
 
-import math
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
-from sweeps.record.state import State
+from sweeps.planning.finalists import planned
+from sweeps.record.state import State, TrialRecord
 from sweeps.wording import duration
+
+_SPARE = 1.05
+"""Finalists have this share of their expected cost kept for them: no run takes quite as long as the one it repeats."""
 
 
 @dataclass(frozen=True)
@@ -134,27 +138,71 @@ def _is_limited(config: SweepConfig) -> bool:
 
 
 def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Reserve:
-    """Compute what to keep back for the finalists that have not begun; nothing before the first report of a trial.
+    """Compute what to keep back for the finalists until all of them are done; nothing before a trial's first report.
+
+    What a run was expected to take is kept back until the run has spent it, so the search gets nothing of it by the
+    finalists' beginning, nor by one that is faster than expected. While trials of the search run, it is more by an
+    evaluation interval for each: they are stopped at their next reports, not at once.
 
     Args:
         state, config: as for `spent`.
-        slots: trials side by side; by default as many as there were on average so far.
+        slots: trials side by side; by default as many as the driver has.
     """
-    runs = finalist_runs(config) - sum(1 for trial in state.trials.values() if trial.of)
-    if runs <= 0:
+    count, pace = finalist_runs(config), _pace(state)
+    if not count or pace is None:
         return Reserve()
-    # By the pace of the trials that finished; before the first of them, by that of all trials.
-    seen_s = busy_s = all_seen_s = all_busy_s = 0.0
-    for trial in state.trials.values():
-        if trial.reports:
-            all_seen_s, all_busy_s = all_seen_s + trial.seen_s, all_busy_s + trial.spent_s
-            if trial.state == "finished":
-                seen_s, busy_s = seen_s + trial.seen_s, busy_s + trial.spent_s
-    if not seen_s:
-        seen_s, busy_s = all_seen_s, all_busy_s
-    if not seen_s:
-        return Reserve()
-    one_s = finalist_length_s(config) * busy_s / seen_s
+    length_s, mean_s = finalist_length_s(config), finalist_length_s(config) * pace.per_audio_s * _SPARE
+    whole, left, taken_s = [], [], 0.0
+    for run in planned(state, config):
+        per_audio_s = pace.of(state.trials[run.of]) * _SPARE
+        one_s = length_s * per_audio_s
+        begun = state.trials.get(run.id)
+        still_s = one_s
+        if begun is not None:
+            still_s = max(0.0, one_s - begun.spent_s)
+            if begun.is_open or begun.can_go_on:
+                still_s = max(still_s, (length_s - begun.seen_s) * per_audio_s)
+            taken_s += begun.spent_s
+        whole.append(one_s)
+        left.append(still_s)
+    unknown = [mean_s] * (count - len(whole))
+    whole, left = whole + unknown, left + unknown
     if slots is None:
-        slots = max(1, round(state.spent_s / state.wall_s)) if state.wall_s else 1
-    return Reserve(runs * one_s / 3600 * devices(config.resources), math.ceil(runs / slots) * one_s)
+        slots = state.slots or (max(1, round(state.spent_s / state.wall_s)) if state.wall_s else 1)
+    wall_s = max(_side_by_side(left, slots), _side_by_side(whole, slots) - taken_s / slots)
+    running = sum(trial.started is not None and not trial.of for trial in state.trials.values())
+    return Reserve(
+        (sum(left) + running * pace.interval_s) / 3600 * devices(config.resources),
+        wall_s + bool(running) * pace.interval_s,
+    )
+
+
+def _side_by_side(runs_s: list[float], slots: int) -> float:
+    """Seconds of wall clock that runs take, one after another on whichever slot is free first."""
+    busy_until = [0.0] * slots
+    for run_s in runs_s:
+        heapq.heapreplace(busy_until, busy_until[0] + run_s)
+    return max(busy_until)
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds that a slot is busy for a second of audio, evaluations included, and from one evaluation to the next."""
+
+    per_audio_s: float
+    interval_s: float
+
+    def of(self, trial: TrialRecord) -> float:
+        """A trial's own `per_audio_s`; the mean of all if one that has not finished is faster, as frozen ones are."""
+        own = trial.spent_s / trial.seen_s if trial.seen_s else 0.0
+        return own if trial.state == "finished" else max(own, self.per_audio_s)
+
+
+def _pace(state: State) -> _Pace | None:
+    """The pace of the search's finished trials; before the first of them, of all; None before the first report."""
+    reported = [trial for trial in state.searched if trial.reports]
+    trials = [trial for trial in reported if trial.state == "finished"] or reported
+    seen_s, busy_s = sum(trial.seen_s for trial in trials), sum(trial.spent_s for trial in trials)
+    if not seen_s:
+        return None
+    return _Pace(busy_s / seen_s, busy_s / sum(len(trial.reports) for trial in trials))

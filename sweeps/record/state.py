@@ -147,6 +147,7 @@ class State:
         ended: the ids of the ended ones, in the order of their ends.
         rungs: the scores recorded at each rung, by trial.
         run_id: the sweep's MLflow run.
+        slots: how many trials the last driver runs side by side; 0 where that is not known.
         verdict: what the finalists showed, None before that.
         spent_s: seconds that slots were busy with trials, up to each one's last report.
         wall_s: seconds that a driver was at work.
@@ -161,6 +162,7 @@ class State:
     ended: dict[str, None] = field(default_factory=dict)
     rungs: dict[int, dict[str, Score]] = field(default_factory=dict)
     run_id: str | None = None
+    slots: int = 0
     verdict: dict[str, Any] | None = None
     spent_s: float = 0.0
     wall_s: float = 0.0
@@ -182,6 +184,7 @@ class State:
             self.marks = list(event.get("rungs", []))
         elif kind == "opened":
             self.run_id = event.get("run_id", self.run_id)
+            self.slots = event.get("slots", self.slots)
             self.verdict = None  # there is more to come
             for trial in self.trials.values():
                 trial.started = None

@@ -20,10 +20,10 @@ from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
 from hausa_asr.files import write_whole
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.finalists import complete
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
 from sweeps.record.state import TrialRecord
-from sweeps.verdict.finalists import complete
 from sweeps.verdict.scores import WordErrors
 from sweeps.verdict.verdict import Verdict
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from hausa_asr.files import write_whole
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.finalists import chosen
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import TrialRecord
-from sweeps.verdict.finalists import chosen
 from sweeps.verdict.verdict import FinalistScores, Verdict, verdict
 
 SCORES = "finalists.json"

@@ -36,7 +36,8 @@ def report(state: State, at: float, trial: str, seen_s: float) -> None:
 
 
 def a_trial(state: State, name: str, begin: float, end: float, seen_s: float, **fields: Any) -> None:
-    record(state, begin, "proposed", trial=name, settings={}, source="search", **fields)
+    source = "baseline" if name == "t000" else "search"
+    record(state, begin, "proposed", trial=name, settings={}, source=source, **fields)
     record(state, begin, "started", trial=name)
     report(state, end, name, seen_s)
     record(state, end, "ended", trial=name, state="finished" if seen_s == 1000 else "pruned", reason="")
@@ -91,20 +92,45 @@ def test_whichever_limit_is_reached_first_ends_it(budget: dict[str, float], word
 def test_finalists_have_their_part_kept_for_them() -> None:
     state = begun()
     a_trial(state, "t000", 0, 360, 1000)  # the baseline: 0.2 GPU-hours for a full length
-    a_trial(state, "t001", 360, 370, 10)  # a pruned trial does not count
+    a_trial(state, "t001", 360, 370, 50)  # a pruned trial that was faster does not count
     config = settings(budget={"hours": 1.4})
     kept = reserve(state, config)
     assert finalist_runs(config) == 6
-    assert kept.hours == pytest.approx(6 * 0.2)
-    assert kept.wall_s == pytest.approx(6 * 360)  # there was one trial at a time
-    assert reserve(state, config, slots=4).wall_s == pytest.approx(2 * 360)
-    assert "finalists need 1.20 GPU-hours" in exhausted(state, config, 370, reserve_hours=kept.hours)
+    one_s = 1.05 * 360
+    assert kept.hours == pytest.approx(6 * 1.05 * 0.2)
+    assert kept.wall_s == pytest.approx(6 * one_s)  # there was one trial at a time
+    assert reserve(state, config, slots=4).wall_s == pytest.approx(2 * one_s)
+    assert "finalists need 1.26 GPU-hours" in exhausted(state, config, 370, reserve_hours=kept.hours)
     assert not exhausted(state, config, 370)
-    # Their own time is not kept back from them.
-    a_trial(state, "t000-s1", 370, 730, 1000, of="t000")
-    assert reserve(state, config).hours == pytest.approx(5 * 0.2)
     half = settings(finalists={"k": 2, "seeds": 2, "length_s": 500})
-    assert reserve(state, half).hours == pytest.approx(5 * 0.1)
+    assert reserve(state, half).hours == pytest.approx(3 * 1.05 * 0.2)
+
+
+def test_what_finalists_are_to_take_is_kept_until_they_have_spent_it() -> None:
+    state, config = begun(), settings(budget={"hours": 1.4})
+    a_trial(state, "t000", 0, 360, 1000)
+    a_trial(state, "t001", 360, 370, 50)
+    whole = reserve(state, config).hours
+    record(state, 370, "proposed", trial="t000-s1", settings={}, source="finalist", of="t000")
+    record(state, 370, "started", trial="t000-s1")
+    assert reserve(state, config).hours == pytest.approx(whole), "it has begun, and spent nothing yet"
+    report(state, 550, "t000-s1", 500)
+    assert reserve(state, config).hours == pytest.approx(whole - 180 * 2 / 3600)
+    report(state, 700, "t000-s1", 1000)  # faster than expected: the search gets nothing of that
+    record(state, 700, "ended", trial="t000-s1", state="finished", reason="")
+    assert reserve(state, config).hours == pytest.approx(whole - 330 * 2 / 3600)
+    assert reserve(state, config, slots=1).wall_s == pytest.approx(6 * 1.05 * 360 - 330)
+
+
+def test_a_running_trial_has_its_next_interval_kept_and_a_slow_setting_its_own_pace() -> None:
+    state, config = begun(), settings(budget={"hours": 1.4}, finalists={"k": 1, "seeds": 1})
+    a_trial(state, "t000", 0, 360, 1000)
+    a_trial(state, "t001", 360, 1080, 1000)  # twice as slow
+    whole = reserve(state, config).hours
+    assert whole == pytest.approx(1.05 * (360 + 720) * 2 / 3600)
+    record(state, 1080, "proposed", trial="t002", settings={}, source="search")
+    record(state, 1080, "started", trial="t002")
+    assert reserve(state, config).hours == pytest.approx(whole + 540 * 2 / 3600)  # one evaluation each, so far
 
 
 def test_nothing_is_kept_where_nothing_runs_again() -> None:
