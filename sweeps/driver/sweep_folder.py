@@ -17,6 +17,8 @@ from hausa_asr.errors import UserError
 from hausa_asr.files import write_whole
 from hausa_asr.settings.load import in_ray_job, load, make_absolute
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.finalists import refuse_mixed_lengths
+from sweeps.record.ledger import read_state
 from sweeps.record.names import SETTINGS_FILE
 
 CHANGEABLE = (
@@ -63,6 +65,7 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
             fix=f"Name one of the storage (newest last: {names}), or give its storage with --set storage=DIR.",
         )
     config = load(saved, [*overrides, f"storage={storage}"], environment={})  # the folder may have been moved
+    refuse_mixed_lengths(read_state(saved.parent), config)
     return make_absolute(config, in_job=in_ray_job()), resume
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.record.state import State, TrialRecord
 
@@ -57,3 +58,21 @@ def complete(state: State, config: SweepConfig) -> list[TrialRecord]:
     """The planned runs that have come to their end."""
     runs = [state.trials.get(run.id) for run in planned(state, config)]
     return [trial for trial in runs if trial is not None and trial.state == "finished" and trial.best]
+
+
+def refuse_mixed_lengths(state: State, config: SweepConfig) -> None:
+    """Refuse settings that give the finalists' runs to come another length than those have that are there.
+
+    Raises:
+        UserError: `finalists.length_s` has changed since the first of them began.
+    """
+    for run in state.finalists:
+        began_s = config.recipe(run.settings).length_s
+        now_s = config.finalists.length_s or config.recipe(state.trials[run.of].settings).length_s
+        if began_s != now_s:
+            raise UserError(
+                f"The finalists of this sweep have begun with {began_s:,.0f} s of audio each, so a "
+                f"finalists.length_s of {now_s:,.0f} would compare runs of two lengths.",
+                where=f"--resume {state.name}, {run.id}",
+                fix=f"Resume it with finalists.length_s={began_s:g}, or start a new sweep.",
+            )

@@ -25,6 +25,8 @@ from sweeps.record.state import DIVERGED, Report, TrialRecord
 from sweeps.sampling.study import useful_trials
 
 MLFLOW = "mlflow:"
+FINALIST_OF = "finalist_of"
+"""A tag of a finalist's run in MLflow: the trial whose settings it repeats."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def earlier(config: SweepConfig, name: str, fingerprint: str) -> WarmStart:
     for source in config.search.warm_start:
         if source.startswith(MLFLOW):
             tracker = Tracker.open(config.mlflow.uri, source.removeprefix(MLFLOW))
-            runs = [run for run in tracker.trials() if run.sweep != name]
+            # Finalists repeat settings that are there already, on other seeds and perhaps at another length.
+            runs = [run for run in tracker.trials() if run.sweep != name and FINALIST_OF not in run.tags]
             trials = [_record(run) for run in runs]
             others = sum(run.tags.get("fingerprint", fingerprint) != fingerprint for run in runs)
         else:
@@ -79,7 +82,7 @@ def earlier(config: SweepConfig, name: str, fingerprint: str) -> WarmStart:
 def _record(run: TrialRun) -> TrialRecord:
     """A run of MLflow as the ledger would have it, as far as the sampler asks."""
     settings = dict(_recipe(run.params.items()))
-    trial = TrialRecord(run.trial, settings, run.tags.get("source", ""), run.tags.get("finalist_of", ""))
+    trial = TrialRecord(run.trial, settings, run.tags.get("source", ""))
     trial.state = "pruned" if run.state == "paused" else run.state
     trial.reason = DIVERGED if run.tags.get("reason", "").startswith(DIVERGED) else ""
     if run.loss is not None and run.wer is not None:

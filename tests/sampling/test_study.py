@@ -241,7 +241,11 @@ def test_a_warm_start_from_an_mlflow_experiment(tmp_path: Path) -> None:
         run = tracker.start_trial(parent, "s", name, recipe, {"source": "search"})
         tracker.log(run, [MetricsRow(10, 0, {"wer": 0.3, "cer": 0.1, "loss": 0.7, "seen_s": 100.0})])
         tracker.end_trial(run, state, "", {"best_wer": 0.25, "best_cer": 0.1, "best_loss": 0.6})
-    found = earlier(config, "now", "f").trials
+    again = tracker.start_trial(parent, "s", "t000-s1", recipe, {"source": "finalist", "finalist_of": "t000"})
+    tracker.end_trial(again, "finished", "", {"best_wer": 0.2, "best_cer": 0.1, "best_loss": 0.6})
+    warm = earlier(config, "now", "f")
+    found = warm.trials
+    assert "2 of 2 trials" in warm.notes[0], "a finalist is no trial"
     assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert (found[0].value, found[1].intermediate_values) == (0.25, {100: 0.7})
     assert found[0].params == {"freeze_transformer_fraction": 0.25, "unfreeze": "top_down", "lr_peak": 2e-4}

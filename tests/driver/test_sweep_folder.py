@@ -1,0 +1,28 @@
+"""What a resume may change, and what it refuses since trials would no longer compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hausa_asr.errors import UserError
+from helpers.slots import Slots
+from sweeps.driver.sweep_folder import save, settings_of
+
+
+def test_finalists_that_have_begun_keep_their_length(tmp_path: Path) -> None:
+    storage, name = f"storage={tmp_path.parent}", tmp_path.name
+    slots = Slots(tmp_path, "finalists={k: 1, seeds: 2}", storage)
+    save(slots.config, tmp_path)
+    for trial in [slots.take() for _ in range(4)]:
+        slots.finish(trial, 0.5)
+    config, _ = settings_of(None, [storage, "finalists.length_s=2000"], name)
+    assert config.finalists.length_s == 2000, "none has begun yet"
+    slots.finish(slots.take(), 0.4)
+    with pytest.raises(UserError, match=r"begun with 1,000 s of audio each.* 2,000 would") as refused:
+        settings_of(None, [storage, "finalists.length_s=2000"], name)
+    assert "finalists.length_s=1000" in str(refused.value)
+    assert "-s1" in str(refused.value)
+    config, _ = settings_of(None, [storage, "finalists.length_s=1000", "finalists.seeds=3"], name)
+    assert config.finalists.seeds == 3, "the same length in words, and more seeds"
