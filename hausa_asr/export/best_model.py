@@ -42,7 +42,7 @@ class Exported:
         source: whether it came from the sweep's artifact or from the trial's checkpoint.
         chosen: why this one: `finalists`, or `lowest dev WER` where no finalists ran.
         seeds: on how many fresh seeds the winner of finalists was trained; 0 without finalists.
-        verdict: what the finalists showed, in a sentence.
+        verdict: how the winner did against the baseline, in a sentence; "" for a model that is no sweep's winner.
     """
 
     out: Path
@@ -113,7 +113,7 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
         run_id=best.run_id,
         chosen="finalists" if seeds else "lowest dev WER",
         seeds=seeds,
-        verdict=parent.tags.get("verdict", "") if parent is not None and seeds else "",
+        verdict=_verdict(best, parent),
     )
 
 
@@ -121,6 +121,13 @@ def _seeds(parent: SweepRun | None) -> int:
     """On how many fresh seeds a sweep's winner was trained; 0 where no finalists ran."""
     count = parent.tags.get("winner_seeds", "0") if parent is not None else "0"
     return int(count) if count.isdigit() else 0
+
+
+def _verdict(best: TrialRun, parent: SweepRun | None) -> str:
+    """What a sweep says of its winner; "" of any other run."""
+    if parent is None or parent.tags.get("winner_run", parent.tags.get("winner")) != best.trial:
+        return ""
+    return parent.tags.get("verdict", "")
 
 
 def _best(trials: list[TrialRun], parents: Mapping[str, SweepRun]) -> TrialRun | None:
@@ -173,7 +180,7 @@ def _fetch(
     elif not (folder / CHECKPOINT).is_file():
         missing.append(f"the folder {folder}, which checkpoint_uri names")
     else:
-        write_model(folder, partial, _card_of(tracker, best, trials, folder))
+        write_model(folder, partial, _card_of(tracker, best, parent, trials, folder))
         return "checkpoint"
     raise UserError(
         f"The model of trial {best.trial} (dev WER {best.wer:.4f}) was not found. Missing:\n"
@@ -212,7 +219,9 @@ def _local_path(uri: str) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None
 
 
-def _card_of(tracker: Tracker, trial: TrialRun, trials: list[TrialRun], checkpoint: Path) -> Card:
+def _card_of(
+    tracker: Tracker, trial: TrialRun, parent: SweepRun | None, trials: list[TrialRun], checkpoint: Path
+) -> Card:
     """The card of a trial, from what MLflow and its checkpoint's folder know of it."""
     in_sweep = [other for other in trials if other.parent == trial.parent]
     baseline = next((other for other in in_sweep if other.tags.get("source") == "baseline"), None)
@@ -230,6 +239,7 @@ def _card_of(tracker: Tracker, trial: TrialRun, trials: list[TrialRun], checkpoi
         baseline_trial=baseline.trial if baseline else None,
         baseline_dev=scores_from(baseline.metrics, "best_") if baseline else None,
         baseline_test=scores_from(baseline.metrics, "test_") if baseline else None,
+        headline=_verdict(trial, parent),
     )
 
 

@@ -50,6 +50,7 @@ class Card:
         data: `report.json` of the prepared dataset; {} where it is lost.
         dev, test: of the model; None for test if there is no test split or it was not scored.
         baseline_trial, baseline_dev, baseline_test: of the sweep's baseline, None if there is none.
+        headline: how the winner's setting did against the baseline, means over seeds, in a sentence; "" if not known.
     """
 
     sweep: str
@@ -62,6 +63,7 @@ class Card:
     baseline_trial: str | None = None
     baseline_dev: ErrorRates | None = None
     baseline_test: ErrorRates | None = None
+    headline: str = ""
 
 
 def render(card: Card) -> str:
@@ -194,6 +196,8 @@ def _scores(card: Card) -> str:
         text += f" The baseline (`{card.baseline_trial}`) is the published recipe on the same data."
     if card.test is None:
         text += " The test split was not scored."
+    if card.headline:
+        text += f"\n\nThat is of this very model. The sweep's verdict, with 95 % intervals: {card.headline}."
     return text
 
 

@@ -71,6 +71,7 @@ def _report(sweep: Sweep, conclusion: Conclusion) -> Path | None:
     try:
         return write_report(
             sweep.config, sweep.ledger.state, sweep.folder, verdict=conclusion.verdict, dev_s=dev_s,
+            headline=conclusion.headline,
             test={outcome.trial.id: outcome.test for outcome in outcomes if outcome and outcome.test},
         )  # fmt: skip
     except Exception as error:
@@ -97,8 +98,9 @@ def _summary(sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | 
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
     ]
-    verdict = conclusion.verdict
-    return lines + (verdict.sentences()[::-1] if verdict else ["(lowest dev WER on one seed: no finalists ran)"])
+    if conclusion.verdict:
+        return lines + conclusion.verdict.sentences()[::-1]
+    return [*lines, "(lowest dev WER on one seed: no finalists ran)", *filter(None, [conclusion.headline])]
 
 
 def _scores(outcome: Outcome) -> str:

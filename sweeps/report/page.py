@@ -19,7 +19,8 @@ from sweeps.record.names import REPORT_FILE
 from sweeps.record.state import State, TrialRecord
 from sweeps.report.figures import TrialRow, rung_rows, trial_rows
 from sweeps.report.html import page, picture, table
-from sweeps.verdict.verdict import Difference, Verdict
+from sweeps.verdict.compare import Difference
+from sweeps.verdict.verdict import Verdict
 from sweeps.wording import duration, in_brackets, short
 
 
@@ -31,6 +32,7 @@ def write_report(
     verdict: Verdict | None,
     dev_s: float | None,
     test: Mapping[str, Mapping[str, float]] | None = None,
+    headline: str = "",
 ) -> Path:
     """Write the page, all of it or nothing.
 
@@ -40,7 +42,8 @@ def write_report(
         folder: the sweep's.
         verdict: what the finalists showed; None where none ran.
         dev_s: seconds of audio in dev, for the real-time factor; None where that is not known.
-        test: test scores (`wer`, `cer`) by trial, of those that were scored.
+        test: test scores (`wer`, `cer`) by setting, means over seeds, of those that were scored.
+        headline: what is known of the winner on test where no finalists ran.
 
     Returns:
         The file.
@@ -51,7 +54,7 @@ def write_report(
     unit = hours_word(config.resources)
     rows = trial_rows(state, config.resources, dev_s)
     parts = [
-        *_header(config, state, rows, verdict, unit),
+        *_header(config, state, rows, verdict, headline, unit),
         *(_finalists(verdict, test or {}) if verdict else ()),
         *_curves(state, verdict),
         *_pareto(rows, unit),
@@ -64,10 +67,10 @@ def write_report(
 
 
 def _header(
-    config: SweepConfig, state: State, rows: Sequence[TrialRow], verdict: Verdict | None, unit: str
+    config: SweepConfig, state: State, rows: Sequence[TrialRow], verdict: Verdict | None, headline: str, unit: str
 ) -> Iterator[str]:
     yield f"<h1>Sweep {escape(state.name)}</h1>"
-    lead, *notes = verdict.sentences() if verdict else _without_finalists(state)
+    lead, *notes = verdict.sentences() if verdict else [*filter(None, [headline]), *_without_finalists(state)]
     yield f'<p class="lead">{escape(lead)}</p>'
     yield from (f'<p class="note">{escape(note)}</p>' for note in notes)
     took, price = spent(state, config), config.budget.price_per_hour
@@ -99,31 +102,38 @@ def _finalists(verdict: Verdict, test: Mapping[str, Mapping[str, float]]) -> Ite
     from sweeps.report.pictures import forest
 
     yield "<h2>Finalists</h2>"
+    known = all(one.p_best is not None for one in verdict.standings)
     lines = []
     for one in verdict.standings:
-        tested = [test[trial]["wer"] for trial in (one.setting, *one.trials) if trial in test]
+        tested = test.get(one.setting)
         name = one.setting + (" (baseline)" if one.setting == verdict.baseline else "")
         seeds = ", ".join(f"{wer:.3f}" for wer in one.seeds.values())
         lines.append([
-            name, f"{one.wer:.3f}", in_brackets(one.low, one.high), seeds, f"{one.p_best:.2f}",
-            ", ".join(f"{wer:.3f}" for wer in tested),
+            name, f"{one.wer:.3f}", in_brackets(one.low, one.high), seeds, *([f"{one.p_best:.2f}"] if known else []),
+            f"{tested['wer']:.3f}" if tested else "",
         ])  # fmt: skip
-    columns = ("setting", "#dev WER", "#95 % interval", "#by seed", "#P(best)", "#test WER")
+    columns = (
+        "setting", "#dev WER", "#95 % interval", "#by seed", *(["#P(best)"] if known else []), "#test WER, mean",
+    )  # fmt: skip
     classes = ["lead" if one.setting == verdict.winner else "" for one in verdict.standings]
     yield table(columns, lines, "The best settings and the baseline, trained again on fresh seeds.", classes)
-    for other, difference in (("the baseline", verdict.to_baseline), ("the runner-up", verdict.to_runner_up)):
+    on_test = verdict.on_test
+    if on_test and on_test.difference:
+        against = _against(verdict, "the baseline", on_test.difference, on_test.relative)
+        yield f"<p>On test, {escape(against)} Test took no part in the search; dev chose the winner.</p>"
+    for other, difference, relative in (
+        ("the baseline", verdict.to_baseline, verdict.relative), ("the runner-up", verdict.to_runner_up, None),
+    ):  # fmt: skip
         if difference:
-            yield f"<p>{escape(_against(verdict, other, difference))}</p>"
+            yield f"<p>On dev, {escape(_against(verdict, other, difference, relative))}</p>"
     caption = "Squares are means over seeds, ticks single seeds, and the dashed line is the baseline."
     rates = "; ".join(f"{s.setting} {s.wer:.3f} {in_brackets(s.low, s.high)}" for s in verdict.standings)
     yield picture(forest(verdict), f"Dev WER of the finalists with 95 % intervals: {rates}.", caption)
 
 
-def _against(verdict: Verdict, other: str, difference: Difference) -> str:
-    share = ""
-    if difference == verdict.to_baseline and verdict.relative is not None:
-        share = f", {-100 * verdict.relative:.0f} % fewer errors"
-    return f"{verdict.winner} against {other}, {difference.other}: {-difference.wer:.3f} lower {difference}{share}."
+def _against(verdict: Verdict, other: str, difference: Difference, relative: float | None) -> str:
+    share = "" if relative is None else f", {abs(100 * relative):.0f} % {'fewer' if relative <= 0 else 'more'} errors"
+    return f"{verdict.winner} against {other}, {difference.other}: {difference}{share}."
 
 
 def _curves(state: State, verdict: Verdict | None) -> Iterator[str]:

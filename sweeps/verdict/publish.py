@@ -33,12 +33,11 @@ def publish(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> str:
 
 
 def _test_scores(tracker: Tracker, conclusion: Conclusion) -> None:
-    """Write the test scores of the winner and the baseline to the runs of their models."""
-    for outcome in (conclusion.best, conclusion.baseline):
-        if outcome is not None and outcome.run.run_id and outcome.test:
-            scores = {f"test_{name}": value for name, value in outcome.test.items()}
-            row = MetricsRow(max(outcome.run.last_step, 0), int(time.time() * 1000), scores)
-            tracker.log(outcome.run.run_id, [row])
+    """Write its own test scores to each run that was scored; the means over seeds are the sweep's."""
+    for run, rates in conclusion.tested:
+        if run.run_id:
+            scores = {f"test_{name}": value for name, value in rates.items()}
+            tracker.log(run.run_id, [MetricsRow(max(run.last_step, 0), int(time.time() * 1000), scores)])
 
 
 def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
@@ -57,8 +56,8 @@ def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
             "winner_seeds": str(best.seeds),
             "winner_checkpoint": str(ledger.best_checkpoint(best.run)),
         }
-        if conclusion.verdict:
-            tags["verdict"] = conclusion.verdict.sentences()[0]
+        if conclusion.headline:
+            tags["verdict"] = conclusion.headline
     if baseline is not None:
         metrics["baseline_wer"] = baseline.dev["wer"]
         metrics |= {f"baseline_test_{name}": value for name, value in (baseline.test or {}).items()}

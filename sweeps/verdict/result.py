@@ -56,11 +56,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What a sweep found; `result` is the content of `result.json`."""
+    """What a sweep found.
+
+    Attributes:
+        best, baseline: how the winner and the baseline did.
+        verdict: what the finalists showed; None where none ran.
+        headline: the winner against the baseline in a sentence, on test if there is such a split; "" where neither
+            finalists ran nor test was scored.
+        tested: the test error rates of each run that was scored on test, its own and no means.
+        export: the folder of the winner's model.
+        result: the content of `result.json`.
+    """
 
     best: Outcome | None
     baseline: Outcome | None
     verdict: Verdict | None
+    headline: str
+    tested: list[tuple[TrialRecord, dict[str, float]]]
     export: Path | None
     result: dict[str, Any]
 
@@ -78,19 +90,27 @@ def conclude(config: SweepConfig, ledger: Ledger, prepared: Prepared, score: Sco
     runs = complete(state, config)
     _score_missing(errors, ledger, runs, [split for split in ("dev", "test") if split in prepared.splits], score)
     verdict = errors.compare(ledger, runs, config)
+    headline = verdict.sentences()[0] if verdict else ""
+    on_test = verdict.on_test if verdict else None
     if verdict is None:
-        finalists = [trial for trial in (state.best(), state.baseline()) if trial is not None and trial.best]
-        _score_missing(errors, ledger, finalists, ["test"] if "test" in prepared.splits else [], score)
+        runs = [trial for trial in (state.best(), state.baseline()) if trial is not None and trial.best]
+        _score_missing(errors, ledger, runs, ["test"] if "test" in prepared.splits else [], score)
         best, baseline = (_by_search(errors, trial) for trial in (state.best(), state.baseline()))
+        if best:
+            on_test = errors.on_test(runs, best.trial.id, baseline.trial.id if baseline else None, config)
+            headline = on_test.sentence("lowest dev WER") if on_test else ""
     else:
         best, baseline = (_by_finalists(errors, ledger, runs, verdict, n) for n in (verdict.winner, verdict.baseline))
         test = {outcome.trial.id: outcome.test for outcome in (best, baseline) if outcome}
         ledger.append("decided", **verdict.to_json(), test=test)
-    export = _export(config, ledger, errors, best, baseline, prepared) if best else None
-    result = _to_json(config, ledger, best, baseline, verdict, export)
+    tested = [(run, rates) for run in runs if (rates := errors.rates(run.id, "test"))]
+    export = _export(config, ledger, errors, best, baseline, prepared, headline) if best else None
+    result = _to_json(config, ledger, errors, best, baseline, verdict, export)
+    result["on_test"] = on_test.to_json() if on_test else None
+    result["headline"] = headline
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(ledger.folder / RESULT_FILE, text, durable=True)
-    return Conclusion(best, baseline, verdict, export, result)
+    return Conclusion(best, baseline, verdict, headline, tested, export, result)
 
 
 def _score_missing(
@@ -144,8 +164,9 @@ def _export(
     best: Outcome,
     baseline: Outcome | None,
     prepared: Prepared,
+    headline: str,
 ) -> Path:
-    """Export the winner's model; its card has the rates of that very model, not the means over seeds."""
+    """Export the winner's model; its card has the rates of that very model, and the headline for its setting."""
     checkpoint = ledger.best_checkpoint(best.run)
     assert checkpoint is not None
 
@@ -164,6 +185,7 @@ def _export(
         baseline_trial=baseline.run.id if baseline else None,
         baseline_dev=ErrorRates(**_dev(baseline.run)) if baseline else None,
         baseline_test=test(baseline) if baseline else None,
+        headline=headline,
     )
     return export_checkpoint(checkpoint, ledger.folder / EXPORT_FOLDER, card, overwrite=True)
 
@@ -171,6 +193,7 @@ def _export(
 def _to_json(
     config: SweepConfig,
     ledger: Ledger,
+    errors: WordErrors,
     best: Outcome | None,
     baseline: Outcome | None,
     verdict: Verdict | None,
@@ -182,8 +205,8 @@ def _to_json(
         "sweep": state.name,
         "wall_s": round(state.wall_s, 1),
         "spent_s": round(state.spent_s, 1),
-        "trials": [_trial(trial) for trial in state.searched],
-        "finalists": [_trial(trial) for trial in state.finalists],
+        "trials": [_trial(trial, errors) for trial in state.searched],
+        "finalists": [_trial(trial, errors) for trial in state.finalists],
         "verdict": verdict.to_json() if verdict else None,
         "baseline": _outcome(baseline),
         "best": _outcome(best),
@@ -192,8 +215,9 @@ def _to_json(
     }
 
 
-def _trial(trial: TrialRecord) -> dict[str, Any]:
-    best = trial.best or {}
+def _trial(trial: TrialRecord, errors: WordErrors) -> dict[str, Any]:
+    """A trial's own figures; those of a setting, means over its seeds, are in `best` and `baseline`."""
+    best, test = trial.best or {}, errors.rates(trial.id, "test")
     return {
         "id": trial.id,
         "source": trial.source,
@@ -203,6 +227,7 @@ def _trial(trial: TrialRecord) -> dict[str, Any]:
         "reason": trial.reason,
         "steps": max(trial.last_step, 0),
         **{name: _finite(best.get(name)) for name in ("wer", "cer", "loss")},
+        **({"test_wer": test["wer"], "test_cer": test["cer"]} if test else {}),
         "spent_s": round(trial.spent_s, 1),
         "mlflow_run_id": trial.run_id,
     }

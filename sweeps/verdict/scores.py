@@ -17,7 +17,9 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import chosen
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import TrialRecord
-from sweeps.verdict.verdict import FinalistScores, Verdict, verdict
+from sweeps.verdict.compare import RunScores
+from sweeps.verdict.margin import Margin, margin
+from sweeps.verdict.verdict import Verdict, verdict
 
 SCORES = "finalists.json"
 """In the sweep's folder: word errors of every finalist's model, utterance by utterance, on dev and test."""
@@ -56,30 +58,44 @@ class WordErrors:
         rates: dict[str, float] | None = self._of.get(trial_id, {}).get(split, {}).get("rates")
         return rates
 
-    def compare(self, ledger: Ledger, trials: list[TrialRecord], config: SweepConfig) -> Verdict | None:
-        """Name the winner by dev WER; None if no run has ended well."""
-        models = []
-        speakers: list[str] = []
-        for trial in trials:
-            dev = self._of[trial.id]["dev"]
-            speakers = dev["speakers"]
-            models.append(
-                FinalistScores(
-                    setting=trial.of,
-                    trial=trial.id,
-                    seed=int(trial.settings["seed"]),
-                    errors=np.array(dev["errors"]),
-                    words=np.array(dev["words"]),
-                )
+    def runs(self, trials: list[TrialRecord], split: str) -> list[RunScores]:
+        """The word errors of those trials that were scored on a split; a trial of the search is its own setting."""
+        return [
+            RunScores(
+                setting=trial.of or trial.id,
+                trial=trial.id,
+                seed=int(trial.settings.get("seed", 0)),
+                errors=np.array(scored["errors"]),
+                words=np.array(scored["words"]),
             )
-        baseline = ledger.state.baseline()
-        if not models:
+            for trial in trials
+            if (scored := self._of.get(trial.id, {}).get(split))
+        ]
+
+    def speakers(self, trials: list[TrialRecord], split: str) -> list[str]:
+        """The speaker of each utterance of a split, "" where unknown; all models were scored on the same."""
+        return next((scored["speakers"] for trial in trials if (scored := self._of.get(trial.id, {}).get(split))), [])
+
+    def compare(self, ledger: Ledger, trials: list[TrialRecord], config: SweepConfig) -> Verdict | None:
+        """Name the winner by dev WER, and give its margin on test; None if no run has ended well."""
+        if not trials:
             return None
-        return verdict(
-            models,
+        baseline = ledger.state.baseline()
+        found = verdict(
+            self.runs(trials, "dev"),
             baseline.id if baseline else None,
-            speakers=speakers,
+            speakers=self.speakers(trials, "dev"),
             settings=[trial.id for trial in chosen(ledger.state, config)],
             seeds=config.finalists.seeds,
             seed=config.search.seed,
         )
+        return found.with_test(self.on_test(trials, found.winner, found.baseline, config))
+
+    def on_test(
+        self, trials: list[TrialRecord], winner: str, baseline: str | None, config: SweepConfig
+    ) -> Margin | None:
+        """Compare the winner with the baseline on test; None where there is no test split."""
+        runs = self.runs(trials, "test")
+        if not any(run.setting == winner for run in runs):
+            return None
+        return margin(runs, winner, baseline, speakers=self.speakers(trials, "test"), seed=config.search.seed)

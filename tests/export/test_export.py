@@ -25,11 +25,11 @@ from hausa_asr.export.best_model import best_model
 from hausa_asr.export.folder import NEEDED
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
-from hausa_asr.model.wav2vec2 import load_model, new_model
+from hausa_asr.model.wav2vec2 import load_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from hausa_asr.training import checkpoint as checkpoints
-from hausa_asr.training.optimizer import Optimizer
+from helpers.fine_tunes import save_checkpoint
 
 RECIPE = asdict(FinetuneConfig(lr_peak=3e-4, schedule="linear"))
 REPORT = {
@@ -54,18 +54,6 @@ CARD = Card(
     baseline_dev=ErrorRates(0.5, 0.25),
     baseline_test=ErrorRates(0.6, 0.3),
 )
-
-
-def save_checkpoint(trial: Path, base: Path, seed: int = 0) -> Path:
-    """A checkpoint as the fine-tune saves it, of a model whose random head is loud enough to say something."""
-    model, processor = new_model(str(base), FinetuneConfig(seed=seed))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        model.lm_head.weight.normal_(std=1.0, generator=generator)
-    optimizer = Optimizer(model, FinetuneConfig(), updates=10)
-    metrics = {"wer": 0.9, "cer": 0.8, "wer_folded": 0.7, "cer_folded": 0.6, "loss": 2.0}
-    saving = checkpoints.Saving(trial, 40, model, processor, optimizer, str(base))
-    return saving.finish({"step": 40, "metrics": metrics}, 40)
 
 
 @pytest.fixture(scope="module")

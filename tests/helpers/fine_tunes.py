@@ -1,11 +1,16 @@
-"""A tiny fine-tune on made-up speech, and its reports."""
+"""A tiny fine-tune on made-up speech, its reports, and a checkpoint without one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from hausa_asr.training import checkpoint as checkpoints
 from hausa_asr.training.finetune import Data, finetune
+from hausa_asr.training.optimizer import Optimizer
 
 RECIPE = FinetuneConfig(
     length_s=300,
@@ -40,3 +45,15 @@ def run(
 def losses(reports: list[Progress]) -> list[tuple[int, float, float]]:
     """The step, the train loss and the dev loss of each report."""
     return [(p.step, p.metrics["train_loss"], p.metrics["loss"]) for p in reports]
+
+
+def save_checkpoint(trial: Path, base: Path, seed: int = 0) -> Path:
+    """A checkpoint as the fine-tune saves it, of a model whose random head is loud enough to say something."""
+    model, processor = new_model(str(base), FinetuneConfig(seed=seed))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        model.lm_head.weight.normal_(std=1.0, generator=generator)
+    optimizer = Optimizer(model, FinetuneConfig(), updates=10)
+    metrics = {"wer": 0.9, "cer": 0.8, "wer_folded": 0.7, "cer_folded": 0.6, "loss": 2.0}
+    saving = checkpoints.Saving(trial, 40, model, processor, optimizer, str(base))
+    return saving.finish({"step": 40, "metrics": metrics}, 40)

@@ -19,7 +19,9 @@ from sweeps.record.state import State
 from sweeps.report.figures import front, rung_rows, trial_rows
 from sweeps.report.page import write_report
 from sweeps.report.pictures import MOST_CURVES, chosen_curves
-from sweeps.verdict.verdict import FinalistScores, Verdict, verdict
+from sweeps.verdict.compare import RunScores
+from sweeps.verdict.margin import margin
+from sweeps.verdict.verdict import Verdict, verdict
 
 DEV_S = 240.0
 
@@ -115,7 +117,7 @@ def a_verdict(state: State) -> Verdict:
     models = []
     for trial in state.finalists:
         wer = draw.normal(0.18 if trial.of == "t000" else 0.11, 0.01)
-        models.append(FinalistScores(trial.of, trial.id, trial.settings["seed"], draw.binomial(words, wer), words))
+        models.append(RunScores(trial.of, trial.id, trial.settings["seed"], draw.binomial(words, wer), words))
     return verdict(models, "t000", speakers=[f"s{number % 12}" for number in range(200)])
 
 
@@ -206,7 +208,7 @@ def test_the_page_tells_all_and_loads_nothing(tmp_path: Path) -> None:
     state = a_sweep(30).state
     found = a_verdict(state)
     config = SweepConfig(budget={"price_per_hour": 2.5})  # type: ignore[arg-type]
-    test = {f"{found.winner}-s1": {"wer": 0.1234, "cer": 0.03}}
+    test = {found.winner: {"wer": 0.1234, "cer": 0.03}}
     file = write_report(config, state, tmp_path, verdict=found, dev_s=DEV_S, test=test)
     assert [one.name for one in tmp_path.iterdir()] == [file.name] == [REPORT_FILE]
     seen = Seen(file.read_text(encoding="utf-8"))
@@ -226,6 +228,23 @@ def test_the_page_tells_all_and_loads_nothing(tmp_path: Path) -> None:
     assert "hours" in by_id[best.id]["Pareto front"]  # nothing has a lower WER, whatever it took
     assert by_id["t007"]["state"] == "failed" and by_id["t007"]["reason"] == "diverged: eval loss is nan"
     assert by_id["t000-s2"]["source"] == "finalist of t000"
+
+
+def test_with_one_seed_each_the_page_says_so_and_gives_no_chance_to_be_the_best(tmp_path: Path) -> None:
+    state = a_sweep(12).state
+    words = np.full(60, 8)
+    models = [
+        RunScores(trial.of, trial.id, 1, np.random.default_rng(number).binomial(words, 0.1), words)
+        for number, trial in enumerate(trial for trial in state.finalists if trial.id.endswith("-s1"))
+    ]
+    found = verdict(models, "t000", speakers=[""] * 60)
+    other = next(one.setting for one in found.standings if one.setting != found.winner)
+    on_test = margin(models, found.winner, other, speakers=[""] * 60)
+    found = found.with_test(on_test)
+    file = write_report(SweepConfig(), state, tmp_path, verdict=found, dev_s=DEV_S)
+    page = file.read_text(encoding="utf-8")
+    assert on_test.sentence() in page and "one seed cannot tell which is better" in page
+    assert "On test, " in page and "P(best)" not in page and "too close to call" not in page
 
 
 def test_a_sweep_of_one_trial_and_one_without_any(tmp_path: Path) -> None:

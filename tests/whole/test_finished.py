@@ -90,8 +90,15 @@ def test_finalists_name_the_winner_and_all_say_the_same(finished: tuple[Path, st
     tags = Runs(folder).parents[0].data.tags
     assert (tags["winner"], tags["winner_run"], tags["winner_seeds"]) == (best["id"], best["run"], "2")
     assert Path(tags["winner_checkpoint"]).parent == folder / "runs/one/trials" / best["run"]
-    assert output.splitlines()[-1].startswith(f"winner {best['id']}")
-    assert f"baseline {baseline['wer']:.3f}" in output.splitlines()[-1]
+    *_, dev, headline = output.splitlines()
+    assert headline == tags["verdict"] and headline.startswith(f"winner {best['id']}  test WER {best['test_wer']:.3f}")
+    assert f"baseline {baseline['test_wer']:.3f}" in headline
+    assert dev.startswith("on dev, which chose it") and f"baseline {baseline['wer']:.3f}" in dev
+    own = {name: trial["test_wer"] for name, trial in runs.items()}
+    assert best["test_wer"] == pytest.approx(sum(own[f"{best['id']}-s{seed}"] for seed in (1, 2)) / 2)
+    in_mlflow = {run.data.tags["trial"]: run.data.metrics["test_wer"] for run in Runs(folder).children
+                 if "finalist_of" in run.data.tags}  # fmt: skip
+    assert in_mlflow == pytest.approx(own), "each run has its own"
 
 
 def test_a_decision_can_be_asked_for(finished: tuple[Path, str]) -> None:

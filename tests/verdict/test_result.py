@@ -1,0 +1,96 @@
+"""The end of a sweep: each run keeps its own test score, the winner's is the mean over its seeds, and all say it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hausa_asr.settings.load import load
+from hausa_asr.tracking.tracker import Tracker
+from helpers.events import report
+from helpers.fine_tunes import save_checkpoint
+from sweeps.record.ledger import Ledger
+from sweeps.verdict.publish import publish
+from sweeps.verdict.result import conclude
+
+WORDS = np.full(50, 10)
+RATES = {"t000": 0.5, "t001": 0.3, "t000-s1": 0.5, "t000-s2": 0.4, "t001-s1": 0.2, "t001-s2": 0.3}
+
+
+def score(checkpoints: list[Path], splits: list[str]) -> list[dict[str, Any]]:
+    """Each model has its rate of words wrong on dev, and a twentieth more on test."""
+    scores = []
+    for checkpoint in checkpoints:
+        by_split = {}
+        for split in splits:
+            wer = RATES[checkpoint.parent.name] + 0.05 * (split == "test")
+            errors = np.random.default_rng(list(checkpoint.parent.name.encode())).permutation(
+                np.repeat([0, 10], [50 - round(50 * wer), round(50 * wer)])
+            )
+            rate = float(errors.sum() / WORDS.sum())
+            rates = {"wer": rate, "cer": rate / 2, "wer_folded": rate, "cer_folded": rate / 2}
+            by_split[split] = {
+                "errors": errors.tolist(), "words": WORDS.tolist(), "speakers": [""] * 50, "rates": rates,
+            }  # fmt: skip
+        scores.append(by_split)
+    return scores
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, layer_norm_base: Path) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("a trial"), layer_norm_base)
+
+
+@pytest.mark.parametrize("finalists", [True, False])
+def test_each_run_keeps_its_own_test_score_and_the_winners_is_the_mean(
+    tmp_path: Path, checkpoint: Path, finalists: bool
+) -> None:
+    k = f"finalists={{k: {int(finalists)}, seeds: 2}}"
+    config = load(None, [k, f"storage={tmp_path}", f"mlflow.uri=sqlite:///{tmp_path}/m.db"], environment={})
+    (tmp_path / "s").mkdir()
+    ledger, tracker = Ledger(tmp_path / "s"), Tracker(config.mlflow.uri, "x")
+    ledger.append("sweep", name="s", rungs=[])
+    parent = tracker.start_sweep("s", {}, {})
+    ledger.append("mirrored", run_id=parent)
+    for name in RATES if finalists else ("t000", "t001"):
+        of = name[:4] if "-" in name else ""
+        settings = {"seed": int(name[-1])} if of else {}
+        source = "finalist" if of else "baseline" if name == "t000" else "search"
+        ledger.append("proposed", trial=name, settings=settings, source=source, of=of)
+        tags = {"source": source, **({"finalist_of": of} if of else {})}
+        ledger.append("tracked", trial=name, run_id=tracker.start_trial(parent, "s", name, settings, tags))
+        ledger.append("reported", trial=name, **report(40, RATES[name]))
+        ledger.append("ended", trial=name, state="finished", reason="")
+        ledger.trial_folder(name).mkdir(parents=True)
+        (ledger.trial_folder(name) / checkpoint.name).symlink_to(checkpoint)
+    prepared: Any = SimpleNamespace(splits={"dev": None, "test": None}, report={})
+    conclusion = conclude(config, ledger, prepared, score)
+    assert publish(tracker, ledger, conclusion) == ""
+
+    own = {name: round(50 * (wer + 0.05)) / 50 for name, wer in RATES.items()}
+    result = json.loads((ledger.folder / "result.json").read_text())
+    scored = [name for name in RATES if ("-" in name) == finalists]
+    every = {trial["id"]: trial for trial in [*result["trials"], *result["finalists"]]}
+    assert {name: every[name]["test_wer"] for name in scored} == pytest.approx({name: own[name] for name in scored})
+    runs = {run.trial: run.metrics.get("test_wer") for run in tracker.trials("s")}
+    assert {name: runs[name] for name in scored} == pytest.approx({name: own[name] for name in scored})
+    mean = np.mean([own[name] for name in scored if name.startswith("t001")])
+    base = np.mean([own[name] for name in scored if name.startswith("t000")])
+    [sweep] = tracker.sweeps()
+    assert sweep.metrics["test_wer"] == pytest.approx(mean) == result["best"]["test_wer"]
+    assert sweep.metrics["baseline_test_wer"] == pytest.approx(base)
+
+    headline = sweep.tags["verdict"]
+    assert headline == conclusion.headline == result["headline"]
+    assert headline.startswith(("winner" if finalists else "lowest dev WER") + f" t001  test WER {mean:.3f} [")
+    assert f"baseline {base:.3f} [" in headline and f": {base - mean:.3f} lower [" in headline
+    assert headline.endswith("one seed cannot tell which is better") == (not finalists)
+    assert result["on_test"]["difference"]["wer"] == pytest.approx(mean - base)
+    card = (ledger.folder / "export/README.md").read_text(encoding="utf-8")
+    assert headline in card
+    assert f"| WER | {RATES['t001-s1' if finalists else 't001']:.4f} |" in card, "the model's own, and no mean"
