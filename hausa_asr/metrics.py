@@ -196,6 +196,36 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """One model's WER minus another's on the same utterances, with its 95 % interval; negative where it is better."""
+
+    wer: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the whole interval is below 0."""
+        return self.high < 0
+
+
+def paired_gain(
+    errors: np.ndarray, words: np.ndarray, speakers: Sequence[str], *, resamples: int = 10_000, seed: int = 0
+) -> Gain:
+    """Compare two models by a paired bootstrap: both on the same resampled splits.
+
+    Args:
+        errors: word errors of the one and of the other on each utterance, (2, U).
+        words: words of each reference, (U,).
+        speakers: the speaker of each utterance, "" if unknown.
+        resamples, seed: of the bootstrap.
+    """
+    rates = bootstrap_wer(errors, words, bootstrap_units(speakers).numbers, resamples=resamples, seed=seed)
+    one, other = errors.sum(axis=1) / max(1, words.sum())
+    return Gain(float(one - other), *interval(rates[:, 0] - rates[:, 1]))
+
+
 def _paired(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[list[str], list[str]]:
     if isinstance(references, str) or isinstance(hypotheses, str):
         raise TypeError("references and hypotheses are lists of texts, not one text")

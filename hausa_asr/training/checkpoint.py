@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING, step_folder
 from hausa_asr.training.optimizer import Optimizer
 
 WEIGHTS = "weights.safetensors"
-_PROGRESS, _TRAINING, _BASE = "progress.json", TRAINING, CHECKPOINT
+PROGRESS = "progress.json"
+_TRAINING, _BASE = TRAINING, CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,10 @@ class Saving:
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir(parents=True)
         touched = optimizer.touched()
-        changed: dict[str, torch.Tensor] = {}
-        frozen: dict[str, torch.Tensor] = {}
-        for name, weight in model.state_dict(keep_vars=True).items():
-            kept = changed if is_new(name) or id(weight) in touched else frozen
-            kept[name] = weight.detach()
-        save_file({name: weight.cpu().contiguous() for name, weight in changed.items()}, self._partial / WEIGHTS)
+        weights = model.state_dict(keep_vars=True)
+        frozen = {name for name, weight in weights.items() if not is_new(name) and id(weight) not in touched}
+        write_model(self._partial, model, processor, base, frozen)
         torch.save(optimizer.state_dict(), self._partial / _TRAINING)
-        about = {"base": base, "digest": _digest(frozen), "frozen": sorted(frozen)}
-        (self._partial / _BASE).write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
-        with quiet():
-            model.config.save_pretrained(self._partial)
-            processor.save_pretrained(self._partial)
         for file in self._partial.iterdir():
             _fsync(file)
 
@@ -121,7 +115,7 @@ class Saving:
         self._thread.join()
         if self._fault is not None:
             raise self._fault
-        report = self._partial / _PROGRESS
+        report = self._partial / PROGRESS
         report.write_text(json.dumps(progress, ensure_ascii=False, indent=1), encoding="utf-8")
         _fsync(report)
         _fsync(self._partial)
@@ -141,6 +135,28 @@ class Saving:
         """Wait for the thread and remove what it wrote."""
         self._thread.join()
         shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def write_model(
+    folder: Path, model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, base: str, frozen: Collection[str]
+) -> None:
+    """Fill a folder with what `load` reads: the weights that differ from the base, and which ones do not.
+
+    Args:
+        folder: an empty folder.
+        model, processor: what to write.
+        base: the base checkpoint.
+        frozen: the names of the weights that are the base's own.
+    """
+    weights = {name: weight.detach() for name, weight in model.state_dict().items()}
+    changed = {name: weight.cpu().contiguous() for name, weight in weights.items() if name not in frozen}
+    save_file(changed, folder / WEIGHTS)
+    digest = _digest({name: weights[name] for name in frozen})
+    about = {"base": base, "digest": digest, "frozen": sorted(frozen)}
+    (folder / _BASE).write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
+    with quiet():
+        model.config.save_pretrained(folder)
+        processor.save_pretrained(folder)
 
 
 def load(folder: str | Path, base: str | None = None) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
@@ -210,7 +226,7 @@ def all_checkpoints(trial: Path) -> list[Checkpoint]:
     """The complete checkpoints of a trial, oldest first."""
     complete = []
     for folder in sorted(trial.glob(f"{STEP_PREFIX}*")) if trial.is_dir() else []:
-        progress = folder / _PROGRESS
+        progress = folder / PROGRESS
         if progress.is_file():
             step = int(folder.name.removeprefix(STEP_PREFIX))
             complete.append(Checkpoint(folder, step, json.loads(progress.read_text(encoding="utf-8"))))

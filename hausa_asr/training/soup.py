@@ -18,33 +18,18 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.errors import UserError
-from hausa_asr.metrics import bootstrap_units, bootstrap_wer, counts_by_utterance, interval
+from hausa_asr.files import folder_written_whole
+from hausa_asr.metrics import Gain, counts_by_utterance, paired_gain
 from hausa_asr.model.evaluate import EvalReport, evaluate
+from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.training import checkpoint
+from hausa_asr.training.checkpoint import PROGRESS
 from hausa_asr.utterance import Split
 
 MOST = 8
 """Checkpoints in an average, unless the caller says otherwise."""
 
 Weights = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Gain:
-    """The soup's dev WER minus the best single model's, with its 95 % interval; negative where the soup is better.
-
-    Both are scored on the same resampled dev sets. The members were chosen on dev too, so the gain on other speech is a
-    little smaller: test tells.
-    """
-
-    wer: float
-    low: float
-    high: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the whole interval is below 0."""
-        return self.high < 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,8 @@ class Soup:
         tasted: every checkpoint that was tried after the first, in order.
         single: dev scores of the best single model.
         soup: dev scores of the average; the same object as `single` if no other helped.
-        gain: the one against the other.
+        gain: the soup against the single model, on dev. The members were chosen on dev too, so on other speech it is
+            a little smaller: test tells.
         model, processor: the average, in `eval` mode, on the device that it was scored on.
     """
 
@@ -163,16 +149,35 @@ def gain(soup: EvalReport, single: EvalReport, *, resamples: int = 10_000, seed:
     if soup.ids != single.ids:
         raise ValueError("the two models were not scored on the same utterances")
     counts = [counts_by_utterance(one.references, one.hypotheses) for one in (soup, single)]
-    errors, words = np.stack([one.errors for one in counts]), counts[0].words
-    units = bootstrap_units(soup.speakers).numbers
-    rates = bootstrap_wer(errors, words, units, resamples=resamples, seed=seed)
-    return Gain(soup.wer - single.wer, *interval(rates[:, 0] - rates[:, 1]))
+    errors = np.stack([one.errors for one in counts])
+    return paired_gain(errors, counts[0].words, soup.speakers, resamples=resamples, seed=seed)
+
+
+def write(soup: Soup, folder: Path, *, base: str | None = None) -> Path:
+    """Write the average as a checkpoint's folder, which `checkpoint.load` and the export read like any other.
+
+    Args:
+        soup: what `greedy` made.
+        folder: the folder to make; its parent must exist.
+        base: the base checkpoint, if it was moved since.
+
+    Returns:
+        `folder`.
+    """
+    abouts = [json.loads((member / CHECKPOINT).read_text(encoding="utf-8")) for member in soup.members]
+    frozen = set.intersection(*(set(about["frozen"]) for about in abouts))
+    metrics = {name: getattr(soup.soup, name) for name in ("loss", "wer", "cer", "wer_folded", "cer_folded")}
+    progress = {"metrics": metrics, "members": [str(member) for member in soup.members]}
+    with folder_written_whole(folder) as aside:
+        checkpoint.write_model(aside, soup.model, soup.processor, base or abouts[0]["base"], frozen)
+        (aside / PROGRESS).write_text(json.dumps(progress, ensure_ascii=False, indent=1), encoding="utf-8")
+    return folder
 
 
 def _order(folder: Path) -> tuple[float, float, float]:
     """The dev WER of a checkpoint, then CER and loss, which break ties; by its own report."""
     try:
-        metrics = json.loads((folder / "progress.json").read_text(encoding="utf-8"))["metrics"]
+        metrics = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["metrics"]
         return float(metrics["wer"]), float(metrics["cer"]), float(metrics["loss"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from hausa_asr.errors import UserError
 from hausa_asr.model.evaluate import EvalReport, evaluate
-from hausa_asr.text import encode
 from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data
-from hausa_asr.training.soup import average, gain, greedy
-from hausa_asr.utterance import Example
+from hausa_asr.training.soup import average, gain, greedy, write
 from helpers.fine_tunes import RECIPE, run
+from helpers.soups import Heard, displaced
 from helpers.speech import ToneSplit
 
 
@@ -77,35 +74,6 @@ def test_greedy_begins_with_the_best_and_keeps_only_what_lowers_dev_wer(folders:
     assert evaluate(soup.model, soup.processor, data.dev).hypotheses == soup.soup.hypotheses
 
 
-class Heard:
-    """Utterances whose transcripts are what a given model writes, so that it makes no error on them."""
-
-    def __init__(self, count: int, model: Path) -> None:
-        self._spoken = ToneSplit(count, 1)
-        self.n_samples = self._spoken.n_samples
-        self._texts = evaluate(*checkpoint.load(model), self._spoken).hypotheses
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, index: int) -> Example:
-        text = self._texts[index]
-        return self._spoken[index]._replace(text=text, labels=np.array(encode(text)))
-
-
-def displaced(model: Path, out: Path, by: float, wer: float) -> Path:
-    """A copy of a checkpoint whose head is moved along one random direction, and which reports a WER."""
-    shutil.copytree(model, out)
-    weights = load_file(out / checkpoint.WEIGHTS)
-    torch.manual_seed(0)
-    weights["lm_head.weight"] += by * torch.randn(weights["lm_head.weight"].shape)
-    save_file(weights, out / checkpoint.WEIGHTS)
-    report = json.loads((out / "progress.json").read_text())
-    report["metrics"]["wer"] = wer
-    (out / "progress.json").write_text(json.dumps(report))
-    return out
-
-
 def test_two_models_on_either_side_of_a_better_one_are_averaged_and_accepted(
     folders: list[Path], tmp_path: Path
 ) -> None:
@@ -119,6 +87,23 @@ def test_two_models_on_either_side_of_a_better_one_are_averaged_and_accepted(
     assert soup.soup.wer < soup.single.wer
     assert soup.gain.high < 0 and soup.accepted
     assert evaluate(soup.model, soup.processor, dev).wer == soup.soup.wer
+
+
+def test_a_written_average_is_a_checkpoint_like_any_other(folders: list[Path], data: Data, tmp_path: Path) -> None:
+    left = displaced(folders[2], tmp_path / "left", 0.05, 0.3)
+    right = displaced(folders[2], tmp_path / "right", -0.05, 0.4)
+    soup = greedy([left, right], Heard(24, folders[2]))
+    folder = write(soup, tmp_path / "average")
+    loaded, processor = checkpoint.load(folder)
+    assert evaluate(loaded, processor, data.dev).hypotheses == evaluate(*average([left, right]), data.dev).hypotheses
+    mean = soup.model.state_dict()
+    assert all(torch.equal(weight, mean[name]) for name, weight in loaded.state_dict().items())
+    weights = set(load_file(folder / checkpoint.WEIGHTS))
+    assert weights == set(load_file(left / checkpoint.WEIGHTS)), "what no member has changed is only named"
+    report = json.loads((folder / "progress.json").read_text())
+    assert report["metrics"]["wer"] == soup.soup.wer
+    assert report["members"] == [str(left), str(right)]
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
 def test_no_more_members_than_asked_for(folders: list[Path], data: Data) -> None:
