@@ -67,9 +67,13 @@ class Difference:
 
     def __str__(self) -> str:
         """By how much the winner is lower, or higher."""
-        gap, low, high = (self.wer, self.low, self.high) if self.wer > 0 else (-self.wer, -self.high, -self.low)
-        close = ", too close to call" if self.is_clear is False else ""
-        return f"{gap:.3f} {'higher' if self.wer > 0 else 'lower'} {in_brackets(low, high)}{close}"
+        return f"{abs(self.wer):.3f} {'higher' if self.wer > 0 else 'lower'} {self.within}"
+
+    @property
+    def within(self) -> str:
+        """The interval of the gap, and whether that is too close to call."""
+        low, high = (self.low, self.high) if self.wer > 0 else (-self.high, -self.low)
+        return in_brackets(low, high) + (", too close to call" if self.is_clear is False else "")
 
 
 class Resampled:
