@@ -24,7 +24,8 @@ Record = dict[str, Any]
 def lowest_wer(record: Record, times: np.ndarray) -> np.ndarray:
     """The lowest dev WER that a run had seen by each time; 1 before its first report."""
     at = np.array([one[0] for one in record["evaluations"]])
-    wers = np.minimum.accumulate([1.0, *(one[1] for one in record["evaluations"])])
+    # fmin: a diverged trial's NaN is no WER
+    wers = np.fmin.accumulate([1.0, *(one[1] for one in record["evaluations"])])
     return wers[np.searchsorted(at, times, side="right")]
 
 

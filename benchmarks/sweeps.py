@@ -60,8 +60,9 @@ def wanted_runs(names: list[str], seeds: int) -> list[tuple[str, int]]:
 
 
 def commit() -> str:
-    """The commit that races; "" outside a checkout."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=bench.ROOT, capture_output=True, text=True)
+    """The commit that races, with `-dirty` if a file differs from it; "" outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, cwd=bench.ROOT, capture_output=True, text=True)
     return done.stdout.strip()
 
 
@@ -100,7 +101,10 @@ def main() -> None:
         return
     found = race_figures.figures(raced, given.clock)
     print("\n" + race_figures.text(found, given.clock))
-    about = {"world": path.stem, "clock_s": given.clock}
+    commits = sorted({one["commit"] for one in raced})
+    if len(commits) > 1:
+        print(f"\nThese runs are of {len(commits)} commits: {', '.join(commits)}.")
+    about = {"world": path.stem, "clock_s": given.clock, "commits": commits}
     bench.write(given.json, {**race_figures.flat(found), **about, "contestants": found})
     if given.picture:
         race_figures.draw(raced, given.clock, given.picture, f"Whole sweeps, {path.stem}: {given.clock:g} s, two cores")

@@ -25,7 +25,7 @@ def run(code: str) -> Any:
 def record(contestant: str, seed: int, test_wer: float, *evaluations: tuple[float, float]) -> dict[str, Any]:
     return {
         "contestant": contestant, "seed": seed, "begun": 9, "finished": 4, "first_report_s": evaluations[0][0],
-        "dev_wer": min(wer for _, wer in evaluations), "test_wer": test_wer,
+        "dev_wer": min(wer for _, wer in evaluations if wer == wer), "test_wer": test_wer,
         "evaluations": [[at, wer, "t000"] for at, wer in evaluations],
     }  # fmt: skip
 
@@ -52,6 +52,13 @@ def test_figures_are_paired_by_seed_and_count_one_that_never_reached_it_with_the
     assert found["ours"]["over_time"]["median"][-1] == 0.11
     assert found["stock"]["over_time"]["median"][0] == 1.0, "before the first report"
     assert (tmp_path / "race.png").stat().st_size > 5_000
+
+
+def test_a_diverged_evaluation_is_no_lowest_wer() -> None:
+    one = record("ours", 0, 0.2, (10, 0.5), (20, float("nan")), (30, 0.4))
+    code = f"import race_figures\nimport numpy as np\none = json.loads({json.dumps(one)!r})\n"
+    lowest = run(code + "print(json.dumps(race_figures.lowest_wer(one, np.array([5.0, 15, 25, 35])).tolist()))\n")
+    assert lowest == [1.0, 0.5, 0.5, 0.4]
 
 
 def test_a_run_counts_within_the_clock_only_and_hands_over_a_checkpoint_that_is_there(tmp_path: Path) -> None:
