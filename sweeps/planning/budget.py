@@ -18,6 +18,8 @@ from sweeps.wording import duration
 
 _SPARE = 1.05
 """Finalists have this share of their expected cost kept for them: no run takes quite as long as the one it repeats."""
+_ENOUGH = 20
+"""The pace is the mean of this many trials, the newest: there may be thousands, and a report waits for the answer."""
 
 
 @dataclass(frozen=True)
@@ -187,22 +189,36 @@ def _side_by_side(runs_s: list[float], slots: int) -> float:
 
 @dataclass(frozen=True)
 class _Pace:
-    """Seconds that a slot is busy for a second of audio, evaluations included, and from one evaluation to the next."""
+    """Seconds that a warm slot takes for a second of audio, evaluations included, and from one evaluation to the next.
+
+    By the trials' own clocks: a slot's start is paid once and not by each run. The first report of a sweep comes half a
+    minute after a start or more, and would otherwise make finalists seem ten times as dear as they are.
+    """
 
     per_audio_s: float
     interval_s: float
 
     def of(self, trial: TrialRecord) -> float:
         """A trial's own `per_audio_s`; the mean of all if one that has not finished is faster, as frozen ones are."""
-        own = trial.spent_s / trial.seen_s if trial.seen_s else 0.0
+        own = _worked_s(trial) / trial.seen_s if trial.seen_s else 0.0
         return own if trial.state == "finished" else max(own, self.per_audio_s)
 
 
 def _pace(state: State) -> _Pace | None:
     """The pace of the search's finished trials; before the first of them, of all; None before the first report."""
     reported = [trial for trial in state.searched if trial.reports]
-    trials = [trial for trial in reported if trial.state == "finished"] or reported
-    seen_s, busy_s = sum(trial.seen_s for trial in trials), sum(trial.spent_s for trial in trials)
+    trials = ([trial for trial in reported if trial.state == "finished"] or reported)[-_ENOUGH:]
+    seen_s, worked_s = sum(trial.seen_s for trial in trials), sum(map(_worked_s, trials))
     if not seen_s:
         return None
-    return _Pace(busy_s / seen_s, busy_s / sum(len(trial.reports) for trial in trials))
+    return _Pace(worked_s / seen_s, worked_s / sum(len(trial.reports) for trial in trials))
+
+
+def _worked_s(trial: TrialRecord) -> float:
+    """Seconds of training and evaluation up to a trial's last report."""
+    worked_s = seen_s = 0.0
+    for report in trial.reports:
+        figures = report.metrics
+        worked_s += (report.seen_s - seen_s) / max(figures["audio_s_per_s"], 1e-9) + figures.get("eval_runtime_s", 0.0)
+        seen_s = report.seen_s
+    return worked_s

@@ -22,12 +22,14 @@ from sweeps.planning.budget import spent
 from sweeps.record.state import TrialRecord
 
 LENGTH_S, EVERY_S, PACE = 1_000.0, 50.0, 2.0
+START_S = 150.0
+"""What a slot takes to start, six times an interval, as on a small machine."""
 FULL_S = LENGTH_S / PACE
 """Seconds that a slot is busy with a trial of full length, on the average."""
 BUDGETS = {
-    "hours": f"budget.hours={11 * FULL_S / 3600}",
-    "money": f"budget={{money: {33 * FULL_S / 3600}, price_per_hour: 3}}",
-    "wall-clock": f"budget.wall_s={5.5 * FULL_S}",
+    "hours": f"budget.hours={(11 * FULL_S + 2 * START_S) / 3600}",
+    "money": f"budget={{money: {3 * (11 * FULL_S + 2 * START_S) / 3600}, price_per_hour: 3}}",
+    "wall-clock": f"budget.wall_s={5.5 * FULL_S + START_S}",
 }
 
 
@@ -42,7 +44,7 @@ class Clock:
 class Sweep(Slots):
     """Two slots that train nothing: each setting has a pace and a final WER of its own."""
 
-    slots = 2
+    slots, start_s = 2, START_S
 
     def __init__(self, folder: Path, clock: Clock, draw: int, *changes: str) -> None:
         self.clock, self.draw = clock, draw
@@ -54,12 +56,13 @@ class Sweep(Slots):
         """Run to the end, or until this many of the finalists' runs have finished; then the driver is gone."""
         scheduler = SweepScheduler(self.config, self.ledger, self.rule, self.agenda, lambda name: name)
         reports: list[tuple[float, str]] = []
-        free = self.slots
+        free, started, cold = self.slots, 0, self.start_s
         while True:
             while free and (order := self.order()).do == "train":
                 assert order.trial is not None
-                heapq.heappush(reports, (self.clock.now + EVERY_S / self.pace(order.trial), order.trial.id))
-                free -= 1
+                heapq.heappush(reports, (self.clock.now + cold + EVERY_S / self.pace(order.trial), order.trial.id))
+                free, started = free - 1, started + 1
+                cold = self.start_s if started < self.slots else 0.0
             if not reports:
                 self.agenda.finish()
                 return
@@ -85,7 +88,9 @@ class Sweep(Slots):
         step = max(trial.last_step, 0) + int(EVERY_S / 10)
         final = np.random.default_rng([self.draw, 1_000, int((trial.of or trial.id)[1:])]).uniform(0.1, 0.4)
         wer = float(final + math.exp(-step / 20))
-        return Progress(**report(step, wer, 3 * wer), samples=[], checkpoint="", best_checkpoint="")
+        made = report(step, wer, 3 * wer)
+        made["metrics"]["audio_s_per_s"] = self.pace(trial)
+        return Progress(**made, samples=[], checkpoint="", best_checkpoint="")
 
     def all_are_done(self) -> None:
         """Check that both seeds of the best two and of the baseline are finished, and within the budget."""
@@ -98,6 +103,7 @@ class Sweep(Slots):
         assert budget.hours is None or took.hours <= budget.hours + interval_s / 3600
         assert budget.money is None or took.money <= budget.money + 3 * interval_s / 3600
         assert budget.wall_s is None or took.wall_s <= budget.wall_s + interval_s
+        assert sum(trial.state == "finished" for trial in state.searched) >= 1 and len(state.searched) >= 4
         assert len(state.searched) < self.config.search.trials, "the budget has ended the search, and not the trials"
 
 
@@ -123,6 +129,7 @@ def test_a_new_driver_ends_the_finalists_and_does_not_search_again(tmp_path: Pat
     searched = {trial.id: trial.seen_s for trial in sweep.ledger.state.searched}
     clock.now += 3600
     sweep.open()
+    sweep.start_s = 0.0  # the start of its slots would be for nobody's account
     sweep.run()
     sweep.all_are_done()
     assert {trial.id: trial.seen_s for trial in sweep.ledger.state.searched} == searched

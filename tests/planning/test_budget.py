@@ -27,8 +27,10 @@ def record(state: State, at: float, event: str, /, **fields: Any) -> None:
     state.apply({"event": event, "time": at, **fields})
 
 
-def report(state: State, at: float, trial: str, seen_s: float) -> None:
-    scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0}
+def report(state: State, at: float, trial: str, seen_s: float, start_s: float = 0.0) -> None:
+    one = state.trials[trial]
+    took_s = at - (one.started or 0) - start_s
+    scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0, "audio_s_per_s": (seen_s - one.seen_s) / took_s}
     record(
         state, at, "reported", trial=trial, step=int(seen_s), updates=1000, seen_s=seen_s, metrics=scores,
         best={"step": int(seen_s), **scores}, last=False, diverged=False,
@@ -151,3 +153,12 @@ def test_trials_one_after_another_exceed_the_budget_by_one_interval_at_most() ->
         a_trial(state, f"t{number:03d}", now, now + interval_s, 100)
         now += interval_s
     assert 1.0 <= spent(state, config).hours <= 1.0 + 2 * interval_s / 3600
+
+
+def test_what_a_slot_takes_to_start_is_not_kept_for_each_run() -> None:
+    state, config = begun(), settings(budget={"hours": 1.4})
+    record(state, 0, "proposed", trial="t000", settings={}, source="baseline")
+    record(state, 0, "started", trial="t000")
+    report(state, 136, "t000", 100, start_s=100)
+    kept_s = reserve(state, config).hours * 3600 / 2
+    assert kept_s == pytest.approx(6 * 1.05 * 360 + 36)  # and the interval that it is in
