@@ -32,6 +32,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ import race_run
 import torch
 
 from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.load import load, make_absolute
 
 DEMO = bench.ROOT / "sweeps/configs/demo.yaml"
@@ -111,4 +113,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as fault:
+        print(fault, file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
