@@ -264,7 +264,9 @@ def best_model(
         return
     place = "the sweep's artifact in MLflow" if exported.source == "artifact" else "its checkpoint in the storage"
     print(f"trial  {exported.trial} of sweep {exported.sweep}, from {place}")
-    if exported.seeds:
+    if exported.soup:
+        print(f"model is the average of {', '.join(exported.soup)}; WER and CER are its own")
+    elif exported.seeds:
         seeds = "1 fresh seed" if exported.seeds == 1 else f"{exported.seeds} fresh seeds"
         print(f"chosen by its finalists; WER and CER are means over {seeds}")
     else:

@@ -169,12 +169,14 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         from sweeps.driver.closing import Ending, close_sweep
         from sweeps.driver.sweep import open_sweep
         from sweeps.mlflow_mirror.mirror import Mirror
+        from sweeps.on_ray.averaging import averager
         from sweeps.on_ray.guard import watched
         from sweeps.on_ray.scoring import scorer
         from sweeps.planning.admission import check
         from sweeps.planning.estimate import predict
         from sweeps.planning.slots import admit
         from sweeps.sampling.study import Study
+        from sweeps.verdict.soup import Models
 
         plan = admit(config.resources, nodes, config.search.trials)
         prediction = predict(config, plan, Path(config.storage))
@@ -197,8 +199,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
                     agenda.finish()
                     for trial in sweep.ledger.state.trials:
                         mirror.mark(trial)
-                    score = scorer(prepared.path, plan)
-                    if not close_sweep(sweep, ending, score, tracker, mirror, console):
+                    models = Models(averager(prepared.path, plan), scorer(prepared.path, plan))
+                    if not close_sweep(sweep, ending, models, tracker, mirror, console):
                         raise typer.Exit(1)
             finally:
                 mirror.close()

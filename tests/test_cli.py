@@ -266,6 +266,7 @@ def test_best_model_takes_its_place_from_settings_and_prints_json(
         "run_id": run_id,
         "chosen": "lowest dev WER",
         "seeds": 0,
+        "soup": [],
         "verdict": "",
     }
     assert run("best-model") == 2

@@ -42,6 +42,7 @@ class Exported:
         source: whether it came from the sweep's artifact or from the trial's checkpoint.
         chosen: why this one: `finalists`, or `lowest dev WER` where no finalists ran.
         seeds: on how many fresh seeds the winner of finalists was trained; 0 without finalists.
+        soup: the trials whose weights the model is the mean of, if it is such an average; its error rates are its own.
         verdict: how the winner did against the baseline, in a sentence; "" for a model that is no sweep's winner.
     """
 
@@ -56,6 +57,7 @@ class Exported:
     run_id: str
     chosen: Literal["finalists", "lowest dev WER"] = "lowest dev WER"
     seeds: int = 0
+    soup: tuple[str, ...] = ()
     verdict: str = ""
 
 
@@ -101,18 +103,20 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
     seeds = _seeds(parent)
     means = parent.metrics if parent is not None and seeds else {}
     test = means if seeds else best.metrics
+    members, own = _soup(parent, source)
     return Exported(
         out=out.resolve(),
         sweep=best.sweep,
         trial=best.trial,
-        wer=means.get("best_wer", best.wer),
-        cer=means.get("best_cer", best.cer),
-        test_wer=test.get("test_wer"),
-        test_cer=test.get("test_cer"),
+        wer=own.get("wer", means.get("best_wer", best.wer)),
+        cer=own.get("cer", means.get("best_cer", best.cer)),
+        test_wer=own.get("test_wer") if members else test.get("test_wer"),
+        test_cer=own.get("test_cer") if members else test.get("test_cer"),
         source=source,
         run_id=best.run_id,
         chosen="finalists" if seeds else "lowest dev WER",
         seeds=seeds,
+        soup=members,
         verdict=_verdict(best, parent),
     )
 
@@ -121,6 +125,14 @@ def _seeds(parent: SweepRun | None) -> int:
     """On how many fresh seeds a sweep's winner was trained; 0 where no finalists ran."""
     count = parent.tags.get("winner_seeds", "0") if parent is not None else "0"
     return int(count) if count.isdigit() else 0
+
+
+def _soup(parent: SweepRun | None, source: str) -> tuple[tuple[str, ...], dict[str, float]]:
+    """The members and the error rates of an average that a sweep exported; () and {} for a model of one trial."""
+    if parent is None or source != "artifact" or not parent.tags.get("soup"):
+        return (), {}
+    own = {name.removeprefix("soup_"): value for name, value in parent.metrics.items() if name.startswith("soup_")}
+    return tuple(parent.tags["soup"].split(", ")), own
 
 
 def _verdict(best: TrialRun, parent: SweepRun | None) -> str:

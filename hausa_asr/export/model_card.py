@@ -50,6 +50,7 @@ class Card:
         data: `report.json` of the prepared dataset; {} where it is lost.
         dev, test: of the model; None for test if there is no test split or it was not scored.
         baseline_trial, baseline_dev, baseline_test: of the sweep's baseline, None if there is none.
+        members: the trials whose weights this model is the mean of, if it is such an average.
         headline: how the winner's setting did against the baseline, means over seeds, in a sentence; "" if not known.
     """
 
@@ -64,6 +65,7 @@ class Card:
     baseline_dev: ErrorRates | None = None
     baseline_test: ErrorRates | None = None
     headline: str = ""
+    members: tuple[str, ...] = ()
 
 
 def render(card: Card) -> str:
@@ -81,6 +83,7 @@ def render(card: Card) -> str:
         "## How it was trained",
         f"Base checkpoint: `{_base(card)}`"
         + (", the tiny demonstration model of the project" if card.base == "demo" else "")
+        + (f". The settings are those of `{card.members[0]}`, the others' differ" if card.members else "")
         + ". These settings are in `settings.json` too.",
         _table(("setting", "value"), [(f"`{name}`", json.dumps(value)) for name, value in card.recipe.items()]),
         "Settings that end in `_s` are in seconds of audio, those in `_fraction` are shares of the trial's updates.",
@@ -95,7 +98,8 @@ def render(card: Card) -> str:
 
 
 def _title(card: Card) -> str:
-    return f"{card.sweep}, {card.trial}" if card.sweep else card.trial
+    trial = f"average of {len(card.members)} runs" if card.members else card.trial
+    return f"{card.sweep}, {trial}" if card.sweep else trial
 
 
 def _base(card: Card) -> str:
@@ -132,6 +136,9 @@ def _header(card: Card) -> dict[str, Any]:
 
 def _opening(card: Card) -> str:
     whence = f"the best trial (`{card.trial}`) of the sweep `{card.sweep}`" if card.sweep else "a single fine-tune"
+    if card.members:
+        who = ", ".join(f"`{name}`" for name in card.members)
+        whence = f'the mean of the weights (a "model soup") of {who}, fine-tunes of the sweep `{card.sweep}`'
     text = f"A wav2vec 2.0 model with a CTC head over the Hausa alphabet, from {whence}. Selected by WER on dev."
     if is_demo(card.data):
         text += f"\n\n{DEMO_WARNING}"
@@ -179,7 +186,8 @@ def _joined(parts: list[Mapping[str, Any]]) -> str:
 
 def _scores(card: Card) -> str:
     columns: list[tuple[str, ErrorRates | None]] = [("dev", card.dev), ("test", card.test)]
-    if card.baseline_trial is not None and card.baseline_trial != card.trial:
+    is_baseline = card.baseline_trial == card.trial and not card.members
+    if card.baseline_trial is not None and not is_baseline:
         columns += [("baseline, dev", card.baseline_dev), ("baseline, test", card.baseline_test)]
     rows = [
         (label, *("–" if scores is None else _rate(getattr(scores, name)) for _, scores in columns))
@@ -190,7 +198,7 @@ def _scores(card: Card) -> str:
         "\n\nGreedy decoding, no language model; 1.0 is 100 %. The strict rates are of the spelling described below; "
         "with hooks folded, ɓ ɗ ƙ count as b d k and apostrophes are dropped on both sides."
     )
-    if card.baseline_trial == card.trial:
+    if is_baseline:
         text += " This trial is the sweep's baseline, the published recipe: no other was better."
     elif card.baseline_trial is not None:
         text += f" The baseline (`{card.baseline_trial}`) is the published recipe on the same data."

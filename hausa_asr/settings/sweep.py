@@ -91,6 +91,10 @@ class FinalistSettings(Strict):
     length_s: float | None = Field(
         None, gt=0, description="Seconds of audio that each run trains on; by default a trial's length."
     )
+    soup: bool = Field(
+        False,
+        description="Average the weights of the best runs that share a seed, and export that if dev WER clearly falls.",
+    )
 
 
 class ResourceSettings(Strict):

@@ -1,7 +1,7 @@
 """The last lines of a sweep: the winner with its interval, and where everything is.
 
-In: a sweep whose search is over, its MLflow mirror and a function that scores checkpoints. Out: `result.json`,
-`report.html`, the winner in MLflow, and a summary on the console. Called by `run`.
+In: a sweep whose search is over, its MLflow mirror and functions that score and average checkpoints. Out:
+`result.json`, `report.html`, the winner in MLflow, and a summary on the console. Called by `run`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.record.names import LOG_FILE, RESULT_FILE
 from sweeps.report.page import write_report
 from sweeps.verdict.publish import publish
-from sweeps.verdict.result import Conclusion, Outcome, Scorer, conclude
+from sweeps.verdict.result import Conclusion, Outcome, conclude
+from sweeps.verdict.soup import Models
 from sweeps.wording import duration, in_brackets, many
 
 log = logging.getLogger("sweeps")
@@ -40,9 +41,16 @@ class Ending:
 
 
 def close_sweep(
-    sweep: Sweep, ending: Ending, score: Scorer, tracker: Tracker, mirror: Mirror, console: Console
+    sweep: Sweep, ending: Ending, models: Models, tracker: Tracker, mirror: Mirror, console: Console
 ) -> bool:
     """Conclude a sweep and print what it found.
+
+    Args:
+        sweep: the sweep, all its trials ended.
+        ending: how it came to its end.
+        models: scores and averages checkpoints.
+        tracker, mirror: MLflow.
+        console: where it is printed.
 
     Returns:
         Whether there is a winner; False if no trial came as far as its first evaluation.
@@ -51,7 +59,7 @@ def close_sweep(
     # The export needs torch here too: it is imported while other processes score.
     Thread(target=import_module, args=("hausa_asr.training.checkpoint",), daemon=True).start()
     console.print("scoring the finalists" if state.finalists else "scoring baseline and best on test", highlight=False)
-    conclusion = conclude(sweep.config, sweep.ledger, sweep.prepared, score)
+    conclusion = conclude(sweep.config, sweep.ledger, sweep.prepared, models.score, models.average)
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)
     page = _report(sweep, conclusion)
@@ -98,6 +106,8 @@ def _summary(sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | 
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
     ]
+    if conclusion.soup:
+        lines.append(conclusion.soup.sentence())
     if conclusion.verdict:
         return lines + conclusion.verdict.sentences()[::-1]
     return [*lines, "(lowest dev WER on one seed: no finalists ran)", *filter(None, [conclusion.headline])]

@@ -7,12 +7,16 @@ to the sweep's end, which knows nothing of Ray.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
+from hausa_asr.metrics import counts_by_utterance
 from sweeps.planning.slots import SlotPlan
 from sweeps.verdict.result import RATES, Scorer
+
+if TYPE_CHECKING:
+    from hausa_asr.model.evaluate import EvalReport
 
 
 def scorer(prepared_path: Path, plan: SlotPlan) -> Scorer:
@@ -49,7 +53,6 @@ def _score_models(
     import torch
 
     from hausa_asr.dataset.prepared import load_prepared
-    from hausa_asr.metrics import counts_by_utterance
     from hausa_asr.model.evaluate import evaluate
     from hausa_asr.training import checkpoint
 
@@ -63,12 +66,17 @@ def _score_models(
         by_split: dict[str, Any] = {}
         for split in splits:
             report = evaluate(model, processor, prepared.splits[split])
-            errors, words = counts_by_utterance(report.references, report.hypotheses)
-            by_split[split] = {
-                "errors": errors.tolist(),
-                "words": words.tolist(),
-                "speakers": report.speakers,
-                "rates": {name: getattr(report, name) for name in RATES},
-            }
+            by_split[split] = scored(report)
         scores.append(by_split)
     return scores
+
+
+def scored(report: EvalReport) -> dict[str, Any]:
+    """The scores of a model on a split as plain values: `errors`, `words`, `speakers` by utterance, and the `rates`."""
+    errors, words = counts_by_utterance(report.references, report.hypotheses)
+    return {
+        "errors": errors.tolist(),
+        "words": words.tolist(),
+        "speakers": report.speakers,
+        "rates": {name: getattr(report, name) for name in RATES},
+    }

@@ -18,6 +18,7 @@ Events, in the order of a trial's life:
     ended      finished, pruned or failed
     dropped    its optimizer state made room on the disk, so it cannot go on
     decided    the finalists' verdict, with the test scores
+    souped     an average of runs was tried: its members, its gain over the winner's model, whether it is exported
 
 Fields of older versions that mean nothing any more (`audit`, `audited`) are read over.
 """

@@ -149,6 +149,7 @@ class State:
         run_id: the sweep's MLflow run.
         slots: how many trials the last driver runs side by side; 0 where that is not known.
         verdict: what the finalists showed, None before that.
+        soup: the last average of runs that was tried (`verdict.soup`), None before that.
         spent_s: seconds that slots were busy with trials, up to each one's last report.
         wall_s: seconds that a driver was at work.
         clock: when the last event was written, in seconds since the epoch; None before the first.
@@ -164,6 +165,7 @@ class State:
     run_id: str | None = None
     slots: int = 0
     verdict: dict[str, Any] | None = None
+    soup: dict[str, Any] | None = None
     spent_s: float = 0.0
     wall_s: float = 0.0
     clock: float | None = None
@@ -195,6 +197,8 @@ class State:
             self.trials[trial.id] = trial
         elif kind == "decided":
             self.verdict = {key: event[key] for key in event if key not in ("event", "time")}
+        elif kind == "souped":
+            self.soup = {key: event[key] for key in event if key not in ("event", "time")}
         else:
             self._apply_to(self.trials[event["trial"]], kind, event)
 

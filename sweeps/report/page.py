@@ -72,6 +72,8 @@ def _header(
     yield f"<h1>Sweep {escape(state.name)}</h1>"
     lead, *notes = verdict.sentences() if verdict else [*filter(None, [headline]), *_without_finalists(state)]
     yield f'<p class="lead">{escape(lead)}</p>'
+    if config.finalists.soup and state.soup and (verdict or headline):
+        notes.append(state.soup["sentence"])
     yield from (f'<p class="note">{escape(note)}</p>' for note in notes)
     took, price = spent(state, config), config.budget.price_per_hour
     paid = f", {took.money:,.2f} at {price:g} an hour" if price else ""

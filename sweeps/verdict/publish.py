@@ -56,6 +56,11 @@ def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
             "winner_seeds": str(best.seeds),
             "winner_checkpoint": str(ledger.best_checkpoint(best.run)),
         }
+        soup = conclusion.soup if conclusion.soup and conclusion.soup.accepted else None
+        tags["soup"] = ", ".join(soup.members) if soup else ""
+        if soup:
+            metrics |= {f"soup_{name}": value for name, value in soup.dev.items()}
+            metrics |= {f"soup_test_{name}": value for name, value in (soup.test or {}).items()}
         if conclusion.headline:
             tags["verdict"] = conclusion.headline
     if baseline is not None:

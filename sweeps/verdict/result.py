@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from sweeps.planning.finalists import complete
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
 from sweeps.record.state import TrialRecord
+from sweeps.verdict import soup as soups
 from sweeps.verdict.scores import WordErrors
+from sweeps.verdict.soup import Averager, Soup
 from sweeps.verdict.verdict import Verdict
 
 RATES = ("wer", "cer", "wer_folded", "cer_folded")
@@ -64,7 +66,8 @@ class Conclusion:
         headline: the winner against the baseline in a sentence, on test if there is such a split; "" where neither
             finalists ran nor test was scored.
         tested: the test error rates of each run that was scored on test, its own and no means.
-        export: the folder of the winner's model.
+        soup: what came of averaging runs; None where that was not tried.
+        export: the folder of the winner's model, or of the average that was better.
         result: the content of `result.json`.
     """
 
@@ -73,11 +76,14 @@ class Conclusion:
     verdict: Verdict | None
     headline: str
     tested: list[tuple[TrialRecord, dict[str, float]]]
+    soup: Soup | None
     export: Path | None
     result: dict[str, Any]
 
 
-def conclude(config: SweepConfig, ledger: Ledger, prepared: Prepared, score: Scorer) -> Conclusion:
+def conclude(
+    config: SweepConfig, ledger: Ledger, prepared: Prepared, score: Scorer, average: Averager | None = None
+) -> Conclusion:
     """Name the winner, score it, export it and write the result. Done again after a resume, it gives the same.
 
     Args:
@@ -85,6 +91,7 @@ def conclude(config: SweepConfig, ledger: Ledger, prepared: Prepared, score: Sco
         ledger: its ledger, all trials ended.
         prepared: its prepared dataset.
         score: scores checkpoints.
+        average: averages checkpoints, for `finalists.soup`.
     """
     state, errors = ledger.state, WordErrors(ledger.folder)
     runs = complete(state, config)
@@ -104,13 +111,17 @@ def conclude(config: SweepConfig, ledger: Ledger, prepared: Prepared, score: Sco
         test = {outcome.trial.id: outcome.test for outcome in (best, baseline) if outcome}
         ledger.append("decided", **verdict.to_json(), test=test)
     tested = [(run, rates) for run in runs if (rates := errors.rates(run.id, "test"))]
-    export = _export(config, ledger, errors, best, baseline, prepared, headline) if best else None
+    soup = None
+    if config.finalists.soup and average is not None and best is not None:
+        soup = soups.make(config, ledger, best.run, soups.Models(average, score), errors.scored(best.run, "test"))
+    export = _export(config, ledger, errors, best, baseline, prepared, headline, soup) if best else None
     result = _to_json(config, ledger, errors, best, baseline, verdict, export)
     result["on_test"] = on_test.to_json() if on_test else None
     result["headline"] = headline
+    result["soup"] = soup.to_json() if soup else None
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(ledger.folder / RESULT_FILE, text, durable=True)
-    return Conclusion(best, baseline, verdict, headline, tested, export, result)
+    return Conclusion(best, baseline, verdict, headline, tested, soup, export, result)
 
 
 def _score_missing(
@@ -165,8 +176,12 @@ def _export(
     baseline: Outcome | None,
     prepared: Prepared,
     headline: str,
+    soup: Soup | None,
 ) -> Path:
-    """Export the winner's model; its card has the rates of that very model, and the headline for its setting."""
+    """Export the winner's model, or the average that is accepted.
+
+    Its card has the rates of that very model, and the headline for the winner's setting.
+    """
     checkpoint = ledger.best_checkpoint(best.run)
     assert checkpoint is not None
 
@@ -187,6 +202,16 @@ def _export(
         baseline_test=test(baseline) if baseline else None,
         headline=headline,
     )
+    if soup is not None and soup.accepted:
+        checkpoint = soups.folder_of(ledger)
+        first = ledger.state.trials[soup.members[0]]
+        card = replace(
+            card,
+            members=tuple(soup.members),
+            recipe=asdict(config.recipe(first.settings)),
+            dev=ErrorRates(**soup.dev),
+            test=ErrorRates(**soup.test) if soup.test else None,
+        )
     return export_checkpoint(checkpoint, ledger.folder / EXPORT_FOLDER, card, overwrite=True)
 
 

@@ -58,6 +58,11 @@ class WordErrors:
         rates: dict[str, float] | None = self._of.get(trial_id, {}).get(split, {}).get("rates")
         return rates
 
+    def scored(self, trial: TrialRecord, split: str) -> dict[str, Any] | None:
+        """All that is known of a model on a split; None if it was not scored."""
+        scores: dict[str, Any] | None = self._of.get(trial.id, {}).get(split)
+        return scores
+
     def runs(self, trials: list[TrialRecord], split: str) -> list[RunScores]:
         """The word errors of those trials that were scored on a split; a trial of the search is its own setting."""
         return [

@@ -20,8 +20,8 @@ from helpers.speech import ToneSplit
 class Heard:
     """Utterances whose transcripts are what a given model writes, so that it makes no error on them."""
 
-    def __init__(self, count: int, model: Path) -> None:
-        self._spoken = ToneSplit(count, 1)
+    def __init__(self, count: int, model: Path, seed: int = 1) -> None:
+        self._spoken = ToneSplit(count, seed)
         self.n_samples = self._spoken.n_samples
         self._texts = evaluate(*checkpoint.load(model), self._spoken).hypotheses
 

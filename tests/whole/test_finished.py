@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_b
     path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=folder))
     points = "starting_points={wild: {lr_peak: 1.0e+30, max_grad_norm: 0}, hot: {lr_peak: 1.0}}"
     process = start("--config", path, "--set", "name=one", "--set", points, "--set", "search.trials=6",
-                    "--set", "finalists={k: 1, seeds: 2}")  # fmt: skip
+                    "--set", "finalists={k: 1, seeds: 2, soup: true}")  # fmt: skip
     output = finish(process)
     assert gone(process.pid) == []
     return folder, output
@@ -99,6 +99,20 @@ def test_finalists_name_the_winner_and_all_say_the_same(finished: tuple[Path, st
     in_mlflow = {run.data.tags["trial"]: run.data.metrics["test_wer"] for run in Runs(folder).children
                  if "finalist_of" in run.data.tags}  # fmt: skip
     assert in_mlflow == pytest.approx(own), "each run has its own"
+
+
+def test_an_average_of_runs_that_share_a_seed_was_tried_and_all_say_what_came_of_it(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    soup = json.loads((folder / "runs/one/result.json").read_text())["soup"]
+    state = Ledger(folder / "runs/one").state
+    assert state.soup == soup and soup["sentence"] in output.splitlines()
+    assert soup["sentence"] in (folder / "runs/one/report.html").read_text().replace("&#x27;", "'")
+    tried = {name.split("/")[0] for name in soup["candidates"]}
+    assert {run.id for run in state.finalists} < tried, "the two runs of each fresh seed"
+    assert tried <= {trial.id for trial in state.trials.values() if trial.state == "finished"}
+    tags = Runs(folder).parents[0].data.tags
+    assert tags["soup"] == (", ".join(soup["members"]) if soup["accepted"] else "")
+    assert (folder / "runs/one/soup/average").is_dir() == soup["accepted"]
 
 
 def test_a_decision_can_be_asked_for(finished: tuple[Path, str]) -> None:

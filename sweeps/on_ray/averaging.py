@@ -1,0 +1,55 @@
+"""Average the weights of checkpoints on the cluster, one group of runs to a task.
+
+In: groups of checkpoints, and a prepared dataset. Out: of each group the members of its greedy average and its scores
+on dev, with the average written as a checkpoint. `run` hands the averager to the sweep's end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from sweeps.on_ray.scoring import scored
+from sweeps.planning.slots import SlotPlan
+from sweeps.verdict.soup import Averaged, Averager, Batch
+
+
+def averager(prepared_path: Path, plan: SlotPlan) -> Averager:
+    """A function that averages groups of checkpoints, as many at a time as there are workers.
+
+    Args:
+        prepared_path: the prepared dataset.
+        plan: what a worker takes.
+    """
+    resources = plan.worker_resources
+    gpu = bool(resources.get("GPU"))
+    task: Any = _average.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
+
+    def average(batches: list[Batch]) -> list[Averaged]:
+        pending = [
+            task.remote(str(prepared_path), [str(one) for one in batch.checkpoints], str(batch.out), plan.threads, gpu)
+            for batch in batches
+        ]
+        return [Averaged(*done) for done in ray.get(pending)]
+
+    return average
+
+
+@ray.remote
+def _average(
+    prepared_path: str, checkpoints: list[str], out: str, threads: int, gpu: bool
+) -> tuple[list[int], dict[str, Any]]:
+    """Average some checkpoints, and write the average if it is better than the best of them."""
+    import torch
+
+    from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.training import soup
+
+    torch.set_num_threads(threads)
+    dev = load_prepared(Path(prepared_path)).splits["dev"]
+    made = soup.greedy(checkpoints, dev, device=torch.device("cuda" if gpu else "cpu"))
+    if len(made.members) > 1:
+        soup.write(made, Path(out))
+    return [checkpoints.index(str(member)) for member in made.members], scored(made.soup)
