@@ -21,7 +21,7 @@ from hausa_asr.model.batch import Share
 from hausa_asr.model.evaluate import EvalReport, evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import checkpoint
-from hausa_asr.training.run import MAX_NONFINITE_STEPS, Data, Run, Window, has_diverged, start, update
+from hausa_asr.training.run import MAX_NONFINITE_STEPS, Data, Run, Window, chosen_device, has_diverged, start, update
 from hausa_asr.training.updates import UpdatePlan
 
 __all__ = ["Data", "Report", "finetune"]
@@ -62,7 +62,8 @@ def finetune(
             or `Answer.PAUSE` or `Answer.STOP` to end the call.
         base: the base checkpoint: an id on the Hugging Face hub, a folder, or `demo`, the tiny one in the package.
         folder: the trial's folder for its checkpoints; made if it is missing.
-        device: where to compute; by default the current CUDA device if there is one, else the CPU.
+        device: where to compute; by default a GPU if there is one, else the CPU. A GPU without an index is the current
+            one.
         cache: a folder for the features of frozen convolutions, shared by all trials; None for no cache.
         evaluate_at_s: further evaluations, each at the first update by which that many seconds of audio were trained
             on: the rungs of a sweep.
@@ -99,8 +100,7 @@ def finetune(
         >>> result.end
         'finished'
     """
-    if device is None:
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    device = chosen_device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL uses the current device
     saved = checkpoint.latest(folder)

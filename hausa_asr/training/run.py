@@ -83,6 +83,17 @@ class Run:
     learning: list[torch.nn.Parameter] = field(default_factory=list)
 
 
+def chosen_device(wanted: torch.device | None) -> torch.device:
+    """The device to compute on: the one that is wanted, else a GPU, else the CPU.
+
+    A GPU without an index is the current one. It gets its index here: `torch.cuda.set_device` refuses one without.
+    """
+    device = wanted or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 def start(
     config: FinetuneConfig,
     data: Data,
@@ -106,7 +117,7 @@ def start(
         splits = {"train": data.train, "dev": data.dev}
         splits = cached(splits, data.fingerprint, model, processor, cache, device)
         data = replace(data, train=splits["train"], dev=splits["dev"])
-    _prepare_layers(model, config, device)
+    _prepare_layers(model, config)
     plan = UpdatePlan(data.train.n_samples, config.batch_s, config.length_s, config.seed)
     optimizer = Optimizer(model, config, plan.updates)
     if saved:
@@ -157,17 +168,15 @@ def _set_up(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def _prepare_layers(model: Wav2Vec2ForCTC, config: FinetuneConfig, device: torch.device) -> None:
+def _prepare_layers(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> None:
     """Turn on gradient checkpointing and torch.compile, as the recipe says."""
     if config.gradient_checkpointing:
         # `transformers` 5.23 has renamed it. Not the reentrant kind, which fails with layerdrop.
         enable: Any = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
-    strict = config.compile == "on"
-    if not strict and not (config.compile == "auto" and device.type == "cuda"):
+    if config.compile != "on":  # `auto` does not compile either, since that paid nowhere yet
         return
     torch._dynamo.config.recompile_limit = 64  # training or not, frozen or not, with a mask or without
-    torch._dynamo.config.suppress_errors = not strict  # with `auto`, a layer that can't be compiled runs as it is
     for layer in model.wav2vec2.encoder.layers:
         layer.compile(dynamic=True)
 
