@@ -58,23 +58,38 @@ class MadeUpSplit:
         return Example(f"u{index}", samples, np.array(encode(text), dtype=np.int64), text, "")
 
 
+_LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "do_stable_layer_norm": True,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "base": {},
+    "xlsr-300m": _LARGE,
+    "xlsr-6-layers": {**_LARGE, "num_hidden_layers": 6},
+    "tiny": {
+        **_LARGE,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "conv_dim": (32,) * 7,
+    },
+}
+"""Base checkpoints that are made from their configs, with random weights."""
+
+
 def save_base(kind: str, folder: Path) -> str:
-    """A base checkpoint: `demo` is the shipped one; `base` and `xlsr-300m` are made from their configs, full size."""
+    """A base checkpoint: `demo` is the shipped one; the others, of `SHAPES`, are written to the folder."""
     if kind == "demo":
         return "demo"
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-    large = {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "feat_extract_norm": "layer",
-        "conv_bias": True,
-        "do_stable_layer_norm": True,
-    }
-    config = Wav2Vec2Config(**(large if kind == "xlsr-300m" else {}))
-    Wav2Vec2Model(config).save_pretrained(folder)
+    Wav2Vec2Model(Wav2Vec2Config(**SHAPES[kind])).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     return str(folder)
 

@@ -47,7 +47,6 @@ TRICKS = {
     "without the feature cache": {"cache": False},
     "without buckets": {"buckets": False},
     "with each batch padded to its longest": {"edges": False},
-    "without torch.compile": {"compile": "off"},
     "with torch.compile": {"compile": "on"},
 }
 
@@ -153,7 +152,7 @@ def measure(given: argparse.Namespace, device: str, model: str, peer: str) -> di
         "ours, its batches, no cache": {"row": "ours", "cache": False, "buckets": False, "edges": False},
         "ours": {"row": "ours"},
     }
-    left_out = {"ours", "with torch.compile" if gpu else "without torch.compile"}
+    left_out = {"ours"}
     if model == "base":  # a group-norm checkpoint has neither
         left_out |= {"without the feature cache", "with each batch padded to its longest"}
     tricks = {name: {"row": "ours", **what} for name, what in TRICKS.items() if name not in left_out}
