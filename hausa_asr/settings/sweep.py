@@ -35,6 +35,11 @@ class SearchSettings(Strict):
         ge=0,
         description="Trials that come before the sampler: the baseline, starting points and random draws.",
     )
+    sampler: Literal["gp", "tpe"] = Field(
+        "gp",
+        description="After the random trials: `gp` tries what is expected to gain most over the best so far, by a "
+        "Gaussian process over settings; `tpe` is Optuna's TPE, which learns where each trial is expected to end.",
+    )
     warm_start: list[str] = Field(
         [], description="Earlier sweeps of the storage, or `mlflow:EXPERIMENT`, whose trials the sampler learns from."
     )

@@ -95,21 +95,31 @@ def propose(space: Space, trial: Trial) -> dict[str, Any]:
     return settings
 
 
-def parameters(space: Space, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+def parameters(
+    space: Space, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
     """Settings as Optuna parameters with their distributions, as far as the space contains them.
 
     What the space lacks or has another range for is left out, so settings of an earlier, narrower or other sweep, or
     a baseline outside the space, still teach the sampler what they can.
+
+    Args:
+        space: the searched settings.
+        settings: a trial's own.
+        defaults: the recipe beside them. A baseline leaves settings to it that are searched: they are known too.
     """
     values: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
+    known: dict[str, Any] = {}
+    given = {**(defaults or {}), **settings}
     for name in ordered(space):
-        number = active(space, name, settings)
-        if number is None or name not in settings:
+        number = active(space, name, known)
+        if number is None or name not in given:
             continue
+        known[name] = given[name]
         one = distribution(name, space[name][number])
-        if _contains(one, settings[name]):
-            values[parameter(name, number)] = settings[name]
+        if _contains(one, given[name]):
+            values[parameter(name, number)] = given[name]
             distributions[parameter(name, number)] = one
     return values, distributions
 

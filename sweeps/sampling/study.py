@@ -1,9 +1,10 @@
-"""What the sampler knows and what it proposes: an Optuna study in memory, always what the ledger says.
+"""What is proposed next: settings that were not tried before, by what is expected of them.
 
-In: the ledger's trials. Those that finished are COMPLETE with their WER. Pruned ones are PRUNED with their curve of
-unmasked eval losses over seconds of audio, one finite metric for all. Diverged ones are PRUNED at their first
-evaluation with a large loss, so that the sampler learns to stay away from them. Crashed ones are FAIL, which the
-sampler ignores. Out: settings that were not tried before. Called by the agenda.
+In: the ledger's trials, lessons of earlier sweeps, and a `Predictor`, which knows where each trial is expected to end.
+Out: settings. Two samplers can be set. `gp` draws candidates and takes the one with the largest expected gain. `tpe` is
+Optuna's: every trial is COMPLETE for it, with the standing that is expected of it, also while it runs or after it was
+stopped. Optuna ranks COMPLETE before PRUNED whatever their values, so with those two states a bad baseline, which is
+never stopped, would be its best trial. Crashed trials are FAIL, which it ignores. Called by the agenda.
 
 A proposal is a function of the seed, of the number of the trial and of what is known by then, so a resumed sweep
 proposes what the sweep without a stop would have proposed.
@@ -13,146 +14,186 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.prediction.predictor import Expected, Predictor
 from sweeps.record.state import DIVERGED, TrialRecord
+from sweeps.sampling.candidates import Candidates
+from sweeps.sampling.encode import Encoder
+from sweeps.sampling.lessons import Lesson, most_telling
 from sweeps.sampling.space import parameters, propose
 
-DIVERGED_LOSS = 1e3
-"""The loss that stands for a diverged trial; eval losses are a few nats per label."""
 NEAR = 0.01
 """Settings that differ by less than this share of every range, and in no choice, are the same."""
+CANDIDATES, NEIGHBOURS, CENTRES = 500, 250, 4
+"""Candidates of one proposal: from all of the space, and near so many of the best trials."""
+_LESSONS = 60
 _TRIES = 10
 _RANDOM_TRIES = 200
+_NOTHING = Expected(0.0, 1.0)
+"""What is expected of a trial of which nothing is known."""
 
-
-class Outcome(NamedTuple):
-    """A trial as Optuna sees it: its state, its WER if it is COMPLETE, and its eval losses by seconds of audio."""
-
-    state: TrialState
-    value: float | None
-    curve: dict[int, float]
+_Parameters = tuple[dict[str, Any], dict[str, BaseDistribution]]
+_Given = tuple[TrialState, float | None]
 
 
 class Study:
-    """Keep an Optuna study that says what the ledger says, and propose new settings.
+    """Keep what the ledger says of all trials, and propose new settings.
 
     Args:
         config: the sweep's settings.
         earlier: trials of earlier sweeps that it learns from.
+        predictor: what is expected of the trials; it is kept up to date here. By default one without rungs, which
+            knows the trials that finished or diverged.
     """
 
-    def __init__(self, config: SweepConfig, earlier: Sequence[FrozenTrial] = ()) -> None:
+    def __init__(self, config: SweepConfig, earlier: Sequence[Lesson] = (), predictor: Predictor | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._config, self._earlier = config, list(earlier)
+        self._config, self._search = config, config.search
+        self._predictor = predictor if predictor is not None else Predictor([])
+        self._encode = Encoder(config)
+        self._candidates = Candidates(config.space)
         self._known: dict[str, TrialRecord] = {}
-        self._outcomes: dict[str, Outcome] = {}
+        self._parameters: dict[str, _Parameters] = {}
         self._tried = _Tried()
-        for one in self._earlier:
-            self._tried.add(one.params, one.distributions)
-        self._rebuild()
+        self._lessons = list(earlier)
+        for one in self._lessons:
+            self._tried.add(*parameters(config.space, one.settings))
+        if self._lessons and config.space:
+            taught = most_telling(self._lessons, _LESSONS)
+            self._predictor.learn(
+                np.array([self._encode(one.settings) for one in taught]),
+                np.array([one.standing for one in taught]),
+                np.array([one.variance for one in taught]),
+            )
+        self._study = _new_study()
+        self._given: list[_Given] | None = None
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The trials that the sampler sees, in the order of proposal; those of earlier sweeps first."""
-        return self._study.get_trials(deepcopy=False)
+        """The trials as Optuna has them, in the order of proposal; those of earlier sweeps first."""
+        self._fill()
+        return self._study.get_trials(deepcopy=False)[: len(self._lessons) + len(self._known)]
 
     def update(self, trial: TrialRecord) -> None:
         """Take in what the ledger has of a trial; called whenever that has changed."""
-        new = trial.id not in self._known
+        if trial.id not in self._known:
+            self._parameters[trial.id] = parameters(self._config.space, trial.settings, self._encode.defaults)
+            self._tried.add(*self._parameters[trial.id])
+            self._predictor.place(trial.id, self._encode(trial.settings))
         self._known[trial.id] = trial
-        now = outcome(trial)
-        if new:
-            values, distributions = parameters(self._config.space, trial.settings)
-            self._tried.add(values, distributions)
-            self._put(trial)
-        elif self._outcomes[trial.id].state is TrialState.RUNNING:
-            self._end(trial, now)
-        elif now != self._outcomes[trial.id]:
-            self._stale = True  # a paused trial that goes on: Optuna can't take an outcome back
+        if trial.state == "finished" and trial.best:
+            self._predictor.finish(trial.id, trial.best["wer"])
+        elif _diverged(trial):
+            self._predictor.fail(trial.id)
 
     def propose(self, number: int) -> dict[str, Any] | None:
         """Propose settings for the trial of this number; None once everything in the space has been tried."""
-        if self._stale:
-            self._rebuild()
-        for attempt in range(_TRIES + _RANDOM_TRIES):
-            seed = (self._config.search.seed * 100_003 + number) * 1_009 + attempt
-            self._study.sampler = self._sampler(seed) if attempt < _TRIES else optuna.samplers.RandomSampler(seed)
-            asked = self._study.ask()
-            settings = propose(self._config.space, asked)
-            self._study.tell(asked, state=TrialState.FAIL)  # the sampler ignores it; the trial itself comes by `update`
+        seed = (self._search.seed * 100_003 + number) * 1_009
+        samplers: list[optuna.samplers.BaseSampler] = []
+        if self._search.sampler == "tpe":
+            self._fill()
+            samplers = [self._tpe(seed + attempt) for attempt in range(_TRIES)]
+        else:
+            found = self._of_highest_gain(seed)
+            if found is not None:
+                return found
+        samplers += [
+            optuna.samplers.RandomSampler((seed + _TRIES + attempt) % 2**32) for attempt in range(_RANDOM_TRIES)
+        ]
+        for sampler in samplers:
+            self._study.sampler = sampler
+            asked, settings = self._ask()
             if not self._tried.near(asked.params, asked.distributions):
                 return settings
         return None
 
-    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+    def _of_highest_gain(self, seed: int) -> dict[str, Any] | None:
+        """The candidate with the largest expected gain; None while too little is known, or if all were tried."""
+        if len(self._known) + len(self._lessons) < self._search.random_trials or not self._config.space:
+            return None
+        rng = np.random.default_rng(seed)
+        drawn = [self._candidates.draw(rng) for _ in range(CANDIDATES)]
+        centres = self._best()
+        drawn += [self._candidates.draw(rng, centres[at % len(centres)]) for at in range(NEIGHBOURS * bool(centres))]
+        places, first = np.unique([self._encode(settings) for settings in drawn], axis=0, return_index=True)
+        gains = self._predictor.gains(places, [trial.id for trial in self._known.values() if trial.is_open])
+        if gains is None:
+            return None
+        for at in np.argsort(-gains, kind="stable"):
+            values, distributions = parameters(self._config.space, drawn[first[at]])
+            if not self._tried.near(values, distributions):
+                self._study.enqueue_trial(values)
+                return self._ask()[1]
+        return None
+
+    def _ask(self) -> tuple[optuna.Trial, dict[str, Any]]:
+        """Ask Optuna for a trial; what it gives are the settings."""
+        asked = self._study.ask()
+        settings = propose(self._config.space, asked)
+        self._study.tell(asked, state=TrialState.FAIL)  # the sampler ignores it; the trial itself comes by `update`
+        return asked, settings
+
+    def _best(self) -> list[dict[str, Any]]:
+        """The settings of the trials, here or in earlier sweeps, of which most is expected; all of each one's."""
+        here = [trial for trial in self._known.values() if trial.state != "failed"]
+        expected = self._predictor.expected([trial.id for trial in here])
+        ranked = [(expected[trial.id].mean, trial.settings) for trial in here]
+        ranked += [(one.mean, one.settings) for one in self._lessons]
+        ranked.sort(key=lambda one: one[0])
+        return [{**self._encode.defaults, **settings} for _, settings in ranked[:CENTRES]]
+
+    def _tpe(self, seed: int) -> optuna.samplers.BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `group` is marked experimental
             return optuna.samplers.TPESampler(
                 multivariate=True,
                 group=True,
                 constant_liar=True,
-                n_startup_trials=self._config.search.random_trials,
+                n_startup_trials=self._search.random_trials,
                 seed=seed % 2**32,
             )
 
-    def _rebuild(self) -> None:
-        self._study = optuna.create_study(direction="minimize", pruner=optuna.pruners.NopPruner())
-        self._study.add_trials(self._earlier)
-        self._running: dict[str, optuna.Trial] = {}
-        self._stale = False
-        for trial in self._known.values():
-            self._put(trial)
-
-    def _put(self, trial: TrialRecord) -> None:
-        """Add a trial to the study as it is now."""
-        now = outcome(trial)
-        values, distributions = parameters(self._config.space, trial.settings)
-        self._study.add_trial(
-            create_trial(
-                state=now.state,
-                value=now.value,
-                params=values,
-                distributions=distributions,
-                intermediate_values=now.curve,
-            )
-        )
-        self._outcomes[trial.id] = now
-        if now.state is TrialState.RUNNING:
-            last = self._study.get_trials(deepcopy=False)[-1]
-            self._running[trial.id] = optuna.Trial(self._study, last._trial_id)
-
-    def _end(self, trial: TrialRecord, now: Outcome) -> None:
-        """Give a running trial of the study its outcome, if it has one by now."""
-        if now.state is TrialState.RUNNING:
+    def _fill(self) -> None:
+        """Make Optuna's study anew if more is known by now: Optuna can't take a value back."""
+        expected = self._predictor.expected(list(self._known))
+        given = [_state(trial, expected[trial.id]) for trial in self._known.values()]
+        if given == self._given:
             return
-        running = self._running.pop(trial.id)
-        for at, loss in now.curve.items():
-            if at not in self._outcomes[trial.id].curve:
-                running.report(loss, at)
-        self._study.tell(running, now.value, state=now.state)
-        self._outcomes[trial.id] = now
+        self._given = given
+        self._study = _new_study()
+        for lesson in self._lessons:
+            self._add((TrialState.COMPLETE, lesson.mean), parameters(self._config.space, lesson.settings))
+        for one, trial in zip(given, self._known, strict=True):
+            self._add(one, self._parameters[trial])
+
+    def _add(self, given: _Given, of: _Parameters) -> None:
+        state, value = given
+        self._study.add_trial(create_trial(state=state, value=value, params=of[0], distributions=of[1]))
 
 
-def outcome(trial: TrialRecord) -> Outcome:
-    """A trial as Optuna sees it."""
-    curve = {int(point.seen_s): point.loss for point in trial.points if math.isfinite(point.loss)}
-    if trial.is_open:
-        return Outcome(TrialState.RUNNING, None, curve)
-    if trial.state == "finished" and trial.best:
-        return Outcome(TrialState.COMPLETE, trial.best["wer"], curve)
-    if trial.reason == DIVERGED:
-        first_s = int(trial.reports[0].seen_s) if trial.reports else 1
-        return Outcome(TrialState.PRUNED, None, {first_s: DIVERGED_LOSS})
-    if trial.state in ("pruned", "paused"):
-        return Outcome(TrialState.PRUNED, None, curve)
-    return Outcome(TrialState.FAIL, None, curve)
+def _new_study() -> optuna.Study:
+    return optuna.create_study(direction="minimize", pruner=optuna.pruners.NopPruner())
+
+
+def _state(trial: TrialRecord, expected: Expected) -> _Given:
+    """A trial's state and value for Optuna."""
+    if trial.state == "failed" and not _diverged(trial):
+        return TrialState.FAIL, None
+    if expected == _NOTHING:
+        return TrialState.RUNNING, None
+    return TrialState.COMPLETE, expected.mean
+
+
+def _diverged(trial: TrialRecord) -> bool:
+    return trial.state == "failed" and trial.reason == DIVERGED
 
 
 class _Tried:
@@ -188,23 +229,3 @@ class _Tried:
                 assert isinstance(one, IntDistribution) or value is not None
                 equal.append((name, repr(value)))
         return tuple(equal), place
-
-
-def useful_trials(config: SweepConfig, trials: Iterable[TrialRecord]) -> list[FrozenTrial]:
-    """The trials of an earlier sweep that this sweep's sampler can learn from, as Optuna sees them."""
-    frozen = []
-    for trial in trials:
-        end = outcome(trial)
-        values, distributions = parameters(config.space, trial.settings)
-        if end.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not values:
-            continue
-        frozen.append(
-            create_trial(
-                state=end.state,
-                value=end.value,
-                params=values,
-                distributions=distributions,
-                intermediate_values=end.curve,
-            )
-        )
-    return frozen

@@ -1,28 +1,27 @@
 """Warm start: the trials of earlier sweeps, for the sampler of a new one.
 
 In: `search.warm_start`, names of sweeps in the storage (read from their ledgers) or `mlflow:EXPERIMENT` (read from the
-tracking server, so that sweeps of other machines count too). Out: trials as Optuna shall see them, through the new
-sweep's space, conditions included: what it lacks or has another range for is left out. Called by the start of a sweep.
+tracking server, so that sweeps of other machines count too). Out: lessons (`lessons`), each a trial's settings and how
+well they stood in their source. Called by the start of a sweep.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
 from hausa_asr.errors import UserError
+from hausa_asr.settings.load import load
 from hausa_asr.settings.recipe import RECIPE_FIELDS, check_setting
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.tracker import Tracker, TrialRun
 from sweeps.record.ledger import read_state
-from sweeps.record.names import LEDGER_FILE
+from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE
 from sweeps.record.state import DIVERGED, Report, TrialRecord
-from sweeps.sampling.study import useful_trials
+from sweeps.sampling.lessons import Lesson, lessons
 
 MLFLOW = "mlflow:"
 FINALIST_OF = "finalist_of"
@@ -31,9 +30,9 @@ FINALIST_OF = "finalist_of"
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Trials of earlier sweeps as Optuna sees them, and what a person should know of them, a line for each source."""
+    """What trials of earlier sweeps teach, and what a person should know of them, a line for each source."""
 
-    trials: list[FrozenTrial]
+    trials: list[Lesson]
     notes: list[str]
 
 
@@ -48,10 +47,11 @@ def earlier(config: SweepConfig, name: str, fingerprint: str) -> WarmStart:
     Raises:
         UserError: there is no such sweep or experiment.
     """
-    taught: list[FrozenTrial] = []
+    taught: list[Lesson] = []
     notes = []
     for source in config.search.warm_start:
         if source.startswith(MLFLOW):
+            fixed: dict[str, Any] = {}  # each run has all of its recipe
             tracker = Tracker.open(config.mlflow.uri, source.removeprefix(MLFLOW))
             # Finalists repeat settings that are there already, on other seeds and perhaps at another length.
             runs = [run for run in tracker.trials() if run.sweep != name and FINALIST_OF not in run.tags]
@@ -69,14 +69,23 @@ def earlier(config: SweepConfig, name: str, fingerprint: str) -> WarmStart:
                 )
             state = read_state(folder)
             trials = state.searched
+            fixed = _fixed_recipe(folder)
             others = len(trials) * (state.fingerprint != fingerprint)
-        useful = useful_trials(config, trials)
+        useful = lessons(config, trials, fixed)
         taught += useful
         note = f"warm start: {len(useful)} of {len(trials)} trials of {source}"
         if others:
             note += f"; {others} were scored on other data, so their WER may not compare"
         notes.append(note)
     return WarmStart(taught, notes)
+
+
+def _fixed_recipe(folder: Path) -> dict[str, Any]:
+    """The recipe that the trials of a sweep shared beside their own settings; empty where it can't be read any more."""
+    try:
+        return asdict(load(folder / SETTINGS_FILE, environment={}).recipe())
+    except UserError:
+        return {}
 
 
 def _record(run: TrialRun) -> TrialRecord:

@@ -1,95 +1,38 @@
-"""The space, what the sampler is told and what it proposes; all of it is rebuilt from the ledger."""
+"""What the sampler is told and what it proposes; all of it is rebuilt from the ledger."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import optuna
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from hausa_asr.errors import UserError
 from hausa_asr.settings.load import load
-from hausa_asr.settings.sweep import SweepConfig
-from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from helpers.events import report
+from helpers.searches import ended, made, proposed, searched
+from helpers.spaces import CONDITIONAL, DEMO
+from sweeps.prediction.predictor import Predictor
+from sweeps.pruning.rule import Rule, Score
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import DIVERGED, TrialRecord
-from sweeps.sampling.space import active, check, ordered, parameters, propose
-from sweeps.sampling.study import DIVERGED_LOSS, NEAR, Study
-from sweeps.sampling.warm_start import earlier
+from sweeps.record.state import BASELINE, DIVERGED
+from sweeps.sampling.candidates import Candidates
+from sweeps.sampling.encode import Encoder
+from sweeps.sampling.space import active
+from sweeps.sampling.study import NEAR, Study
 
-DEMO = Path(__file__).parents[2] / "sweeps/configs/demo.yaml"
-CONDITIONAL = [
-    "space.freeze_transformer_fraction={choices: [0.0, 0.25, 0.5]}",
-    "space.unfreeze={choices: [all, top_down], when: {freeze_transformer_fraction: {above: 0}}}",
-    "space.lr_peak=[{low: 1e-4, high: 5e-4, log: true, when: {freeze_transformer_fraction: {at_least: 0.25}}},"
-    " {low: 2e-5, high: 2e-4, log: true}]",
-    "space.mask_time_length={low: 3, high: 10}",
-]
+RUNG_S, LENGTH_S = 100.0, 1_000.0
+TPE = "search.sampler=tpe"
 
 
-def test_conditions_hold_in_every_proposal() -> None:
-    config = load(None, CONDITIONAL)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    drawn = [propose(config.space, study.ask()) for _ in range(60)]
-    assert {s["freeze_transformer_fraction"] for s in drawn} == {0.0, 0.25, 0.5}
-    for settings in drawn:
-        frozen = settings["freeze_transformer_fraction"] > 0
-        assert ("unfreeze" in settings) == frozen
-        low, high = (1e-4, 5e-4) if settings["freeze_transformer_fraction"] >= 0.25 else (2e-5, 2e-4)
-        assert low <= settings["lr_peak"] <= high
-        assert settings["mask_time_length"] in range(3, 11)
-        assert config.recipe(settings).lr_peak == settings["lr_peak"]
-
-
-def test_a_parent_comes_before_its_child_and_a_circle_is_refused() -> None:
-    config = load(None, CONDITIONAL)
-    names = ordered(config.space)
-    assert names.index("freeze_transformer_fraction") < names.index("unfreeze")
-    circle = load(None, [
-        "space.hidden_dropout={low: 0, high: 0.1, when: {layerdrop: {above: 0}}}",
-        "space.layerdrop={low: 0, high: 0.1, when: {hidden_dropout: {above: 0}}}",
-    ])  # fmt: skip
-    with pytest.raises(UserError, match="depend on each other"):
-        check(circle)
-
-
-def test_an_empty_space_runs_the_baseline_alone_or_not_at_all() -> None:
-    check(load(None, ["search.trials=1"]))
-    with pytest.raises(UserError, match="space is empty"):
-        check(load(None, ["search.trials=2"]))
-
-
-def test_settings_from_elsewhere_count_as_far_as_the_space_knows_them() -> None:
-    config = load(None, CONDITIONAL)
-    settings = {"freeze_transformer_fraction": 0.5, "lr_peak": 3e-4, "unfreeze": "sideways", "hidden_dropout": 0.3}
-    values, distributions = parameters(config.space, settings)
-    assert values == {"freeze_transformer_fraction": 0.5, "lr_peak": 3e-4}
-    assert set(distributions) == set(values)
-    assert parameters(config.space, {"freeze_transformer_fraction": 0.0, "lr_peak": 3e-4})[0].get("lr_peak#1") is None
-    assert active(config.space, "lr_peak", {"freeze_transformer_fraction": 0.0}) == 1
-
-
-def made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def proposed(ledger: Ledger, study: Study, settings: dict[str, Any], source: str = "search") -> TrialRecord:
-    name = f"t{len(ledger.state.trials):03d}"
-    ledger.append("proposed", trial=name, settings=settings, source=source)
-    ledger.append("started", trial=name)
-    study.update(ledger.state.trials[name])
-    return ledger.state.trials[name]
-
-
-def search(folder: Path, seed: int, count: int, stop_after: int | None = None) -> list[dict[str, Any]]:
-    """A search in which the sampler proposes and results follow from the settings; stopped and taken up again."""
-    config = load(DEMO, [f"search.seed={seed}", "search.random_trials=4"])
+def search(folder: Path, sampler: str, seed: int, count: int, stop_after: int | None = None) -> list[dict[str, Any]]:
+    """A search in which results follow from the settings, late ones in another order; stopped and taken up again."""
+    config = load(DEMO, [f"search.seed={seed}", f"search.sampler={sampler}", "search.random_trials=4"])
     folder.mkdir(exist_ok=True)
     ledger = Ledger(folder)
     study = Study(config)
@@ -97,161 +40,183 @@ def search(folder: Path, seed: int, count: int, stop_after: int | None = None) -
         study.update(trial)
     for number in range(len(ledger.state.trials), count):
         if number == stop_after:
-            return search(folder, seed, count)
+            return search(folder, sampler, seed, count)
         settings = study.propose(number)
         assert settings is not None
-        trial = proposed(ledger, study, settings)
-        wer = abs(math.log10(settings["lr_peak"]) + 2.8)
-        if number % 3:
-            ledger.append("reported", trial=trial.id, **report(10, wer, wer * 2))
-            state = "finished" if number % 2 else "pruned"
-            ledger.append("ended", trial=trial.id, state=state, reason="")
-            study.update(trial)
+        proposed(ledger, study, settings)
+        for late in {0: (), 1: (number, number - 1), 2: (number - 4,)}[number % 3]:
+            if late >= 0 and ledger.state.trials[f"t{late:03d}"].is_open:
+                trial = ledger.state.trials[f"t{late:03d}"]
+                ended(ledger, study, trial, abs(math.log10(trial.settings["lr_peak"]) + 2.8))
     return [trial.settings for trial in ledger.state.trials.values()]
 
 
-def test_the_same_seed_and_results_give_the_same_proposals_with_a_stop_or_without(tmp_path: Path) -> None:
-    once = search(tmp_path / "a", 1, 14)
-    assert once == search(tmp_path / "b", 1, 14)
-    assert once == search(tmp_path / "c", 1, 14, stop_after=9)
-    assert once != search(tmp_path / "d", 2, 14)
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_the_same_seed_and_results_give_the_same_proposals_with_a_stop_or_without(tmp_path: Path, sampler: str) -> None:
+    once = search(tmp_path / "a", sampler, 1, 16)
+    assert once == search(tmp_path / "b", sampler, 1, 16, stop_after=9)
+    assert once == search(tmp_path / "c", sampler, 1, 16, stop_after=13)
+    assert once[:6] != search(tmp_path / "d", sampler, 2, 6)
 
 
-def test_states_are_told_as_they_are(tmp_path: Path) -> None:
-    config, ledger = load(DEMO), Ledger(tmp_path)
-    study = Study(config)
-    trials = [proposed(ledger, study, {"lr_peak": 1e-3 * (n + 1)}) for n in range(8)]
-    ends: list[dict[str, Any]] = [
-        {"state": "finished", "reason": ""},
-        {"state": "pruned", "reason": "it lost"},
-        {"state": "failed", "reason": DIVERGED},
-        {"state": "failed", "reason": "CUDA out of memory"},
-    ]
-    for trial, end, wer in zip(trials, ends, (0.5, 1.0, 1.5, 2.0), strict=False):
-        for step in (10, 20):
-            ledger.append("reported", trial=trial.id, **report(step, wer, wer * 20 / step))
-        ledger.append("ended", trial=trial.id, **end)
-    ledger.append("reported", trial="t004", **report(10, 0.7, 1.5))
-    ledger.append("paused", trial="t004", cause="rung", reason="it waits")
-    ledger.append("ended", trial="t006", state="failed", reason="diverged")  # before its first report
+def at_the_rung(rule: Rule, trial: str, wer: float) -> None:
+    rule.record(0, trial, Score(loss=wer, wer=wer, cer=wer / 2, turned=True))
+
+
+def with_rungs() -> tuple[Rule, Predictor]:
+    rule = Rule([RUNG_S], 2)
+    return rule, Predictor(rule.shares(LENGTH_S))
+
+
+def test_all_are_told_where_they_are_expected_to_end(tmp_path: Path) -> None:
+    config, ledger = load(DEMO, [TPE]), Ledger(tmp_path)
+    rule, predictor = with_rungs()
+    study = Study(config, predictor=predictor)
+    trials = [proposed(ledger, study, {**config.baseline, "lr_peak": 1e-3 * (n + 1)}) for n in range(7)]
+    assert {one.state for one in study.trials} == {TrialState.RUNNING}, "nothing is known yet"
+    ended(ledger, study, trials[0], 0.9)
+    for trial, wer in zip(trials[1:4], (0.2, 0.4, 0.6), strict=True):
+        at_the_rung(rule, trial.id, wer)
+    ledger.append("paused", trial=trials[2].id, cause="rung", reason="it waits")
+    ledger.append("ended", trial=trials[3].id, state="pruned", reason="it lost")
+    ledger.append("ended", trial=trials[4].id, state="failed", reason=DIVERGED)  # before its first report
+    ledger.append("ended", trial=trials[5].id, state="failed", reason="CUDA out of memory")
     for trial in trials:
         study.update(trial)
-    told = [(t.state, t.value if t.state is TrialState.COMPLETE else None, t.intermediate_values) for t in study.trials]
-    assert told[:7] == [
-        (TrialState.COMPLETE, 0.5, {100: 1.0, 200: 0.5}),
-        (TrialState.PRUNED, None, {100: 2.0, 200: 1.0}),
-        (TrialState.PRUNED, None, {100: DIVERGED_LOSS}),
-        (TrialState.FAIL, None, {100: 4.0, 200: 2.0}),
-        (TrialState.PRUNED, None, {100: 1.5}),
-        (TrialState.RUNNING, None, {}),
-        (TrialState.PRUNED, None, {1: DIVERGED_LOSS}),
-    ]
+    told = study.trials
+    expected = predictor.expected([trial.id for trial in trials])
+    _, running, waits, pruned, diverged, crashed, new = told
+    for one, trial in zip(told, trials, strict=True):
+        if one is not crashed:
+            assert (one.state, one.value) == (TrialState.COMPLETE, expected[trial.id].mean)
+    assert crashed.state is TrialState.FAIL
+    values = [one.value for one in (running, waits, pruned, diverged)]
+    assert None not in values and values == sorted(values), "whether they finished or not"  # type: ignore[type-var]
+    assert new.value is not None, "it was not ranked, but others with like settings were"
     # Rebuilt from the ledger it is the same study.
-    again = Study(config)
+    again = Study(config, predictor=predictor)
     for trial in Ledger(tmp_path).state.trials.values():
         again.update(trial)
-    assert [(t.state, t.params, t.intermediate_values) for t in again.trials] == [
-        (t.state, t.params, t.intermediate_values) for t in study.trials
-    ]
+    assert [(t.state, t.params, t.value) for t in again.trials] == [(t.state, t.params, t.value) for t in told]
 
 
-def test_a_paused_trial_that_goes_on_is_running_again_and_ends_complete(tmp_path: Path) -> None:
-    config, ledger = load(DEMO), Ledger(tmp_path)
+def test_a_bad_baseline_that_runs_to_its_end_is_not_the_samplers_best(tmp_path: Path) -> None:
+    config, ledger = load(DEMO, [TPE]), Ledger(tmp_path)
+    rule, predictor = with_rungs()
+    study = Study(config, predictor=predictor)
+    baseline = proposed(ledger, study, {**config.baseline, "lr_peak": 4e-4}, BASELINE)
+    at_the_rung(rule, baseline.id, 0.95)
+    ended(ledger, study, baseline, 0.9)
+    rates = np.geomspace(6e-4, 9e-3, 16)
+    for rate in rates:  # the higher, the better, and all but the baseline are stopped at the rung
+        trial = proposed(ledger, study, {**config.baseline, "lr_peak": float(rate)})
+        wer = 0.9 - 0.3 * math.log10(rate / 6e-4)
+        at_the_rung(rule, trial.id, wer)
+        ledger.append("reported", trial=trial.id, **report(10, wer, wer))
+        ledger.append("ended", trial=trial.id, state="pruned", reason="it lost")
+        study.update(trial)
+    drawn = [study.propose(number) for number in range(17, 37)]
+    assert np.median([one["lr_peak"] for one in drawn if one]) > 3e-3
+    best = min(study.trials, key=lambda one: one.value if one.value is not None else math.inf)
+    assert best.params["lr_peak"] == rates[-1]
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_settings_that_a_baseline_leaves_to_the_recipe_are_told(tmp_path: Path, sampler: str) -> None:
+    config, ledger = load(DEMO, [f"search.sampler={sampler}"]), Ledger(tmp_path)
     study = Study(config)
-    trial = proposed(ledger, study, {"lr_peak": 1e-3})
-    ledger.append("reported", trial=trial.id, **report(10, 0.9, 2.0))
-    ledger.append("paused", trial=trial.id, cause="rung", reason="")
-    study.update(trial)
-    ledger.append("started", trial=trial.id)
-    study.update(trial)
-    assert study.propose(1) is not None
-    assert study.trials[0].state is TrialState.RUNNING
-    ledger.append("reported", trial=trial.id, **report(100, 0.3, 0.5))
-    ledger.append("ended", trial=trial.id, state="finished", reason="")
-    study.update(trial)
-    assert (study.trials[0].state, study.trials[0].value) == (TrialState.COMPLETE, 0.3)
+    proposed(ledger, study, {"lr_peak": 1e-3}, BASELINE)
+    known = study.trials[0].params
+    full = {**Encoder(config).defaults, "lr_peak": 1e-3}
+    assert set(known) == {name for name in config.space if active(config.space, name, full) is not None}
+    assert known["warmup_fraction"] == config.finetune.warmup_fraction
 
 
-def test_nothing_is_tried_twice_not_even_nearly_until_the_space_is_used_up(tmp_path: Path) -> None:
-    small = load(None, ["space.schedule={choices: [linear, cosine, tri_stage]}", "space.layerdrop={choices: [0, 0.1]}"])
+def made_up_wer(settings: Mapping[str, Any]) -> float:
+    """A WER with its best at a rate of 4e-3, with few masks and a cosine; other settings do not matter."""
+    off = math.log10(settings["lr_peak"] / 4e-3) ** 2 + (settings["mask_time_prob"] - 0.1) ** 2
+    return 0.2 + off + 0.05 * (settings["schedule"] != "cosine")
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_later_proposals_are_better_than_random_ones(tmp_path: Path, sampler: str) -> None:
+    guided = []
+    for seed in range(2):
+        config = load(DEMO, [f"search.seed={seed}", f"search.sampler={sampler}", "search.random_trials=5"])
+        guided.append(mean(searched(config, tmp_path / str(seed), 20, made_up_wer)[10:]))
+    rng, candidates = np.random.default_rng(0), Candidates(config.space)
+    random = mean(made_up_wer(candidates.draw(rng)) for _ in range(200))
+    assert mean(guided) - 0.2 < 0.5 * (random - 0.2)
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_conditions_hold_in_what_is_proposed(tmp_path: Path, sampler: str) -> None:
+    config = load(None, [*CONDITIONAL, f"search.sampler={sampler}", "search.random_trials=3"])
+    ledger, study = Ledger(tmp_path), Study(config)
+    ended(ledger, study, proposed(ledger, study, dict(config.baseline), BASELINE), 0.5)
+    for number in range(1, 16):
+        settings = study.propose(number)
+        assert settings is not None
+        frozen = settings["freeze_transformer_fraction"] > 0
+        assert ("unfreeze" in settings) == frozen
+        low, high = (1e-4, 5e-4) if frozen else (2e-5, 2e-4)
+        assert low <= settings["lr_peak"] <= high
+        ended(ledger, study, proposed(ledger, study, settings), 1e-4 / settings["lr_peak"])
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_two_that_run_side_by_side_do_not_try_the_same(tmp_path: Path, sampler: str) -> None:
+    config = load(DEMO, [f"search.sampler={sampler}", "search.random_trials=5"])
+    ledger, study = Ledger(tmp_path), Study(config)
+    for number in range(12):
+        settings = study.propose(number)
+        assert settings is not None
+        ended(ledger, study, proposed(ledger, study, settings), made_up_wer(settings))
+    side_by_side = []
+    for number in range(12, 16):
+        settings = study.propose(number)
+        assert settings is not None
+        side_by_side.append(Encoder(config)(proposed(ledger, study, settings).settings))
+    apart = [np.abs(a - b).max() for at, a in enumerate(side_by_side) for b in side_by_side[:at]]
+    assert np.median(apart) > 0.05
+
+
+def test_a_paused_trial_that_goes_on_is_told_again(tmp_path: Path) -> None:
+    config, ledger = load(DEMO, [TPE]), Ledger(tmp_path)
+    rule, predictor = with_rungs()
+    study = Study(config, predictor=predictor)
+    trials = [proposed(ledger, study, {"lr_peak": 1e-3 * (n + 1)}) for n in range(3)]
+    for trial, wer in zip(trials, (0.9, 0.8, 0.7), strict=True):
+        at_the_rung(rule, trial.id, wer)
+    ledger.append("paused", trial=trials[0].id, cause="rung", reason="")
+    study.update(trials[0])
+    worst = study.trials[0].value
+    assert worst is not None and worst > 0
+    for trial, wer in zip(trials, (0.1, 0.3, 0.2), strict=True):
+        ended(ledger, study, trial, wer)
+    best = study.trials[0].value
+    assert best is not None and best < 0
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_nothing_is_tried_twice_not_even_nearly_until_the_space_is_used_up(tmp_path: Path, sampler: str) -> None:
+    changes = [f"search.sampler={sampler}", "search.random_trials=2"]
+    small = load(None, [
+        *changes, "space.schedule={choices: [linear, cosine, tri_stage]}", "space.layerdrop={choices: [0, 0.1]}",
+    ])  # fmt: skip
     ledger, study = Ledger(made(tmp_path / "small")), Study(small)
     for number in range(6):
         settings = study.propose(number)
         assert settings is not None
-        proposed(ledger, study, settings)
+        ended(ledger, study, proposed(ledger, study, settings), number / 10)
     assert len({tuple(sorted(t.settings.items())) for t in ledger.state.trials.values()}) == 6
     assert study.propose(6) is None
 
-    narrow = load(None, ["space.lr_peak={low: 1.0e-4, high: 2.0e-4, log: true}"])
+    narrow = load(None, [*changes, "space.lr_peak={low: 1.0e-4, high: 2.0e-4, log: true}"])
     ledger, study = Ledger(made(tmp_path / "narrow")), Study(narrow)
     for number in range(25):
         settings = study.propose(number)
         assert settings is not None
-        proposed(ledger, study, settings)
+        ended(ledger, study, proposed(ledger, study, settings), settings["lr_peak"])
     places = sorted(math.log2(t.settings["lr_peak"] / 1e-4) for t in ledger.state.trials.values())
     assert min(b - a for a, b in pairwise(places)) >= NEAR
-
-
-def an_earlier_sweep(config: SweepConfig, name: str, fingerprint: str = "f") -> Ledger:
-    ledger = Ledger(Path(config.storage) / name)
-    ledger.append("sweep", name=name, fingerprint=fingerprint, prepared="")
-    study = Study(config)
-    for number, (state, rate) in enumerate((("finished", 3e-4), ("pruned", 1e-4), ("failed", 2e-4), ("finished", 9.0))):
-        settings = {"freeze_transformer_fraction": 0.5, "unfreeze": "all", "lr_peak": rate, "hidden_dropout": 0.3}
-        trial = proposed(ledger, study, settings)
-        ledger.append("reported", trial=trial.id, **report(10, 0.2 + number / 10, 1.0 + number))
-        ledger.append("ended", trial=trial.id, state=state, reason="")
-    return ledger
-
-
-def test_a_warm_start_takes_earlier_trials_with_their_values_as_far_as_the_space_knows_them(tmp_path: Path) -> None:
-    changes = [
-        *CONDITIONAL,
-        f"storage={tmp_path}",
-        "search.warm_start=[before]",
-        f"mlflow.uri=sqlite:///{tmp_path}/m.db",
-    ]
-    config = load(None, changes, environment={})
-    made(tmp_path / "before")
-    an_earlier_sweep(config, "before", "other data")
-    warm = earlier(config, "now", "f")
-    found, notes = warm.trials, warm.notes
-    assert [(t.state, t.value if t.state is TrialState.COMPLETE else None) for t in found] == [
-        (TrialState.COMPLETE, 0.2), (TrialState.PRUNED, None), (TrialState.COMPLETE, 0.5),
-    ]  # fmt: skip
-    assert found[0].params == {"freeze_transformer_fraction": 0.5, "unfreeze": "all", "lr_peak": 3e-4}
-    assert "lr_peak" not in found[2].params, "outside the new range"
-    assert "3 of 4 trials of before; 4 were scored on other data" in notes[0]
-    study = Study(config, found)
-    assert len(study.trials) == 3
-    settings = study.propose(0)
-    assert settings is not None
-    with pytest.raises(UserError, match="before"):
-        earlier(load(None, [*changes, "search.warm_start=[nowhere]"], environment={}), "now", "f")
-
-
-def test_a_warm_start_from_an_mlflow_experiment(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/m.db"
-    changes = [*CONDITIONAL, f"storage={tmp_path}", "search.warm_start=['mlflow:before']", f"mlflow.uri={uri}"]
-    config = load(None, changes, environment={})
-    tracker = Tracker(uri, "before")
-    parent = tracker.start_sweep("s", {}, {})
-    recipe = {"freeze_transformer_fraction": 0.25, "lr_peak": 2e-4, "unfreeze": "top_down", "seed": 3}
-    for name, state in (("t000", "finished"), ("t001", "pruned")):
-        run = tracker.start_trial(parent, "s", name, recipe, {"source": "search"})
-        tracker.log(run, [MetricsRow(10, 0, {"wer": 0.3, "cer": 0.1, "loss": 0.7, "seen_s": 100.0})])
-        tracker.end_trial(run, state, "", {"best_wer": 0.25, "best_cer": 0.1, "best_loss": 0.6})
-    again = tracker.start_trial(parent, "s", "t000-s1", recipe, {"source": "finalist", "finalist_of": "t000"})
-    tracker.end_trial(again, "finished", "", {"best_wer": 0.2, "best_cer": 0.1, "best_loss": 0.6})
-    warm = earlier(config, "now", "f")
-    found = warm.trials
-    assert "2 of 2 trials" in warm.notes[0], "a finalist is no trial"
-    assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.PRUNED]
-    assert (found[0].value, found[1].intermediate_values) == (0.25, {100: 0.7})
-    assert found[0].params == {"freeze_transformer_fraction": 0.25, "unfreeze": "top_down", "lr_peak": 2e-4}
-    assert earlier(config, "s", "f").trials == [], "a sweep does not learn from itself"
-
-
-def test_a_wrong_starting_point_is_named() -> None:
-    with pytest.raises(UserError, match=r"starting_points.mine.lr_peek: no such setting; did you mean lr_peak"):
-        load(None, ["starting_points.mine={lr_peek: 1e-4}"], environment={})

@@ -97,8 +97,7 @@ class Ordeal:
             assert not list(Path("/tmp").glob(f"hausa-asr-ray-{self.process.pid}-*"))
             # What is found by whoever takes over: those that a slot had are the only ones that run.
             state = Ledger(self.sweep).state
-            running = sum(one.state is TrialState.RUNNING for one in _study(self.config, state).trials)
-            assert running == sum(trial.is_open for trial in state.searched)
+            assert len(_study(self.config, state).trials) == len(state.searched)
             self.process = start("--resume", self.name, "--set", f"storage={self.folder}/runs")
         return True
 
@@ -138,7 +137,7 @@ class Ordeal:
             assert sum(trial.settings == other.settings for other in after.searched) == 1, "nothing is tried twice"
         known = _study(self.config, after).trials
         assert len(known) == TRIALS
-        assert {one.state for one in known} <= {TrialState.COMPLETE, TrialState.PRUNED}
+        assert not any(one.state is TrialState.FAIL for one in known), "none has crashed"
         runs = Runs(self.folder)
         assert Counter(run.data.tags["trial"] for run in runs.children) == Counter(list(after.trials))
         for run in runs.children:
