@@ -187,7 +187,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
             log_to(folder / LOG_FILE)
             sweep = open_sweep(config, folder, prepared, plan)
             _describe(sweep, [*warm.notes, *prediction.warnings], console)
-            agenda = Agenda(config, sweep.ledger, sweep.rule, Study(config, warm.trials))
+            agenda = Agenda(config, sweep.ledger, sweep.rule, Study(config, warm.trials, sweep.predictor))
             mirror = Mirror(tracker, sweep.ledger, config, sweep.tags)
             mirror.start()
             try:

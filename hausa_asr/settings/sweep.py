@@ -51,11 +51,13 @@ class PruningSettings(Strict):
     rule: Literal["asha", "none"] = Field(
         "asha", description="`asha` stops weak trials early; `none` runs every trial to its end."
     )
-    rank_by: Literal["auto", "loss", "wer"] = Field(
-        "loss",
-        description="Rank by eval loss or WER; `auto`: by loss until most trials at a rung have left the CTC plateau.",
+    rank_by: Literal["auto", "loss", "wer", "blend", "predicted"] = Field(
+        "predicted",
+        description="Rank by where trials are expected to end (`predicted`), by their ranks in loss, CER and WER "
+        "together (`blend`), or by one figure; `auto`: by loss until most trials have left the CTC plateau, then by "
+        "WER.",
     )
-    reduction: int = Field(4, ge=2, description="One trial in this many passes a rung.")
+    reduction: int = Field(2, ge=2, description="One trial in this many passes a rung, rounded up.")
     first_rung: float = Field(0.2, gt=0, lt=1, description="The first rung, as a share of a trial's length.")
     finish_share: float = Field(
         0.4,

@@ -13,6 +13,7 @@ from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.sweep_folder import save
 from sweeps.planning.slots import SlotPlan
+from sweeps.prediction.predictor import Predictor
 from sweeps.pruning.rule import Rule
 from sweeps.pruning.rungs import rungs_s
 from sweeps.record.ledger import Ledger
@@ -30,6 +31,7 @@ class Sweep:
         prepared: its prepared dataset.
         plan: its slots, and what a worker takes.
         rule: its pruning rule, with the rungs and cohorts that the ledger has.
+        predictor: where its trials will end, by that rule's cohorts; the study adds settings and ends.
     """
 
     config: SweepConfig
@@ -37,6 +39,7 @@ class Sweep:
     prepared: Prepared
     plan: SlotPlan
     rule: Rule
+    predictor: Predictor
 
     @property
     def name(self) -> str:
@@ -68,7 +71,11 @@ def open_sweep(config: SweepConfig, folder: Path, prepared: Prepared, plan: Slot
             rungs=rungs_s(config),
         )  # fmt: skip
     ledger.append("opened", slots=plan.slots)
-    return Sweep(config, ledger, prepared, plan, rule_of(config, ledger.state))
+    rule = rule_of(config, ledger.state)
+    predictor = Predictor(rule.shares(config.recipe().length_s))
+    if config.pruning.rank_by == "predicted":
+        rule.predict = predictor.means
+    return Sweep(config, ledger, prepared, plan, rule, predictor)
 
 
 def rule_of(config: SweepConfig, state: State) -> Rule:

@@ -22,7 +22,7 @@ from sweeps.driver.agenda import Agenda
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, from_text
 from sweeps.planning.budget import exhausted, search_exhausted
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
-from sweeps.pruning.rule import Rule, score, who_goes_on
+from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
 from sweeps.pruning.rungs import ready_s
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import DIVERGED, TrialRecord
@@ -131,10 +131,9 @@ class SweepScheduler(FIFOScheduler):
             **{**asdict(ranking), "passed": passed},
         )  # fmt: skip
         if not passed:
-            figure = "eval loss" if ranking.metric == "loss" else "WER"
             why = (
-                f"{figure} {ranking.value:.4f} at {seen_s:.0f} s of audio is number {ranking.place} of "
-                f"{ranking.cohort}; {who_goes_on(ranking.passing, ranking.cutoff)}"
+                f"{FIGURES[ranking.metric]}, {ranking.value:.4f}, at {seen_s:.0f} s of audio is number "
+                f"{ranking.place} of {ranking.cohort}; {who_goes_on(ranking.passing, ranking.cutoff)}"
             )
             self._pause(trial.id, "rung", why)
         return passed

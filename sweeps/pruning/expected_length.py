@@ -62,7 +62,7 @@ def shares_passing(cohort: int, reduction: int, n_rungs: int, finish_share: floa
     def come(rung: int, score: float) -> None:
         insort(scores[rung], score)
         came[rung] += 1
-        for one in scores[rung][: len(scores[rung]) // reduction]:
+        for one in scores[rung][: math.ceil(len(scores[rung]) / reduction)]:
             if one not in went_on[rung]:
                 went_on[rung].add(one)
                 passed[rung] += 1

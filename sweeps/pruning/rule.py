@@ -2,25 +2,28 @@
 
 In: the score of a trial at a rung. Out: whether it goes on, and which paused trial goes on later. It is asynchronous
 successive halving with promotion (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020). At a rung
-the best `1/reduction` of the cohort so far go on, rounded down. The others wait there, and are promoted when a larger
+the best `1/reduction` of the cohort so far go on, rounded up. The others wait there, and are promoted when a larger
 cohort lets them pass. When no new setting is left to try, the second look begins: the best of the waiting trials go on,
 until `finish_share` of all trials have finished.
 
-What is ranked. On a CTC model's plateau, the first part of a run, WER does not differ between trials, so ranking by WER
-there is chance. The unmasked eval loss already differs. On recorded curves it also predicts the final WER better than
-WER does after the plateau, since it is less noisy: so it is the default. `auto` ranks a rung by loss while most of its
-cohort is before the turning point, and by WER after that (docs/log.md compares them).
+What is ranked. On a CTC model's plateau, the first part of a run, WER does not differ between trials, while the
+unmasked eval loss does. Later the loss may rise by overfitting while WER still falls. No single figure is right in
+both, so `blend` adds a trial's ranks by loss, CER and WER. `predicted`, the default, ranks by where each trial is expected to
+end, given those ranks and the trials with like settings (the room `prediction`). docs/log.md compares them.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Metric = Literal["loss", "wer"]
-RankBy = Literal["auto", "loss", "wer"]
+import numpy as np
+
+Metric = Literal["loss", "wer", "blend", "predicted"]
+RankBy = Literal["auto", "loss", "wer", "blend", "predicted"]
 
 TURNED_WER = 0.97
 """The turning point is the first evaluation from which WER stays under this for two evaluations."""
@@ -45,7 +48,7 @@ class Score:
     cer: float
     turned: bool
 
-    def key(self, metric: Metric) -> tuple[float, ...]:
+    def key(self, metric: Literal["loss", "wer"]) -> tuple[float, ...]:
         """The values to compare, less is better. WER counts up to 1: a model is no worse for its insertions."""
         if metric == "loss":
             return (self.loss,)
@@ -61,8 +64,8 @@ class Ranking:
         place: of this trial, from 1.
         cohort: how many trials were ranked, this one included.
         passing: how many of them pass.
-        value: this trial's figure.
-        cutoff: the largest figure that passes; None while none passes.
+        value: this trial's figure: a loss, a WER, a sum of ranks, or an expected standing (0 is average, -1 good).
+        cutoff: the largest figure that passes.
         passed: whether this trial passes.
     """
 
@@ -71,13 +74,22 @@ class Ranking:
     cohort: int
     passing: int
     value: float
-    cutoff: float | None
+    cutoff: float
     passed: bool
 
 
 def who_goes_on(passing: int, cutoff: float | None) -> str:
-    """Say in words who passes a rung."""
+    """Say in words who passes a rung. Sweeps of older versions have no cutoff while nobody passes."""
     return "too few to let one go on yet" if cutoff is None else f"the best {passing} go on, up to {cutoff:.4f}"
+
+
+FIGURES: dict[str, str] = {
+    "loss": "eval loss",
+    "wer": "WER",
+    "blend": "the sum of its ranks by loss, CER and WER",
+    "predicted": "where it is expected to end (0 is average, -1 good)",
+}
+"""What a rung ranks by, in words."""
 
 
 def turned(points: Sequence[Point]) -> bool:
@@ -94,17 +106,43 @@ def score(points: Sequence[Point]) -> Score:
     return Score(last.loss, last.wer, last.cer, turned(points))
 
 
+def rank_sums(scores: Sequence[Score]) -> np.ndarray:
+    """(N,) the sum of each trial's ranks by loss, CER and WER; less is better. Insertions beyond 1.0 do not count."""
+    columns = (
+        [one.loss for one in scores],
+        [min(one.cer, 1.0) for one in scores],
+        [min(one.wer, 1.0) for one in scores],
+    )
+    return np.sum([ranks(np.asarray(column)) for column in columns], axis=0)
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """(N,) ranks from 0; equal values share the mean of theirs."""
+    rising = np.sort(values)
+    return (np.searchsorted(rising, values, "left") + np.searchsorted(rising, values, "right") - 1) / 2
+
+
+Predict = Callable[[Collection[str]], Mapping[str, float]]
+"""Where trials will end: their expected standings, less is better."""
+_Order = list[tuple[tuple[float, ...], str]]
+
+
 class Rule:
     """The rungs of a sweep, with the cohort of each.
 
     Args:
         marks: the rungs in seconds of audio trained on, rising.
-        reduction: one in this many passes.
-        rank_by: `loss`, `wer`, or `auto` for loss before the turning point and WER after it.
+        reduction: one in this many passes, rounded up: a trial that is alone at its rung goes on.
+        rank_by: `loss`; `wer`; `auto` for loss before the turning point and WER after it; `blend` for the sum of the
+            ranks by loss, CER and WER; or `predicted`.
+        predict: for `predicted`; without it the rule ranks by `blend`.
     """
 
-    def __init__(self, marks: Sequence[float], reduction: int, rank_by: RankBy = "loss") -> None:
+    def __init__(
+        self, marks: Sequence[float], reduction: int, rank_by: RankBy = "blend", predict: Predict | None = None
+    ) -> None:
         self.marks, self._reduction, self._rank_by = list(marks), reduction, rank_by
+        self.predict = predict
         self._rungs = [_Rung() for _ in marks]
 
     def due(self, trial: str, seen_s: float, ready_s: float) -> list[int]:
@@ -129,8 +167,14 @@ class Rule:
         """A trial's score at a rung. Raises `KeyError` if it was not ranked there."""
         return self._rungs[rung].scores[trial]
 
+    def shares(self, length_s: float) -> list[tuple[float, Mapping[str, Score]]]:
+        """Each rung as a share of the length, with the scores there by trial: those of now and those to come."""
+        return [(mark / length_s, rung.scores) for mark, rung in zip(self.marks, self._rungs, strict=True)]
+
     def metric(self, rung: int) -> Metric:
         """The metric that a rung ranks by now."""
+        if self._rank_by == "predicted":
+            return "predicted" if self.predict is not None else "blend"
         if self._rank_by != "auto":
             return self._rank_by
         here = self._rungs[rung]
@@ -138,14 +182,11 @@ class Rule:
 
     def rank(self, rung: int, trial: str) -> Ranking:
         """Rank a recorded trial in its rung's cohort as it is now."""
-        here, metric = self._rungs[rung], self.metric(rung)
-        order = here.order[metric]
-        passing = len(order) // self._reduction
-        own = here.scores[trial].key(metric)
+        metric, order = self._order(rung)
+        passing = math.ceil(len(order) / self._reduction)
+        own = next(key for key, name in order if name == trial)
         place = 1 + bisect_left(order, (own,))
-        cutoff = order[passing - 1][0][0] if passing else None
-        passed = place <= passing
-        return Ranking(metric, place, len(order), passing, own[0], cutoff, passed)
+        return Ranking(metric, place, len(order), passing, own[0], order[passing - 1][0][0], place <= passing)
 
     def second_look(self, waiting: Mapping[str, int]) -> str | None:
         """Choose the paused trial that goes on when no new setting is left to try: the best by rank in its cohort.
@@ -155,12 +196,14 @@ class Rule:
         Args:
             waiting: the paused trials and the rung at which each waits.
         """
-
-        def share(trial: str) -> tuple[float, str]:
-            ranking = self.rank(waiting[trial], trial)
-            return ranking.place / ranking.cohort / self._reduction ** waiting[trial], trial
-
-        return min(waiting, key=share, default=None)
+        shares: dict[str, float] = {}
+        for rung in set(waiting.values()):
+            _, order = self._order(rung)
+            keys = [key for key, _ in order]
+            for key, trial in order:
+                if waiting.get(trial) == rung:
+                    shares[trial] = (1 + bisect_left(keys, key)) / len(order) / self._reduction**rung
+        return min(shares, key=lambda trial: (shares[trial], trial), default=None)
 
     def promotable(self, waiting: Mapping[str, int]) -> str | None:
         """Choose the paused trial that is promoted next, or None.
@@ -172,19 +215,33 @@ class Rule:
             Of the trials that pass their rung now, the best at the highest rung.
         """
         for rung in sorted(set(waiting.values()), reverse=True):
-            order = self._rungs[rung].order[self.metric(rung)]
-            for _, trial in order[: len(order) // self._reduction]:
+            _, order = self._order(rung)
+            for _, trial in order[: math.ceil(len(order) / self._reduction)]:
                 if waiting.get(trial) == rung:
                     return trial
         return None
 
+    def _order(self, rung: int) -> tuple[Metric, _Order]:
+        """The metric of a rung, and its cohort with the values that are compared, the best first."""
+        here, metric = self._rungs[rung], self.metric(rung)
+        if metric == "loss" or metric == "wer":
+            return metric, here.order[metric]
+        trials = list(here.scores)
+        if metric == "predicted":
+            assert self.predict is not None
+            expected = self.predict(trials)
+            values = [expected[trial] for trial in trials]
+        else:
+            values = rank_sums(list(here.scores.values())).tolist()
+        return metric, sorted(((value,), trial) for value, trial in zip(values, trials, strict=True))
+
 
 class _Rung:
-    """A rung's cohort, kept sorted by each metric, so that a decision in a large one stays cheap."""
+    """A rung's cohort, kept sorted by loss and WER, so that a decision in a large one stays cheap."""
 
     def __init__(self) -> None:
         self.scores: dict[str, Score] = {}
-        self.order: dict[Metric, list[tuple[tuple[float, ...], str]]] = {"loss": [], "wer": []}
+        self.order: dict[Literal["loss", "wer"], _Order] = {"loss": [], "wer": []}
         self.turned = 0
 
     def add(self, trial: str, scored: Score) -> None:

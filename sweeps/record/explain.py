@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.errors import UserError
-from sweeps.pruning.rule import who_goes_on
+from sweeps.pruning.rule import FIGURES, who_goes_on
 from sweeps.record.ledger import read_state
 from sweeps.record.names import LEDGER_FILE
 from sweeps.record.state import TrialRecord
@@ -92,7 +92,7 @@ def _why_not(trial: TrialRecord, marks: list[float]) -> str:
 
 
 def _decision(decision: dict[str, Any], trial: TrialRecord) -> str:
-    what = "eval loss" if decision["metric"] == "loss" else "WER"
+    what = FIGURES[decision["metric"]]
     stood = (
         f"rung {decision['rung'] + 1} ({decision['rung_s']:.0f} s), ranked by {what} with {decision['cohort']} trials: "
         f"number {decision['place']} with {decision['value']:.4f} at {decision['seen_s']:.0f} s; "

@@ -29,21 +29,44 @@ def test_rungs_rise_by_the_reduction_and_stay_below_the_length() -> None:
     assert rungs(9000, 0.5, 2) == [4500]
 
 
-def test_the_best_share_passes_rounded_down() -> None:
+def test_the_best_share_passes_rounded_up() -> None:
     rule = rule_with(5.0, 4.0, 3.0, 2.0, 1.0, reduction=2)
-    assert [rule.rank(0, name).passed for name in "abcde"] == [False, False, False, True, True]
-    third = rule.rank(0, "c")
-    assert (third.place, third.cohort, third.passing, third.value, third.cutoff) == (3, 5, 2, 3.0, 2.0)
+    assert [rule.rank(0, name).passed for name in "abcde"] == [False, False, True, True, True]
+    fourth = rule.rank(0, "b")
+    assert (fourth.place, fourth.cohort, fourth.passing, fourth.value, fourth.cutoff) == (4, 5, 3, 4.0, 3.0)
 
 
-def test_who_comes_first_waits_for_somebody_to_be_compared_with() -> None:
+def test_who_is_alone_at_a_rung_goes_on() -> None:
     rule = rule_with(1.0, reduction=3)
     first = rule.rank(0, "a")
-    assert (first.passed, first.cutoff) == (False, None)
-    assert rule.promotable({"a": 0}) is None
+    assert (first.passed, first.cutoff) == (True, 1.0), "with nobody to compare with, nothing speaks against it"
     rule.record(0, "b", scored(2.0))
     rule.record(0, "c", scored(3.0))
-    assert rule.promotable({"a": 0, "b": 0, "c": 0}) == "a"
+    assert rule.promotable({"b": 0, "c": 0}) is None
+    rule.record(0, "d", scored(4.0))
+    assert rule.promotable({"b": 0, "c": 0, "d": 0}) == "b"
+
+
+def test_blend_is_right_on_the_plateau_and_when_the_loss_rises_by_overfitting() -> None:
+    plateau = Rule([100.0], 2, "blend")
+    for name, loss in (("slow", 3.0), ("fast", 2.0)):
+        plateau.record(0, name, scored(loss))
+    assert [plateau.rank(0, name).place for name in ("slow", "fast")] == [2, 1]
+    late = Rule([100.0], 2, "blend")
+    for name, loss, wer in (("overfits", 1.4, 0.2), ("learns less", 1.2, 0.4), ("worst", 1.3, 0.5)):
+        late.record(0, name, scored(loss, wer, wer / 3, past=True))
+    assert late.rank(0, "overfits").place == 1
+
+
+def test_predicted_ranks_by_what_is_expected_and_without_a_prediction_by_blend() -> None:
+    rule = Rule([100.0], 2, "predicted")
+    for name, loss in (("a", 1.0), ("b", 2.0)):
+        rule.record(0, name, scored(loss))
+    assert (rule.rank(0, "a").metric, rule.rank(0, "a").place) == ("blend", 1)
+    rule.predict = lambda trials: {"a": 0.5, "b": -0.5}
+    ranking = rule.rank(0, "b")
+    assert (ranking.metric, ranking.place, ranking.value, ranking.passed) == ("predicted", 1, -0.5, True)
+    assert rule.second_look({"a": 0, "b": 0}) == "b"
 
 
 def test_of_equals_no_more_pass_than_there_is_room_for() -> None:
@@ -60,7 +83,8 @@ def test_a_paused_trial_is_promoted_when_its_cohort_has_grown_and_the_highest_ru
     rule = Rule([100.0, 200.0], 2, "loss")
     for name, loss in (("a", 1.0), ("b", 3.0)):
         rule.record(0, name, scored(loss))
-    rule.record(1, "a", scored(0.9))
+    for name, loss in (("a", 0.9), ("x", 0.5)):
+        rule.record(1, name, scored(loss))
     assert rule.promotable({"b": 0, "a": 1}) is None
     for name, loss in (("c", 4.0), ("d", 5.0)):
         rule.record(0, name, scored(loss))

@@ -28,6 +28,7 @@ FLOORS = [
     "sweeps.sampling",
     "sweeps.replay",
     "sweeps.record",
+    "sweeps.prediction",
     "sweeps.pruning",
     "sweeps.wording",
     "sweeps",

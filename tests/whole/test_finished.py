@@ -24,6 +24,7 @@ from helpers.whole_sweeps import (
     wait_for,
     workers_of,
 )
+from sweeps.pruning.rule import FIGURES
 from sweeps.record.ledger import Ledger
 
 WILD, HOT = "starting point wild", "starting point hot"
@@ -122,7 +123,7 @@ def test_a_decision_can_be_asked_for(finished: tuple[Path, str]) -> None:
     said = finish(start("--explain", f"one/{lost.id}", "--set", f"storage={folder}/runs"))
     decision = next(one for one in lost.decisions if not one["passed"])
     assert f"{lost.id} of sweep one" in said
-    assert f"ranked by eval loss with {decision['cohort']} trials: number {decision['place']}" in said
+    assert f"ranked by {FIGURES[decision['metric']]} with {decision['cohort']} trials: number" in said
     assert f"{decision['value']:.4f}" in said and "paused" in said
     assert "t099" in finish(start("--explain", "t099", "--set", f"storage={folder}/runs"), code=2)
 
