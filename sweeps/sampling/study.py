@@ -37,8 +37,8 @@ CANDIDATES, NEIGHBOURS, CENTRES = 500, 250, 4
 _LESSONS = 60
 _TRIES = 10
 _RANDOM_TRIES = 200
-_NOTHING = Expected(0.0, 1.0)
-"""What is expected of a trial of which nothing is known."""
+_NOBODY = ""
+"""The id of no trial: what is expected of it is expected of those of which nothing is known."""
 
 _Parameters = tuple[dict[str, Any], dict[str, BaseDistribution]]
 _Given = tuple[TrialState, float | None]
@@ -163,8 +163,8 @@ class Study:
 
     def _fill(self) -> None:
         """Make Optuna's study anew if more is known by now: Optuna can't take a value back."""
-        expected = self._predictor.expected(list(self._known))
-        given = [_state(trial, expected[trial.id]) for trial in self._known.values()]
+        expected = self._predictor.expected([*self._known, _NOBODY])
+        given = [_state(trial, expected[trial.id], expected[_NOBODY]) for trial in self._known.values()]
         if given == self._given:
             return
         self._given = given
@@ -183,11 +183,11 @@ def _new_study() -> optuna.Study:
     return optuna.create_study(direction="minimize", pruner=optuna.pruners.NopPruner())
 
 
-def _state(trial: TrialRecord, expected: Expected) -> _Given:
-    """A trial's state and value for Optuna."""
+def _state(trial: TrialRecord, expected: Expected, nothing: Expected) -> _Given:
+    """A trial's state and value for Optuna; `nothing` is expected of a trial of which nothing is known."""
     if trial.state == "failed" and not _diverged(trial):
         return TrialState.FAIL, None
-    if expected == _NOTHING:
+    if expected == nothing:
         return TrialState.RUNNING, None
     return TrialState.COMPLETE, expected.mean
 
