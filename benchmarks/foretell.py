@@ -54,7 +54,7 @@ def by_figure(scores: list[Score], ends: list[float]) -> dict[str, float]:
         "loss": [one.loss for one in scores],
         "WER": [min(one.wer, 1.0) for one in scores],
         "CER": [min(one.cer, 1.0) for one in scores],
-        "blend": rank_sums(scores).tolist(),
+        "blend": rank_sums(scores),
     }
     return {name: _rank_correlation(column, ends) for name, column in columns.items()}
 
@@ -92,7 +92,7 @@ def calibration(lines: Lines, sweeps: int = 12) -> dict[str, float]:
         cohorts: list[tuple[float, dict[str, Score]]] = [(share, {}) for share in RUNGS]
         predictor = Predictor(cohorts)
         ends = np.array([final(lines[place]) for place in chosen])
-        true = ndtri((ranks(ends) + 0.5) / len(ends))
+        true = ndtri((np.array(ranks(ends.tolist())) + 0.5) / len(ends))
         open_trials = []
         for order, place in enumerate(chosen):
             # The later a trial began, the less far it is: a third are through, a third at each of two rungs.

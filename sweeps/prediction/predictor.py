@@ -79,8 +79,7 @@ class Predictor:
     def expected(self, trials: Collection[str]) -> dict[str, Expected]:
         """Where these trials will end. One without ranks and settings is expected to be average."""
         self._update()
-        means, variances = np.zeros(len(trials)), np.ones(len(trials))
-        noise = 1.0
+        means, variances, noise = np.zeros(len(trials)), np.ones(len(trials)), 1.0
         if self._surrogate is not None:
             noise = self._surrogate.noise
             known = [number for number, trial in enumerate(trials) if trial in self._places]
@@ -90,10 +89,10 @@ class Predictor:
         found = {}
         for trial, mean, variance in zip(trials, means, variances, strict=True):
             own = self._standings.get(trial)
-            if own is None:
-                found[trial] = Expected(
-                    float(mean), _WIDER * float(np.sqrt(variance + noise * (self._surrogate is not None)))
-                )
+            if own is None and self._surrogate is None:
+                found[trial] = Expected(0.0, 1.0)
+            elif own is None:
+                found[trial] = Expected(float(mean), _WIDER * float(np.sqrt(variance + noise)))
             elif self._surrogate is None:
                 found[trial] = Expected(own.mean, _WIDER * float(np.sqrt(own.variance)))
             else:

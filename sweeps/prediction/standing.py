@@ -78,11 +78,11 @@ def standings(
         if scores:
             _rank(found, list(scores), rank_sums(list(scores.values())), correlation(share))
     if finals:
-        _rank(found, list(finals), np.minimum(list(finals.values()), 1.0), correlation(1.0))
+        _rank(found, list(finals), [min(wer, 1.0) for wer in finals.values()], correlation(1.0))
     return found | {trial: Standing(FAILED, correlation(1.0)) for trial in failed}
 
 
-def _rank(found: dict[str, Standing], trials: list[str], values: np.ndarray, now: float) -> None:
+def _rank(found: dict[str, Standing], trials: list[str], values: list[float], now: float) -> None:
     """Add the standings of a cohort, ranked by `values`, whose correlation with the end is `now`."""
     expected = np.zeros(len(trials))
     spread = np.ones(len(trials))
@@ -95,7 +95,7 @@ def _rank(found: dict[str, Standing], trials: list[str], values: np.ndarray, now
     scores = np.zeros(1)
     width = 1.0
     if len(trials) > 1:
-        scores = ndtri((ranks(values) + 0.5) / len(trials))
+        scores = ndtri((np.array(ranks(values)) + 0.5) / len(trials))
         width = math.sqrt(float(np.var(expected) + np.mean(spread)))
     for trial, one in zip(trials, float(np.mean(expected)) + width * scores, strict=True):
         found[trial] = Standing(float(one), now)

@@ -8,19 +8,17 @@ until `finish_share` of all trials have finished.
 
 What is ranked. On a CTC model's plateau, the first part of a run, WER does not differ between trials, while the
 unmasked eval loss does. Later the loss may rise by overfitting while WER still falls. No single figure is right in
-both, so `blend` adds a trial's ranks by loss, CER and WER. `predicted`, the default, ranks by where each trial is expected to
-end, given those ranks and the trials with like settings (the room `prediction`). docs/log.md compares them.
+both, so `blend` adds a trial's ranks by loss, CER and WER. `predicted`, the default, ranks by where each trial is
+expected to end, given those ranks and the trials with like settings (the room `prediction`). docs/log.md compares them.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 Metric = Literal["loss", "wer", "blend", "predicted"]
 RankBy = Literal["auto", "loss", "wer", "blend", "predicted"]
@@ -106,20 +104,20 @@ def score(points: Sequence[Point]) -> Score:
     return Score(last.loss, last.wer, last.cer, turned(points))
 
 
-def rank_sums(scores: Sequence[Score]) -> np.ndarray:
-    """(N,) the sum of each trial's ranks by loss, CER and WER; less is better. Insertions beyond 1.0 do not count."""
-    columns = (
-        [one.loss for one in scores],
-        [min(one.cer, 1.0) for one in scores],
-        [min(one.wer, 1.0) for one in scores],
+def rank_sums(scores: Sequence[Score]) -> list[float]:
+    """The sum of each trial's ranks by loss, CER and WER; less is better. Insertions beyond 1.0 do not count."""
+    by_figure = (
+        ranks([one.loss for one in scores]),
+        ranks([min(one.cer, 1.0) for one in scores]),
+        ranks([min(one.wer, 1.0) for one in scores]),
     )
-    return np.sum([ranks(np.asarray(column)) for column in columns], axis=0)
+    return [sum(three) for three in zip(*by_figure, strict=True)]
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """(N,) ranks from 0; equal values share the mean of theirs."""
-    rising = np.sort(values)
-    return (np.searchsorted(rising, values, "left") + np.searchsorted(rising, values, "right") - 1) / 2
+def ranks(values: Sequence[float]) -> list[float]:
+    """The rank of each value, from 0; equal values share the mean of theirs."""
+    rising = sorted(values)
+    return [(bisect_left(rising, value) + bisect_right(rising, value) - 1) / 2 for value in values]
 
 
 Predict = Callable[[Collection[str]], Mapping[str, float]]
@@ -232,7 +230,7 @@ class Rule:
             expected = self.predict(trials)
             values = [expected[trial] for trial in trials]
         else:
-            values = rank_sums(list(here.scores.values())).tolist()
+            values = rank_sums(list(here.scores.values()))
         return metric, sorted(((value,), trial) for value, trial in zip(values, trials, strict=True))
 
 
