@@ -59,7 +59,10 @@ def close_sweep(
     # The export needs torch here too: it is imported while other processes score.
     Thread(target=import_module, args=("hausa_asr.training.checkpoint",), daemon=True).start()
     console.print("scoring the finalists" if state.finalists else "scoring baseline and best on test", highlight=False)
-    conclusion = conclude(sweep.config, sweep.ledger, sweep.prepared, models.score, models.average)
+    missed = sweep.chance_missed()
+    conclusion = conclude(
+        sweep.config, sweep.ledger, sweep.prepared, models.score, models.average, missed[1] if missed else None
+    )
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)
     page = _report(sweep, conclusion)
@@ -106,6 +109,13 @@ def _summary(sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | 
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
     ]
+    if missed := sweep.chance_missed():
+        stopped, chance = missed
+        share = f"about {chance:.0%}" if chance >= 0.01 else "under 1 %"
+        lines.append(
+            f"stopped   {many(stopped, 'trial')}; the chance that one of them would have beaten "
+            f"{sweep.ledger.state.best().id} in the search: {share}"
+        )
     if conclusion.soup:
         lines.append(conclusion.soup.sentence())
     if conclusion.verdict:

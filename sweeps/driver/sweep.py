@@ -51,6 +51,17 @@ class Sweep:
         """Where settings, ledger, checkpoints and results are."""
         return self.ledger.folder
 
+    def chance_missed(self) -> tuple[int, float] | None:
+        """How many trials a rung has stopped, and the chance that one of them would have won the search; or None.
+
+        To win means to end at full length with a lower dev WER than the best has.
+        """
+        best, trials = self.ledger.state.best(), self.ledger.state.searched
+        stopped = [trial.id for trial in trials if trial.cause == "rung" and trial.state in ("paused", "pruned")]
+        if best is None or not stopped:
+            return None
+        return len(stopped), self.predictor.chance_missed(best.id, stopped)
+
     @property
     def tags(self) -> dict[str, str]:
         """What each of its runs in MLflow says of base checkpoint and data."""

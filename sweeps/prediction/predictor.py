@@ -147,7 +147,7 @@ class Predictor:
             return
         self._seen = seen
         self._standings = standings(self._cohorts, self._finals, self._failed)
-        known = [trial for trial in self._standings if trial in self._places]
+        known = [trial for trial in self._places if trial in self._standings]
         if len(known) > AT_MOST:
             best = sorted(known, key=lambda trial: self._standings[trial].mean)[: AT_MOST // 2]
             known = [*best, *[trial for trial in known if trial not in set(best)][-(AT_MOST - len(best)) :]]

@@ -82,7 +82,12 @@ class Conclusion:
 
 
 def conclude(
-    config: SweepConfig, ledger: Ledger, prepared: Prepared, score: Scorer, average: Averager | None = None
+    config: SweepConfig,
+    ledger: Ledger,
+    prepared: Prepared,
+    score: Scorer,
+    average: Averager | None = None,
+    chance_missed: float | None = None,
 ) -> Conclusion:
     """Name the winner, score it, export it and write the result. Done again after a resume, it gives the same.
 
@@ -92,6 +97,7 @@ def conclude(
         prepared: its prepared dataset.
         score: scores checkpoints.
         average: averages checkpoints, for `finalists.soup`.
+        chance_missed: that one of the stopped trials would have ended better than the best of the search.
     """
     state, errors = ledger.state, WordErrors(ledger.folder)
     runs = complete(state, config)
@@ -118,6 +124,7 @@ def conclude(
     result = _to_json(config, ledger, errors, best, baseline, verdict, export)
     result["on_test"] = on_test.to_json() if on_test else None
     result["headline"] = headline
+    result["chance_missed"] = chance_missed
     result["soup"] = soup.to_json() if soup else None
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(ledger.folder / RESULT_FILE, text, durable=True)
