@@ -57,10 +57,10 @@ class PruningSettings(Strict):
         "together (`blend`), or by one figure; `auto`: by loss until most trials have left the CTC plateau, then by "
         "WER.",
     )
-    reduction: int = Field(2, ge=2, description="One trial in this many passes a rung, rounded up.")
+    reduction: int = Field(3, ge=2, description="One trial in this many passes a rung, rounded up.")
     first_rung: float = Field(0.2, gt=0, lt=1, description="The first rung, as a share of a trial's length.")
     finish_share: float = Field(
-        0.4,
+        0.6,
         ge=0,
         le=1,
         description="Once all trials have started, the best paused ones resume until this share of all has finished.",

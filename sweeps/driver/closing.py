@@ -113,8 +113,7 @@ def _summary(sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | 
         stopped, chance = missed
         share = f"about {chance:.0%}" if chance >= 0.01 else "under 1 %"
         lines.append(
-            f"stopped   {many(stopped, 'trial')}; the chance that one of them would have beaten "
-            f"{sweep.ledger.state.best().id} in the search: {share}"
+            f"stopped   {many(stopped, 'trial')}; the chance that one of them would have had a lower dev WER: {share}"
         )
     if conclusion.soup:
         lines.append(conclusion.soup.sentence())

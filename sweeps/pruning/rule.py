@@ -149,8 +149,11 @@ class Rule:
         Args:
             trial: its id.
             seen_s: seconds of audio that it was trained on.
-            ready_s: after this many seconds of audio it can be compared; it passes earlier rungs unranked.
+            ready_s: after this many seconds of audio it is warmed up and wholly free. Ranked by one figure it passes
+                earlier rungs unranked; by `blend` or `predicted` it does not (docs/log.md has what that gains).
         """
+        if self._rank_by in ("blend", "predicted"):
+            ready_s = 0.0
         return [
             number
             for number, mark in enumerate(self.marks)

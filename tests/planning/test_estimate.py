@@ -200,12 +200,15 @@ def test_expected_lengths_are_what_the_rule_makes_of_chance(trials: int, reducti
     for seed in range(40):
         chance = random.Random(seed)
         rule = Rule(rungs(1000, first, reduction), reduction, "loss")
-        drawn.append(searched_s(rule, 1000, {str(n): chance.random() for n in range(trials)}, 0.4) / trials)
+        drawn.append(
+            searched_s(rule, 1000, {str(n): chance.random() for n in range(trials)}, config.pruning.finish_share)
+            / trials
+        )
     assert mean_s(config, trials) == pytest.approx(sum(drawn) / len(drawn), rel=0.05)
 
 
 def test_a_trial_is_expected_to_go_on_for_longer_the_more_rungs_it_has_passed() -> None:
-    changes = {"finetune": {"length_s": 1000}, "pruning": {"first_rung": 0.3, "reduction": 3}}
+    changes = {"finetune": {"length_s": 1000}, "pruning": {"first_rung": 0.3, "reduction": 3, "finish_share": 0.4}}
     config = SweepConfig.model_validate(changes)
     ends = [seen_s + ahead_s(config, seen_s, 40) for seen_s in (0, 299, 300, 900, 1000)]
     assert ends == sorted(ends)
