@@ -1,10 +1,9 @@
-"""Compare pruning rules over many simulated searches, with an interval over the replays for every figure.
+"""Compare pruning rules over many simulated searches, with an interval for every figure.
 
 In: recorded curves and rules. Out: `RuleFigures` per rule and number of workers. `table` prints them.
 
-The searches are paired: in one replay every rule gets the same curves in the same order. The intervals are over
-replays, that is over the settings that a search draws, their orders and seeds: 95 % percentile bootstrap, all rules on
-the same resamples. They say nothing about other corpora or models.
+The searches are paired: in one replay every rule gets the same curves in the same order. The intervals count as chance
+the settings of the table, their orders and seeds (see `intervals`). They say nothing about other corpora or models.
 """
 
 from __future__ import annotations
@@ -16,29 +15,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sweeps.replay.curves import Curve, draw
+from sweeps.replay.curves import BASELINE, Curve, draw
+from sweeps.replay.intervals import KEPT, Column, Estimate, estimate, share
 from sweeps.replay.rules import NamedRule
 from sweeps.replay.simulate import Simulation, Timeline, floor_s, simulate, timeline
 
-RESAMPLES = 2000
 NEAR = 0.05
 """An incumbent counts as good as the best if its WER is higher by at most this share, or by a standard error."""
 TOP = 0.1
 """The best settings are this share of all."""
-BUDGET = 0.25
-"""The fixed budget, as a share of the time of random search at full length."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over replays, with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __format__(self, spec: str) -> str:
-        return f"{self.mean:{spec}} ({self.low:{spec}}-{self.high:{spec}})"
+STOCK = "asha_wer_2"
+"""The stock rule that ours has to beat."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +34,12 @@ class RuleFigures:
 
     Attributes:
         time_vs_full: time to the target, as a share of the time of random search at full length.
+        time_vs_wer_asha: the same against stock ASHA on WER with reduction 2.
         time_vs_loss_asha: the same against loss-only stock ASHA on the same rungs with the same reduction factor.
-        floor_vs_full: the least time to the target that its evaluations allow, as a share of random search's time.
-        wer_at_budget: the incumbent's WER when random search has done a quarter of its work.
+        floor_vs_full: the least time to the target that its evaluations allow with the settings in random order, as a
+            share of random search's time. A rule that picks the next setting can be faster.
+        wer_at_quarter: the incumbent's WER after a quarter of the time that random search takes for the whole sweep.
+        wer_at_half: the same after half of that time.
         top_stopped: share of the best tenth of the settings that ended before their full length.
         stopped: share of all settings that ended before their full length.
         work_vs_full: worker-seconds of the whole sweep, as a share of random search's.
@@ -57,13 +47,18 @@ class RuleFigures:
     """
 
     time_vs_full: Estimate
+    time_vs_wer_asha: Estimate
     time_vs_loss_asha: Estimate
     floor_vs_full: Estimate
-    wer_at_budget: Estimate
+    wer_at_quarter: Estimate
+    wer_at_half: Estimate
     top_stopped: Estimate
     stopped: Estimate
     work_vs_full: Estimate
     reached: float
+
+
+SHARES = ("top_stopped", "stopped")
 
 
 @dataclass(frozen=True)
@@ -93,10 +88,12 @@ class Setup:
 
     Attributes:
         replays: how many random orders of the settings.
-        seed: of the orders and the bootstrap.
+        seed: of the orders and the parts.
         every: interval of the evaluations beside those that a rule needs, as a share of the length.
         trials: settings of each replay, drawn at random; None for all.
         gap_s: seconds before a trial's first step.
+        resamples: parts of the settings that are replayed too, for the intervals.
+        part_replays: replays of each part.
     """
 
     replays: int
@@ -104,6 +101,8 @@ class Setup:
     every: float = 0.25
     trials: int | None = None
     gap_s: float = 0.0
+    resamples: int = 0
+    part_replays: int = 4
 
 
 class Replays:
@@ -118,6 +117,18 @@ class Replays:
         self.settings, self.setup = settings, setup
         self.draws = [draw(settings, setup.seed, replay, setup.trials) for replay in range(setup.replays)]
         self._timelines: dict[tuple[int, tuple[float, ...]], Timeline] = {}
+
+    def parts(self) -> list[Replays]:
+        """Replays of random parts of the settings, for the intervals; the baseline is in every part."""
+        first = [seeds for seeds in self.settings if seeds[0].source == BASELINE]
+        rest = [seeds for seeds in self.settings if seeds[0].source != BASELINE]
+        rng = np.random.default_rng((self.setup.seed, self.setup.resamples))
+        chosen = [rng.permutation(len(rest))[: round(KEPT * len(rest))] for _ in range(self.setup.resamples)]
+        setup = replace(self.setup, replays=self.setup.part_replays, resamples=0)
+        return [
+            Replays([*first, *(rest[place] for place in places)], replace(setup, seed=self.setup.seed + number))
+            for number, places in enumerate(chosen, start=1)
+        ]
 
     def timelines(self, replay: int, marks: Sequence[float]) -> list[Timeline]:
         """The evaluations of a replay's trials, in the order of proposal, for a rule with these marks."""
@@ -154,15 +165,32 @@ def compare(replays: Replays, rules: Sequence[NamedRule], workers: int) -> Compa
 
     Args:
         replays: the curves of every replay.
-        rules: `full` and every rule's peer among them.
+        rules: `full`, `STOCK` and every rule's peer among them.
         workers: trials side by side.
     """
+    simulated = _simulated(replays, rules, workers)
+    whole = _columns(replays, rules, simulated)
+    parts = [_columns(part, rules, _simulated(part, rules, workers)) for part in replays.parts()]
+    figures = {}
+    for rule in rules:
+        found = {
+            name: (share if name in SHARES else estimate)(column, [part[rule.label][name] for part in parts])
+            for name, column in whole[rule.label].items()
+        }
+        reached = [
+            math.isfinite(run.reached_s(target))
+            for run, target in zip(simulated.simulations[rule.label], simulated.targets, strict=True)
+        ]
+        figures[rule.label] = RuleFigures(**found, reached=statistics.fmean(reached))
+    return replace(simulated, figures=figures)
+
+
+def _simulated(replays: Replays, rules: Sequence[NamedRule], workers: int) -> Comparison:
+    """A comparison that lacks only its figures."""
     targets = np.array([replays.target(replay) for replay in range(len(replays.draws))])
     simulations = {rule.label: _simulations(replays, rule, workers) for rule in rules}
     floors_s = {rule.label: _floors_s(replays, rule, workers, targets) for rule in rules}
-    target_s = _target_s(simulations, targets)
-    simulated = Comparison(workers, {}, simulations, target_s, floors_s, targets)
-    return replace(simulated, figures=_figures(replays, rules, simulated))
+    return Comparison(workers, {}, simulations, _target_s(simulations, targets), floors_s, targets)
 
 
 def _simulations(replays: Replays, rule: NamedRule, workers: int) -> list[Simulation]:
@@ -196,47 +224,28 @@ def _target_s(simulations: dict[str, list[Simulation]], targets: np.ndarray) -> 
     return target_s
 
 
-def _figures(replays: Replays, rules: Sequence[NamedRule], simulated: Comparison) -> dict[str, RuleFigures]:
-    """Compute the figures of each rule from a comparison that lacks only these."""
+def _columns(replays: Replays, rules: Sequence[NamedRule], simulated: Comparison) -> dict[str, dict[str, Column]]:
+    """What the figures of each rule are made from, by label and figure."""
     target_s, full = simulated.target_s, simulated.simulations["full"]
     top = [replays.top(replay) for replay in range(len(replays.draws))]
-    budget_s = [BUDGET * run.end_s for run in full]
     full_work = np.array([run.work_s for run in full])
-    sample = Resamples(len(replays.draws), replays.setup.seed)
-    figures = {}
+
+    def wer_at(runs: Sequence[Simulation], part: float) -> Column:
+        return Column(np.array([run.wer_at(part * whole.end_s) for run, whole in zip(runs, full, strict=True)]))
+
+    columns = {}
     for rule in rules:
-        label, runs = rule.label, simulated.simulations[rule.label]
-        figures[label] = RuleFigures(
-            time_vs_full=sample.ratio(target_s[label], target_s["full"]),
-            time_vs_loss_asha=sample.ratio(target_s[label], target_s[rule.peer.label]),
-            floor_vs_full=sample.ratio(simulated.floors_s[label], target_s["full"]),
-            wer_at_budget=sample.mean([run.wer_at(at) for run, at in zip(runs, budget_s, strict=True)]),
-            top_stopped=sample.mean([len(run.stopped & best) / len(best) for run, best in zip(runs, top, strict=True)]),
-            stopped=sample.mean([len(run.stopped) / len(replays.draws[0]) for run in runs]),
-            work_vs_full=sample.ratio(np.array([run.work_s for run in runs]), full_work),
-            reached=statistics.fmean(
-                math.isfinite(run.reached_s(target)) for run, target in zip(runs, simulated.targets, strict=True)
-            ),
-        )
-    return figures
-
-
-class Resamples:
-    """The replays drawn again with replacement, `RESAMPLES` times; the same draws for all rules and figures."""
-
-    def __init__(self, replays: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self._shares = rng.multinomial(replays, np.full(replays, 1 / replays), size=RESAMPLES) / replays
-
-    def mean(self, values: Sequence[float]) -> Estimate:
-        """The mean of one value per replay."""
-        return _estimate(float(np.mean(values)), self._shares @ np.asarray(values, dtype=float))
-
-    def ratio(self, above: np.ndarray, below: np.ndarray) -> Estimate:
-        """The ratio of two means, replay by replay on the same draws."""
-        return _estimate(float(above.mean() / below.mean()), (self._shares @ above) / (self._shares @ below))
-
-
-def _estimate(mean: float, resampled: np.ndarray) -> Estimate:
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(mean, float(low), float(high))
+        runs, time_s = simulated.simulations[rule.label], target_s[rule.label]
+        lost = [len(run.stopped & best) / len(best) for run, best in zip(runs, top, strict=True)]
+        columns[rule.label] = {
+            "time_vs_full": Column(time_s, target_s["full"]),
+            "time_vs_wer_asha": Column(time_s, target_s[STOCK]),
+            "time_vs_loss_asha": Column(time_s, target_s[rule.peer.label]),
+            "floor_vs_full": Column(simulated.floors_s[rule.label], target_s["full"]),
+            "wer_at_quarter": wer_at(runs, 0.25),
+            "wer_at_half": wer_at(runs, 0.5),
+            "top_stopped": Column(np.array(lost)),
+            "stopped": Column(np.array([len(run.stopped) / len(replays.draws[0]) for run in runs])),
+            "work_vs_full": Column(np.array([run.work_s for run in runs]), full_work),
+        }
+    return columns

@@ -11,7 +11,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.recipe import FinetuneConfig
 from sweeps.pruning.rule import Point
 from sweeps.pruning.rungs import free_s, ready_s
+from sweeps.replay.places import places
 
 if TYPE_CHECKING:
     from hausa_asr.tracking.tracker import Tracker, TrialRun
@@ -46,6 +47,8 @@ class Curve:
         points: its evaluations, by rising `seen_s`.
         train_s: seconds spent training up to each point, evaluations left out.
         eval_s: seconds that one evaluation takes.
+        settings: what was searched, by name; empty if it is not known.
+        place: these as numbers, see `places`.
     """
 
     name: str
@@ -58,9 +61,11 @@ class Curve:
     points: tuple[Point, ...]
     train_s: tuple[float, ...]
     eval_s: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    place: tuple[float, ...] = ()
 
 
-def phases(recipe: Mapping[str, Any]) -> dict[str, float]:
+def phases(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """`length_s`, `ready_s`, `frozen_s` and `free_s` of a `Curve`, from a recipe as recorded (MLflow: as text)."""
     fine_tune = FinetuneConfig(
         length_s=float(recipe["length_s"]),
@@ -79,7 +84,8 @@ def phases(recipe: Mapping[str, Any]) -> dict[str, float]:
 def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve]]:
     """Read the recorded curves, by setting; a setting that was trained on several seeds has several.
 
-    A last line that is cut off, as while curves are being recorded, is left out.
+    Shorter schedules (any `kind` but full) are left out, and so is a last line that is cut off, as while curves are
+    being recorded.
 
     Args:
         path: the JSONL file that `benchmarks/record_curves.py` writes.
@@ -102,7 +108,10 @@ def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve
         if not line.strip():
             continue
         try:
-            curve = _recorded(json.loads(line))
+            recorded = json.loads(line)
+            if recorded.get("kind", "full") != "full":
+                continue
+            curve = _recorded(recorded)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             if number == len(lines):
                 break
@@ -112,7 +121,13 @@ def read(path: Path, first: int = 0, last: int | None = None) -> list[list[Curve
             by_setting.setdefault(curve.name, []).append(curve)
     if len(by_setting) < FEWEST:
         raise UserError(f"{len(by_setting)} settings are too few for a replay.", where=path, fix="Record more of them.")
-    return _baseline_first(list(by_setting.values()))
+    return _placed(_baseline_first(list(by_setting.values())))
+
+
+def _placed(settings: list[list[Curve]]) -> list[list[Curve]]:
+    """Give all curves their settings as numbers."""
+    found = places([seeds[0].settings for seeds in settings])
+    return [[replace(curve, place=place) for curve in seeds] for seeds, place in zip(settings, found, strict=True)]
 
 
 def _recorded(line: Mapping[str, Any]) -> Curve:
@@ -126,6 +141,7 @@ def _recorded(line: Mapping[str, Any]) -> Curve:
         points=tuple(Point(*map(float, row)) for row in columns),
         train_s=tuple(map(float, points["train_s"])),
         eval_s=float(points["eval_s"][-1]) / len(points["eval_s"]),
+        settings=line.get("settings", {}),
     )
 
 

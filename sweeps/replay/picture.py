@@ -1,11 +1,11 @@
-"""Draw a comparison of pruning rules: the lowest WER so far over time, one panel per number of workers.
+"""Draw comparisons of pruning rules: the lowest WER so far over time, one panel per table and number of workers.
 
 In: the comparisons. Out: a PNG file. Called by `python -m sweeps.replay --picture`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from hausa_asr.files import written_whole
 from sweeps.replay.compare import Comparison
 from sweeps.replay.simulate import Simulation
-from sweeps.wording import many
 
 _COLOURS = (
     "#444444",
@@ -30,15 +29,15 @@ _COLOURS = (
     "#d1495b",
     "#66a182",
 )
-_BANDED = ("full", "asha_loss", "ours")
+_BANDED = ("full", "asha_wer_2", "ours")
 _GREY = "#444444"
 
 
-def draw_picture(comparisons: Sequence[Comparison], labels: Sequence[str], file: Path, title: str) -> None:
+def draw_picture(comparisons: Mapping[str, Comparison], labels: Sequence[str], file: Path, title: str) -> None:
     """Draw the comparisons and write them as a PNG.
 
     Args:
-        comparisons: one per number of workers.
+        comparisons: one per panel, by its title.
         labels: of the rules to show.
         file: the PNG to write.
         title: what was compared.
@@ -54,8 +53,9 @@ def draw_picture(comparisons: Sequence[Comparison], labels: Sequence[str], file:
         f"{title}\nMean over replays, band: their middle half", x=0.01, ha="left", fontsize=13, color="#222222"
     )
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, comparison in zip(panels, comparisons, strict=False):
+    for axes, (name, comparison) in zip(panels, comparisons.items(), strict=False):
         _panel(axes, comparison, labels)
+        axes.set_title(name, loc="left", fontsize=12, weight="bold")
     for axes in panels[len(comparisons) :]:
         axes.set_axis_off()
     lines, names = panels[0].get_legend_handles_labels()
@@ -77,9 +77,10 @@ def _panel(axes: Axes, comparison: Comparison, labels: Sequence[str]) -> None:
             axes.fill_between(shares, low, high, color=colour, alpha=0.15, lw=0)
     floor = float(comparison.floors_s["ours"].mean()) / whole_s
     target = float(comparison.targets.mean())
-    axes.axvline(floor, color="black", ls="--", lw=1.2, label="floor of the time to the target")
+    axes.axvline(
+        floor, color="black", ls="--", lw=1.2, label="floor of the time to the target, settings in random order"
+    )
     axes.axhline(target, color="black", ls=":", lw=1.0, label="target: as good as the best")
-    axes.set_title(many(comparison.workers, "worker"), loc="left", fontsize=12, weight="bold")
     axes.set(xlabel="time, as a share of random search's", ylabel="lowest dev WER so far")
     axes.set(xlim=(0, 1), ylim=(0.8 * target, 2 * target))  # above is the plateau, much the same for all
     for side in ("top", "right"):

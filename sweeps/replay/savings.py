@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hausa_asr.settings.sweep import PruningSettings
-from sweeps.replay.compare import Estimate, Resamples, Setup
+from sweeps.replay.compare import Setup
 from sweeps.replay.curves import Curve, draw, of_sweep
+from sweeps.replay.intervals import Column, Estimate, share
 from sweeps.replay.rules import Options, Ours
 from sweeps.replay.simulate import Simulation, simulate, timeline
 
@@ -87,7 +88,6 @@ def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, set
 
     first, kept = run(curves)
     shuffled = [run(draw([[curve] for curve in curves], setup.seed, replay)) for replay in range(setup.replays)]
-    sample = Resamples(setup.replays, setup.seed)
     work_s = np.array([done.work_s for done, _ in shuffled])
     return Savings(
         trials=len(curves),
@@ -97,8 +97,8 @@ def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, set
         with_rule_s=first.work_s,
         kept=kept,
         stopped=len(first.stopped) - (not kept),
-        with_rule_share=sample.mean((work_s / as_run_s).tolist()),
-        kept_share=sample.mean([float(kept) for _, kept in shuffled]),
+        with_rule_share=share(Column(work_s / as_run_s)),
+        kept_share=share(Column(np.array([float(kept) for _, kept in shuffled]))),
     )
 
 
