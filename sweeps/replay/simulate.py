@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sweeps.pruning.rule import Point
 from sweeps.replay.curves import BASELINE, Curve
-from sweeps.replay.rules import PruningRule
+from sweeps.replay.policy import PruningRule
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Timeline:
         at_s: when each is known, in seconds of a worker's time since the trial's start.
         ready_s: after this many seconds of audio the trial can be compared.
         kept: whether it is never pruned.
+        place: its settings as numbers, see `places`; empty if they are not known.
     """
 
     points: tuple[Point, ...]
     at_s: tuple[float, ...]
     ready_s: float
     kept: bool
+    place: tuple[float, ...] = ()
 
     @property
     def wer(self) -> float:
@@ -56,7 +58,8 @@ def timeline(curve: Curve, marks: Sequence[float], every: float) -> Timeline:
         wanted = set(range(len(seen)))
     chosen = sorted(wanted | {len(seen) - 1})
     at_s = tuple(curve.train_s[index] + curve.eval_s * (done + 1) for done, index in enumerate(chosen))
-    return Timeline(tuple(curve.points[i] for i in chosen), at_s, curve.ready_s, curve.source == BASELINE)
+    points = tuple(curve.points[i] for i in chosen)
+    return Timeline(points, at_s, curve.ready_s, curve.source == BASELINE, curve.place)
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ class Simulation:
 def simulate(rule: PruningRule, timelines: Sequence[Timeline], workers: int, gap_s: float = 0.0) -> Simulation:
     """Run one search with one rule on the virtual clock.
 
-    A free worker takes the paused trial that the rule resumes, else a fresh setting. If it has neither, it looks again
-    after every evaluation. When all workers are idle, the trials that are still paused end.
+    A free worker takes the paused trial that the rule resumes, else the fresh setting that it picks. If it has neither,
+    it looks again after every evaluation. When all workers are idle, the trials that are still paused end.
 
     Args:
         rule: a new one, which has seen no evaluation yet.
@@ -102,7 +105,8 @@ def simulate(rule: PruningRule, timelines: Sequence[Timeline], workers: int, gap
     events: list[tuple[float, int, int]] = []
     incumbents: list[tuple[float, float]] = []
     finished: set[int] = set()
-    fresh, serial, now, best, work_s = 0, 0, 0.0, math.inf, 0.0
+    fresh = list(range(len(timelines)))
+    serial, now, best, work_s = 0, 0.0, math.inf, 0.0
 
     def go_on(trial: int, delay_s: float) -> None:
         nonlocal serial, work_s
@@ -114,11 +118,12 @@ def simulate(rule: PruningRule, timelines: Sequence[Timeline], workers: int, gap
 
     while True:
         while len(running) < workers:
-            trial = rule.resume(waiting, running, len(timelines) - fresh)
+            trial = rule.resume(waiting, running, len(fresh))
             if trial is not None:
                 waiting.remove(trial)
-            elif fresh < len(timelines):
-                trial, fresh = fresh, fresh + 1
+            elif fresh:
+                trial = rule.pick(fresh, running, timelines)
+                fresh.remove(trial)
             else:
                 break
             running.add(trial)

@@ -26,7 +26,7 @@ from sweeps.sampling.study import Study
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 # Rungs at 300 and 600 s of audio; a report at step n is at 10 n seconds.
-SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2",
+SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2", "pruning.rank_by=loss",
             "finetune.warmup_fraction=0.1", "space.lr_peak={low: 1e-5, high: 1e-3, log: true}"]  # fmt: skip
 
 
@@ -73,36 +73,43 @@ def test_losers_are_paused_at_a_rung_and_never_between(tmp_path: Path) -> None:
     assert sweep.report("t1", 29, 9.0) == CONTINUE  # 290 s: no rung yet
     assert sweep.report("t1", 30, 1.0) == CONTINUE
     assert sweep.report("t1", 50, 2.0) == CONTINUE  # between the rungs
-    assert sweep.report("t2", 35, 2.0) == STOP
+    assert sweep.report("t2", 35, 2.8) == STOP
     assert sweep.report("t3", 30, 0.5) == CONTINUE
     assert sweep.state_of("t2") == ("paused", "rung")
     assert sweep.state_of("t1") == ("running", "")
-    assert "number 2 of 3" in sweep.ledger.state.trials["t2"].reason
+    assert "number 3 of 3" in sweep.ledger.state.trials["t2"].reason
 
 
 def test_a_decision_is_kept_with_all_that_it_was_made_of_and_can_be_explained(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 3)
-    sweep.report("t0", 30, 3.0)
     sweep.report("t1", 30, 1.0)
-    sweep.report("t2", 35, 2.0)
+    sweep.report("t0", 30, 3.0)
+    sweep.report("t2", 35, 4.0)
     [decision] = Ledger(tmp_path).state.trials["t2"].decisions
-    wanted = {"rung": 0, "rung_s": 300.0, "seen_s": 350.0, "metric": "loss", "value": 2.0, "cutoff": 1.0, "place": 2,
-              "cohort": 3, "passing": 1, "passed": False}  # fmt: skip
+    wanted = {"rung": 0, "rung_s": 300.0, "seen_s": 350.0, "metric": "loss", "value": 4.0, "cutoff": 3.0, "place": 3,
+              "cohort": 3, "passing": 2, "passed": False}  # fmt: skip
     assert {name: decision[name] for name in wanted} == wanted
     words = explain(tmp_path, "t2")
-    assert "ranked by eval loss with 3 trials: number 2 with 2.0000 at 350 s" in words
-    assert "up to 1.0000: paused" in words
+    assert "ranked by eval loss with 3 trials: number 3 with 4.0000 at 350 s" in words
+    assert "up to 3.0000: paused" in words
     assert "never pruned" in explain(tmp_path, "t0")
 
 
 def test_the_baseline_is_ranked_but_runs_to_its_end(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 3)
-    assert sweep.report("t1", 30, 1.0) == STOP  # there is nobody yet to be compared with
+    assert sweep.report("t1", 30, 1.0) == CONTINUE  # there is nobody yet to be compared with
     assert sweep.report("t0", 30, 5.0) == CONTINUE
     assert sweep.report("t0", 70, 5.0) == CONTINUE
     assert sweep.report("t0", 100, 4.0, last=True) == STOP
     assert sweep.state_of("t0") == ("finished", "")
     assert {name: one.loss for name, one in sweep.ledger.state.rungs[0].items()} == {"t1": 1.0, "t0": 5.0}
+
+
+def test_by_what_is_expected_all_are_ranked_also_those_that_are_still_frozen(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, 3, {"freeze_transformer_fraction": 0.5}, "pruning.rank_by=predicted")
+    sweep.report("t0", 30, 1.0)
+    assert sweep.report("t1", 30, 8.0) == STOP
+    assert "t1" in sweep.ledger.state.rungs[0]
 
 
 def test_a_trial_that_is_still_frozen_passes_a_rung_unranked(tmp_path: Path) -> None:
