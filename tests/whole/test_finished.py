@@ -50,6 +50,8 @@ def test_a_sweep_ends_whole_and_says_what_it_found(finished: tuple[Path, str]) -
     result = check_whole(folder, "one", 6)
     assert f"best      {result['best']['id']}" in output
     assert "mlflow ui --backend-store-uri" in output
+    said = "the chance that one of them would have had a lower dev WER" in output
+    assert said == (result["chance_missed"] is not None), "said if a trial was stopped for good"
     assert "raylet" not in output, "no wall of other processes' words"
     evaluations = sum(event["event"] == "reported" for event in ledger_of(folder / "runs/one"))
     assert len(output.splitlines()) < 40 + evaluations, "a line for each, and a few more"
