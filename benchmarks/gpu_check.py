@@ -94,7 +94,7 @@ class Check:
                     self._figures.add(self.name, self._last)
 
     def wait_for(self, lines: int, until: float) -> dict[str, Any] | None:
-        """The newest finding once there are so many; None if the time is over or the process has ended."""
+        """Wait for this many findings and return the newest; None if time runs out or the process ends first."""
         while self.lines < lines and time.monotonic() < until and self._process.poll() is None:
             time.sleep(0.02)
         return self._last if self.lines >= lines else None

@@ -53,7 +53,7 @@ RUNGS = (0.05, 0.14)
 PROBES = (0.1, 0.2, 0.35)
 """Shares of the length at which cool-down probes begin, and the share that one lasts."""
 PROBE_LENGTH = 0.03
-KEPT = ("length_s", "batch_s", "warmup_fraction", "freeze_transformer_fraction", "unfreeze", "schedule")
+KEPT = ("length_s", "batch_s", "warmup_fraction", "freeze_transformer_fraction", "unfreeze", "schedule")  # `recipe`
 
 
 def settings_of(config: Any, number: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def key_of(one: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def record(task: dict[str, Any], speech: Path, device: torch.device, bases: dict[str, str], until: float) -> Any:
-    """Train one of them. Returns its curve, or None where the time was up."""
+    """Train one of them; its curve, or None if the time was up."""
     splits = {name: MappedSplit(speech / task["speech"] / f"{name}.i16") for name in ("train", "dev")}
     recipe, base = FinetuneConfig(**task["recipe"]), bases.get(task["base"], task["base"])
     points: dict[str, list[float]] = {name: [] for name in ("step", "seen_s", *COLUMNS, "train_s", "eval_s")}

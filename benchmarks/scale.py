@@ -6,7 +6,7 @@ Method. The search of `sweeps/run.py` with the space and the starting points of 
 virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train and torch that makes up a learning curve
 from the recipe, writes checkpoints of a few bytes and tells the same news as a real one, twice a second (at once would
 be faster than the driver, and few of the 16 at work; `at_once` says how many were), for the first time after 20 s, when
-all slots are there. All above it is real: Ray Tune, agenda, study (TPE), rule, ledger with fsync, the disk's space,
+all slots are there. All above it is real: Ray Tune, agenda, study (`gp`), rule, ledger with fsync, the disk's space,
 the board (to /dev/null) and the mirror on a SQLite MLflow. So that the work per trial stays the same from the first to
 the last, all have as many evaluations and are ranked at the first rung, and chance weighs more than the recipe;
 finalists and budget are off. Time is CPU time of the driver's main thread (`time.thread_time`: neither the mirror's
@@ -173,7 +173,7 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     from hausa_asr.tracking.tracker import Tracker
     from sweeps.driver.agenda import Agenda
     from sweeps.driver.board import Board
-    from sweeps.driver.sweep import Sweep, rule_of
+    from sweeps.driver.sweep import Sweep, predictor_of, rule_of
     from sweeps.driver.sweep_folder import log_to
     from sweeps.mlflow_mirror.mirror import Mirror
     from sweeps.on_ray.tune_run import search
@@ -214,8 +214,9 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
         mirror = Mirror(Tracker(config.mlflow.uri, "scale"), ledger, config, {"base": config.model.base})
         mirror.start()
         prepared: Any = SimpleNamespace(path=folder)
-        sweep = Sweep(config, ledger, prepared, plan, rule_of(config, ledger.state))
-        agenda = Agenda(config, ledger, sweep.rule, TimedStudy(config))
+        rule = rule_of(config, ledger.state)
+        sweep = Sweep(config, ledger, prepared, plan, rule, predictor_of(config, rule))
+        agenda = Agenda(config, ledger, sweep.rule, TimedStudy(config, predictor=sweep.predictor))
         began = time.monotonic()
         with Board(
             ledger,

@@ -7,7 +7,7 @@ sweep's settings with some of them changed, and the name of its speech, which `s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +35,6 @@ class World:
     count: int = 40
     seeded: int = 0
     base: str = "demo"
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 def _length(length_s: float) -> tuple[str, ...]:

@@ -39,6 +39,12 @@ def in_brackets(low: float, high: float) -> str:
     return f"[{round(low, 3) + 0.0:.3f}, {round(high, 3) + 0.0:.3f}]"  # + 0.0: there is no -0.000
 
 
+def lower(difference: float, low: float, high: float) -> str:
+    """By how much an error rate is lower, or higher, and its interval; a negative difference is lower."""
+    ends = (low, high) if difference > 0 else (-high, -low)
+    return f"{abs(difference):.3f} {'higher' if difference > 0 else 'lower'} {in_brackets(*ends)}"
+
+
 def short(value: object) -> str:
     """A setting's value, floats with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

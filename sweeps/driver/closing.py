@@ -66,7 +66,7 @@ def close_sweep(
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)
     page = _report(sweep, conclusion)
-    for line in _summary(sweep, conclusion, ending, page, tracker.ui_hint()):
+    for line in _summary(sweep, conclusion, ending, page, tracker.ui_hint(), missed):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if behind or trouble:
         what = f"figures of {', '.join(behind)}" if behind else f"the sweep's end ({trouble})"
@@ -90,7 +90,9 @@ def _report(sweep: Sweep, conclusion: Conclusion) -> Path | None:
         return None
 
 
-def _summary(sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: str) -> list[str]:
+def _summary(
+    sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: str, missed: tuple[int, float] | None
+) -> list[str]:
     """The last lines. The verdict comes last, where a person looks."""
     if conclusion.best is None:
         return ["", f"No trial got as far as a first evaluation; see {sweep.folder / LOG_FILE}"]
@@ -109,7 +111,7 @@ def _summary(sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | 
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
     ]
-    if missed := sweep.chance_missed():
+    if missed:
         stopped, chance = missed
         share = f"about {chance:.0%}" if chance >= 0.01 else "under 1 %"
         lines.append(

@@ -83,10 +83,7 @@ def open_sweep(config: SweepConfig, folder: Path, prepared: Prepared, plan: Slot
         )  # fmt: skip
     ledger.append("opened", slots=plan.slots)
     rule = rule_of(config, ledger.state)
-    predictor = Predictor(rule.shares(config.recipe().length_s))
-    if config.pruning.rank_by == "predicted":
-        rule.predict = predictor.means
-    return Sweep(config, ledger, prepared, plan, rule, predictor)
+    return Sweep(config, ledger, prepared, plan, rule, predictor_of(config, rule))
 
 
 def rule_of(config: SweepConfig, state: State) -> Rule:
@@ -96,3 +93,11 @@ def rule_of(config: SweepConfig, state: State) -> Rule:
         for trial, scored in cohort.items():
             rule.record(rung, trial, scored)
     return rule
+
+
+def predictor_of(config: SweepConfig, rule: Rule) -> Predictor:
+    """The predictor of a rule's trials, by which the rule ranks from now on if the settings say so."""
+    predictor = Predictor(rule.shares(config.recipe().length_s))
+    if config.pruning.rank_by == "predicted":
+        rule.predict = predictor.means
+    return predictor

@@ -9,6 +9,7 @@ the verdict and the replay.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,12 +23,13 @@ from sweeps.pruning.rule import Score
 FEWEST = 3
 """With fewer ranked trials, settings say nothing yet."""
 AT_MOST = 120
-"""The settings of so many trials are fitted: the best by their standing, and the latest. More take too long."""
+"""At most this many trials are fitted, half of them the best and half the latest: more would take too long."""
 _PENDING = 0.2
 """The variance of the guess that stands for a trial that runs and was not ranked yet."""
 _DRAWS = 4000
 _WIDER = 1.2
-"""What the spreads are multiplied by: without it 80 % intervals held 62 to 79 % on the recorded tables."""
+"""What the spreads are multiplied by. On seven tables 80 % intervals then held 72 to 84 %, and 62 to 79 % without
+(`python benchmarks/foretell.py`)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Predictor:
         self._learned: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._seen: tuple[int, ...] = ()
         self._standings: dict[str, Standing] = {}
+        self._expected: dict[str, Expected] = {}  # of those asked for since the last news
         self._surrogate: Surrogate | None = None
 
     def place(self, trial: str, settings: np.ndarray) -> None:
@@ -79,28 +82,34 @@ class Predictor:
     def expected(self, trials: Collection[str]) -> dict[str, Expected]:
         """Where these trials will end. One without ranks and settings is expected to be average."""
         self._update()
+        new = [trial for trial in trials if trial not in self._expected]
+        if new:
+            self._expected |= self._expect(new)
+        return {trial: self._expected[trial] for trial in trials}
+
+    def _expect(self, trials: Sequence[str]) -> dict[str, Expected]:
         means, variances, noise = np.zeros(len(trials)), np.ones(len(trials)), 1.0
         if self._surrogate is not None:
             noise = self._surrogate.noise
             known = [number for number, trial in enumerate(trials) if trial in self._places]
             if known:
-                chosen = np.array([self._places[trial] for trial in trials if trial in self._places])
+                chosen = np.array([self._places[trials[number]] for number in known])
                 means[known], variances[known] = self._surrogate(chosen)
         found = {}
-        for trial, mean, variance in zip(trials, means, variances, strict=True):
+        for trial, mean, variance in zip(trials, means.tolist(), variances.tolist(), strict=True):
             own = self._standings.get(trial)
             if own is None and self._surrogate is None:
                 found[trial] = Expected(0.0, 1.0)
             elif own is None:
-                found[trial] = Expected(float(mean), _WIDER * float(np.sqrt(variance + noise)))
+                found[trial] = Expected(mean, _WIDER * math.sqrt(variance + noise))
             elif self._surrogate is None:
-                found[trial] = Expected(own.mean, _WIDER * float(np.sqrt(own.variance)))
+                found[trial] = Expected(own.mean, _WIDER * math.sqrt(own.variance))
             else:
                 # What settings leave open is the trial's own: its ranks say it, as far as they can be trusted.
                 value, trust = _observed(own)
                 share = noise / (noise + trust)
                 left = variance * (1 - share) ** 2 + noise * trust / (noise + trust)
-                found[trial] = Expected(float(mean + share * (value - mean)), _WIDER * float(np.sqrt(left)))
+                found[trial] = Expected(mean + share * (value - mean), _WIDER * math.sqrt(left))
         return found
 
     def gains(self, settings: np.ndarray, running: Collection[str] = ()) -> np.ndarray | None:
@@ -145,7 +154,7 @@ class Predictor:
         seen = (len(self._places), len(self._finals), len(self._failed), *(len(one) for _, one in self._cohorts))
         if seen == self._seen:
             return
-        self._seen = seen
+        self._seen, self._expected = seen, {}
         self._standings = standings(self._cohorts, self._finals, self._failed)
         known = [trial for trial in self._places if trial in self._standings]
         if len(known) > AT_MOST:

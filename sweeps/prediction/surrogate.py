@@ -44,7 +44,7 @@ class Surrogate:
             )
             parameters = fit.x
         self.parameters = parameters
-        kernel, *_ = self._kernel(self._squares, parameters)
+        kernel, _ = self._kernel(self._squares, parameters)
         self._factor = self._factored(kernel, parameters)
         self._weights = cho_solve((self._factor, True), values)
 
@@ -56,7 +56,7 @@ class Surrogate:
     def __call__(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(M,) means and (M,) variances at (M, D) settings, `noise` left out."""
         squares = (places[:, None] - self.places[None]) ** 2
-        kernel, *_ = self._kernel(squares, self.parameters)
+        kernel, _ = self._kernel(squares, self.parameters)
         explained = solve_triangular(self._factor, kernel.T, lower=True)
         height = math.exp(self.parameters[-2])
         return kernel @ self._weights, np.maximum(_JITTER, height - (explained**2).sum(0))
@@ -71,11 +71,11 @@ class Surrogate:
         )
 
     @staticmethod
-    def _kernel(squares: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The kernel, and two factors of its gradient, all of the shape of `squares` without its last axis."""
+    def _kernel(squares: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The kernel (N, M) of squared differences (N, M, D), and a factor that its gradients by the lengths share."""
         distance = np.sqrt(5.0 * (squares @ np.exp(-2.0 * parameters[:-2])) + 1e-12)
         height, falling = math.exp(parameters[-2]), np.exp(-distance)
-        return height * (1 + distance + distance**2 / 3) * falling, height * (1 + distance) * falling, distance
+        return height * (1 + distance + distance**2 / 3) * falling, height * (1 + distance) * falling
 
     def _factored(self, kernel: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         diagonal = self._variances + math.exp(parameters[-1]) + _JITTER
@@ -83,7 +83,7 @@ class Surrogate:
 
     def _loss(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
         """The negative log posterior of the parameters, and its gradient."""
-        kernel, slope, _ = self._kernel(self._squares, parameters)
+        kernel, slope = self._kernel(self._squares, parameters)
         factor = self._factored(kernel, parameters)
         weights = cho_solve((factor, True), self._values)
         inverse = cho_solve((factor, True), np.eye(len(self._values)))

@@ -157,12 +157,13 @@ def main(
                 resamples=resamples,
                 part_replays=part_replays or max(PART_REPLAYS // len(files), FEWEST_PART_REPLAYS),
             )
+            first_picks = settings.search.random_trials
             labels, tables = tuple(dict.fromkeys([*(rule or USUAL), STOCK])), []
             print(_in_words(setup))
             for file, name in _names(files).items():
                 recorded = read(file, *_numbers(numbers))
                 recorded = recorded if recorded_seconds else steady(recorded)
-                rules = select(labels, Options(longest_s(recorded), epoch_s, settings.pruning))
+                rules = select(labels, Options(longest_s(recorded), epoch_s, settings.pruning, first_picks))
                 tables.append(show_table(name, recorded, rules, setup, lengths, counts))
             if len(tables) > 1:
                 show_summary(tables, rules.shown)

@@ -14,7 +14,7 @@ from sweeps.replay.stock import Full
 
 
 class Plain(Full):
-    """The rungs of a sweep, by the sweep's own code, on settings in random order."""
+    """The rungs of a sweep, by the sweep's own code. Settings come in random order, and `predicted` means `blend`."""
 
     def __init__(self, options: Options) -> None:
         super().__init__(options.marks())

@@ -15,11 +15,6 @@ from sweeps.replay.ours import Ours, Plain
 from sweeps.replay.policy import Options, PruningRule
 from sweeps.replay.stock import Full, Median, OneEpoch, StockAsha
 
-
-def _blended(options: Options) -> Options:
-    return replace(options, pruning=options.pruning.model_copy(update={"rank_by": "blend"}))
-
-
 RULES: dict[str, Callable[[Options], PruningRule]] = {
     "full": lambda options: Full(),
     "asha_wer_2": lambda options: StockAsha("wer", options.marks(reduction=2), 2),
@@ -28,7 +23,7 @@ RULES: dict[str, Callable[[Options], PruningRule]] = {
     "asha_loss": lambda options: StockAsha("loss", options.marks(), options.pruning.reduction),
     "median": lambda options: Median(options.pruning.first_rung * options.length_s),
     "one_epoch": lambda options: OneEpoch(options.epoch_s),
-    "plain": lambda options: Plain(_blended(options)),
+    "plain": Plain,
     "ours": Ours,
 }
 ALWAYS = ("full", "asha_loss", "ours")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings
@@ -41,13 +41,12 @@ class RungRow:
     Attributes:
         at_s: where it is, in seconds of audio trained on.
         ranked: how many trials were.
-        by_loss, by_wer: how many of those stopped there for good, by the metric of their last ranking.
+        stopped: how many of those stopped there for good, by the metric of their last ranking.
     """
 
     at_s: float
     ranked: int
-    by_loss: int
-    by_wer: int
+    stopped: Mapping[str, int]
 
 
 def front(points: Sequence[tuple[float, float]]) -> set[int]:
@@ -99,9 +98,12 @@ def _real_time_factor(trial: TrialRecord, dev_s: float | None) -> float | None:
 def rung_rows(state: State) -> list[RungRow]:
     """Make a row for each rung, the earliest first."""
     stopped = [trial for trial in state.searched if trial.waits_at is not None]
-    by = Counter((trial.waits_at, _metric(trial)) for trial in stopped)
     return [
-        RungRow(at_s, len(state.rungs.get(number, {})), by[number, "loss"], by[number, "wer"])
+        RungRow(
+            at_s,
+            len(state.rungs.get(number, {})),
+            Counter(_metric(trial) for trial in stopped if trial.waits_at == number),
+        )
         for number, at_s in enumerate(state.marks)
     ]
 

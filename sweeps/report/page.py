@@ -15,6 +15,7 @@ from pathlib import Path
 from hausa_asr.files import write_whole
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import hours_word, spent
+from sweeps.pruning.rule import FIGURES
 from sweeps.record.names import REPORT_FILE
 from sweeps.record.state import State, TrialRecord
 from sweeps.report.figures import TrialRow, rung_rows, trial_rows
@@ -186,19 +187,12 @@ def _pruning(state: State) -> Iterator[str]:
     if tallies:
         lines = [
             [
-                str(number), f"{one.at_s:,.0f}", str(one.ranked), str(one.ranked - one.by_loss - one.by_wer),
-                str(one.by_loss), str(one.by_wer),
+                str(number), f"{one.at_s:,.0f}", str(one.ranked), str(one.ranked - sum(one.stopped.values())),
+                str(sum(one.stopped.values())), ", ".join(FIGURES[name] for name in sorted(one.stopped)),
             ]
             for number, one in enumerate(tallies, start=1)
         ]  # fmt: skip
-        columns = (
-            "rung",
-            "#seconds of audio",
-            "#ranked",
-            "#went on",
-            "#stopped by loss",
-            "#stopped by WER",
-        )
+        columns = ("rung", "#seconds of audio", "#ranked", "#went on", "#stopped", "ranked by")
         yield table(columns, lines, "How many trials stopped for good at which rung, and what they were ranked by.")
     else:
         yield "<p>This sweep has no rungs: every trial ran to its end.</p>"

@@ -6,8 +6,7 @@ recipe's default. Out: numbers from 0 to 1, and somewhat beyond for settings out
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,16 +14,8 @@ import numpy as np
 
 from hausa_asr.settings.recipe import Dimension
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.prediction.columns import Columns, among, between, is_number, one_hot
 from sweeps.sampling.space import ordered
-
-UNKNOWN = 0.5
-"""The place of what has no number."""
-LOWEST, HIGHEST = -0.3, 1.3
-"""Settings outside their range are at most so far out."""
-CHOICE = 0.7
-"""Two choices are this far from each other along each of their two axes, so about 1 in all."""
-
-_Columns = Callable[[Any], list[float]]
 
 
 class Encoder:
@@ -54,50 +45,15 @@ def encode(config: SweepConfig, settings: Mapping[str, Any]) -> np.ndarray:
     return Encoder(config)(settings)
 
 
-def _columns(dimensions: Sequence[Dimension]) -> _Columns:
+def _columns(dimensions: Sequence[Dimension]) -> Columns:
     """What encodes one setting: over all its ranges together, since only one of them holds for a trial."""
     choices: list[Any] = []
     for one in dimensions:
         choices += [choice for choice in one.choices or () if choice not in choices]
-    if not all(_is_number(choice) for choice in choices):
-        return _one_hot(choices)
+    if not all(is_number(choice) for choice in choices):
+        return one_hot(choices)
     ends = [end for one in dimensions for end in (one.low, one.high) if end is not None]
     if not ends:
-        return _place_among(sorted(choices))
+        return among(sorted(choices))
     low, high = min(ends + choices), max(ends + choices)
-    return _place_between(low, high, log=low > 0 and any(one.log for one in dimensions))
-
-
-def _place_between(low: float, high: float, log: bool) -> _Columns:
-    low, high = (math.log(low), math.log(high)) if log else (low, high)
-
-    def place(value: Any) -> list[float]:
-        if not _is_number(value):
-            return [UNKNOWN]
-        if log:
-            value = math.log(value) if value > 0 else -math.inf
-        return [min(HIGHEST, max(LOWEST, (value - low) / (high - low)))]
-
-    return place
-
-
-def _place_among(choices: Sequence[float]) -> _Columns:
-    """The place among sorted choices, whatever their distances; between two of them for a value that is none."""
-
-    def place(value: Any) -> list[float]:
-        if len(choices) < 2 or not _is_number(value):
-            return [UNKNOWN]
-        return [float(np.interp(value, choices, np.linspace(0, 1, len(choices))))]
-
-    return place
-
-
-def _one_hot(choices: Sequence[Any]) -> _Columns:
-    def place(value: Any) -> list[float]:
-        return [CHOICE * (value == choice) for choice in choices] if value in choices else [UNKNOWN] * len(choices)
-
-    return place
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    return between(low, high, log=low > 0 and any(one.log for one in dimensions))

@@ -33,7 +33,7 @@ from sweeps.sampling.space import parameters, propose
 NEAR = 0.01
 """Settings that differ by less than this share of every range, and in no choice, are the same."""
 CANDIDATES, NEIGHBOURS, CENTRES = 500, 250, 4
-"""Candidates of one proposal: from all of the space, and near so many of the best trials."""
+"""A proposal chooses among 500 settings from all of the space and 250 near the four best trials."""
 _LESSONS = 60
 _TRIES = 10
 _RANDOM_TRIES = 200

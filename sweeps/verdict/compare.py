@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hausa_asr.metrics import bootstrap_units, bootstrap_wer, interval
-from sweeps.wording import in_brackets
+from sweeps.wording import in_brackets, lower
 
 ONE_SEED = "one seed cannot tell which is better"
 
@@ -67,13 +67,17 @@ class Difference:
 
     def __str__(self) -> str:
         """By how much the winner is lower, or higher."""
-        return f"{abs(self.wer):.3f} {'higher' if self.wer > 0 else 'lower'} {self.within}"
+        return lower(self.wer, self.low, self.high) + self._unclear
 
     @property
     def within(self) -> str:
         """The interval of the gap, and whether that is too close to call."""
         low, high = (self.low, self.high) if self.wer > 0 else (-self.high, -self.low)
-        return in_brackets(low, high) + (", too close to call" if self.is_clear is False else "")
+        return in_brackets(low, high) + self._unclear
+
+    @property
+    def _unclear(self) -> str:
+        return ", too close to call" if self.is_clear is False else ""
 
 
 class Resampled:

@@ -17,7 +17,7 @@ from sweeps.wording import in_brackets, many
 
 @dataclass(frozen=True)
 class Tested:
-    """A setting on test: its WER, mean over so many seeds, with the 95 % interval."""
+    """A setting's WER on test, the mean over `seeds` runs, with its 95 % interval."""
 
     setting: str
     wer: float

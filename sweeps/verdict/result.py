@@ -8,6 +8,7 @@ WER. Called by `driver/closing`, which then publishes it (`publish`).
 from __future__ import annotations
 
 import json
+import logging
 import math
 import statistics
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from sweeps.verdict import soup as soups
 from sweeps.verdict.scores import WordErrors
 from sweeps.verdict.soup import Averager, Soup
 from sweeps.verdict.verdict import Verdict
+
+log = logging.getLogger("sweeps")
 
 RATES = ("wer", "cer", "wer_folded", "cer_folded")
 
@@ -119,7 +122,10 @@ def conclude(
     tested = [(run, rates) for run in runs if (rates := errors.rates(run.id, "test"))]
     soup = None
     if config.finalists.soup and average is not None and best is not None:
-        soup = soups.make(config, ledger, best.run, soups.Models(average, score), errors.scored(best.run, "test"))
+        try:
+            soup = soups.make(config, ledger, best.run, soups.Models(average, score), errors.scored(best.run, "test"))
+        except Exception as error:  # an average is an extra, and must not cost a sweep its end
+            log.exception("no runs were averaged: %s", error)
     export = _export(config, ledger, errors, best, baseline, prepared, headline, soup) if best else None
     result = _to_json(config, ledger, errors, best, baseline, verdict, export)
     result["on_test"] = on_test.to_json() if on_test else None

@@ -99,7 +99,7 @@ class WordErrors:
     def on_test(
         self, trials: list[TrialRecord], winner: str, baseline: str | None, config: SweepConfig
     ) -> Margin | None:
-        """Compare the winner with the baseline on test; None where there is no test split."""
+        """Compare the winner with the baseline on test; None without a test split."""
         runs = self.runs(trials, "test")
         if not any(run.setting == winner for run in runs):
             return None

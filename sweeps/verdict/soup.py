@@ -23,7 +23,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import SOUP_FOLDER
 from sweeps.record.state import TrialRecord
-from sweeps.wording import in_brackets, many
+from sweeps.wording import lower, many
 
 MOST_TRIED = 16
 """Runs of one seed that are tried, the best first: each try is an evaluation of dev, and the worst rarely help."""
@@ -84,12 +84,14 @@ class Soup:
         if self.gain is None:
             return f"soup: no average of the {many(len(self.candidates), 'run')} tried is better on dev than its best"
         who = f"{', '.join(self.members[:-1])} and {self.members[-1]}"
-        on_dev = f"dev WER {self.dev['wer']:.3f}, {_against(self.gain)} than {self.single}"
+        on_dev = (
+            f"dev WER {self.dev['wer']:.3f}, {lower(self.gain.wer, self.gain.low, self.gain.high)} than {self.single}"
+        )
         if not self.accepted:
             return f"soup of {who}: {on_dev}, which is not clear, so {self.single} is exported"
         text = f"exported is a soup, the average of {who}: {on_dev}"
         if self.test and self.on_test:
-            text += f"; test WER {self.test['wer']:.3f}, {_against(self.on_test)}"
+            text += f"; test WER {self.test['wer']:.3f}, {lower(self.on_test.wer, self.on_test.low, self.on_test.high)}"
         return text
 
     def to_json(self) -> dict[str, Any]:
@@ -213,10 +215,3 @@ def _gain(config: SweepConfig, average: Scored, single: Scored) -> Gain:
     """The average against the single model, on the same resampled splits."""
     errors = np.stack([np.array(one["errors"]) for one in (average, single)])
     return paired_gain(errors, np.array(average["words"]), average["speakers"], seed=config.search.seed)
-
-
-def _against(gain: Gain) -> str:
-    """By how much the average is lower, or higher, with the interval."""
-    if gain.wer > 0:
-        return f"{gain.wer:.3f} higher {in_brackets(gain.low, gain.high)}"
-    return f"{-gain.wer:.3f} lower {in_brackets(-gain.high, -gain.low)}"

@@ -62,7 +62,7 @@ class Verdict:
         resamples: how often.
         seeds: how many seeds each setting was to have.
         missing: settings that have fewer, and how many they have.
-        on_test: the winner against the baseline on test; None before test is scored, or where there is none.
+        on_test: the winner against the baseline on test; None before test is scored, and without a test split.
     """
 
     winner: str

@@ -8,7 +8,7 @@ from pathlib import Path
 from hausa_asr.settings.load import load
 from helpers.events import report
 from sweeps.driver.agenda import Agenda, Order
-from sweeps.driver.sweep import rule_of
+from sweeps.driver.sweep import predictor_of, rule_of
 from sweeps.pruning.rule import Score
 from sweeps.pruning.rungs import rungs_s
 from sweeps.record.ledger import Ledger
@@ -34,7 +34,8 @@ class Slots:
             self.ledger.append("sweep", name="s", rungs=rungs_s(self.config))
         self.ledger.append("opened")
         self.rule = rule_of(self.config, self.ledger.state)
-        self.agenda = Agenda(self.config, self.ledger, self.rule, Study(self.config))
+        study = Study(self.config, predictor=predictor_of(self.config, self.rule))
+        self.agenda = Agenda(self.config, self.ledger, self.rule, study)
 
     def order(self) -> Order:
         order = self.agenda.next()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
-from sweeps.pruning.rule import Rule, Score
+from sweeps.pruning.rule import FIGURES, RankBy, Rule, Score
 from sweeps.record.names import REPORT_FILE
 from sweeps.record.state import State
 from sweeps.report.figures import front, rung_rows, trial_rows
@@ -29,9 +29,9 @@ DEV_S = 240.0
 class Sweep:
     """Feeds a state with the events of a sweep whose trials run one after another."""
 
-    def __init__(self, marks: list[float], reduction: int = 2) -> None:
+    def __init__(self, marks: list[float], reduction: int = 2, rank_by: RankBy = "auto") -> None:
         self.state, self.now = State(), 1_000.0
-        self.rule = Rule(marks, reduction, "auto")
+        self.rule = Rule(marks, reduction, rank_by)
         self.write("sweep", name="demo", prepared="/data/demo", rungs=marks)
         self.write("opened", run_id="parent", slots=1)
 
@@ -200,8 +200,20 @@ def test_rungs_count_who_stopped_by_what() -> None:
     sweep.trial("t002", [(1.0, 0.9), (0.6, 0.1), (0.5, 0.1)])  # a better loss, a worse WER
     sweep.trial("t003", [(1.0, 3.0), (0.6, 0.9)])
     first, second = rung_rows(sweep.state)
-    assert (first.at_s, first.ranked, first.by_loss, first.by_wer) == (300.0, 4, 2, 0)
-    assert (second.ranked, second.by_loss, second.by_wer) == (2, 0, 1)
+    assert (first.at_s, first.ranked, first.stopped) == (300.0, 4, {"loss": 2})
+    assert (second.ranked, second.stopped) == (2, {"wer": 1})
+
+
+@pytest.mark.parametrize("rank_by", ["blend", "predicted", "loss", "wer"])
+def test_who_stopped_is_counted_whatever_a_rung_ranks_by(rank_by: RankBy, tmp_path: Path) -> None:
+    sweep = Sweep([300.0], rank_by=rank_by)
+    sweep.rule.predict = lambda trials: {trial: float(trial[1:]) for trial in trials}
+    for n in range(4):
+        sweep.trial(f"t{n:03d}", [(0.9 + 0.01 * n, 1.0 + n), (0.5, 0.5)], "baseline" if n == 0 else "search")
+    (only,) = rung_rows(sweep.state)
+    assert (only.ranked, only.stopped) == (4, {rank_by: 3})
+    page = write_report(SweepConfig(), sweep.state, tmp_path, verdict=None, dev_s=None).read_text()
+    assert FIGURES[rank_by] in page
 
 
 def test_the_page_tells_all_and_loads_nothing(tmp_path: Path) -> None:

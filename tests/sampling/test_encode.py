@@ -7,7 +7,8 @@ import pytest
 
 from hausa_asr.settings.load import load
 from helpers.spaces import CONDITIONAL, DEMO
-from sweeps.sampling.encode import CHOICE, UNKNOWN, encode
+from sweeps.prediction.columns import CHOICE, UNKNOWN
+from sweeps.sampling.encode import encode
 
 
 def test_numbers_choices_and_words_have_their_places() -> None:
