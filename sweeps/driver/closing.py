@@ -60,13 +60,14 @@ def close_sweep(
     Thread(target=import_module, args=("hausa_asr.training.checkpoint",), daemon=True).start()
     console.print("scoring the finalists" if state.finalists else "scoring baseline and best on test", highlight=False)
     missed = sweep.chance_missed()
+    stopped = _stopped(*missed) if missed else ""
     conclusion = conclude(
         sweep.config, sweep.ledger, sweep.prepared, models.score, models.average, missed[1] if missed else None
     )
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)
-    page = _report(sweep, conclusion)
-    for line in _summary(sweep, conclusion, ending, page, tracker.ui_hint(), missed):
+    page = _report(sweep, conclusion, stopped)
+    for line in _summary(sweep, conclusion, ending, page, tracker.ui_hint(), stopped):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if behind or trouble:
         what = f"figures of {', '.join(behind)}" if behind else f"the sweep's end ({trouble})"
@@ -75,14 +76,20 @@ def close_sweep(
     return conclusion.best is not None
 
 
-def _report(sweep: Sweep, conclusion: Conclusion) -> Path | None:
+def _stopped(count: int, chance: float) -> str:
+    """What pruning may have cost, in words."""
+    share = f"about {chance:.0%}" if chance >= 0.01 else "under 1 %"
+    return f"{many(count, 'trial')}; the chance that one of them would have had a lower dev WER: {share}"
+
+
+def _report(sweep: Sweep, conclusion: Conclusion, stopped: str) -> Path | None:
     """Write the report; None if it can't be, since a picture must not cost a sweep its end."""
     outcomes = (conclusion.best, conclusion.baseline)
     dev_s = float(sweep.prepared.splits["dev"].n_samples.sum()) / SAMPLE_RATE
     try:
         return write_report(
             sweep.config, sweep.ledger.state, sweep.folder, verdict=conclusion.verdict, dev_s=dev_s,
-            headline=conclusion.headline,
+            headline=conclusion.headline, stopped=stopped,
             test={outcome.trial.id: outcome.test for outcome in outcomes if outcome and outcome.test},
         )  # fmt: skip
     except Exception as error:
@@ -91,7 +98,7 @@ def _report(sweep: Sweep, conclusion: Conclusion) -> Path | None:
 
 
 def _summary(
-    sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: str, missed: tuple[int, float] | None
+    sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: str, stopped: str
 ) -> list[str]:
     """The last lines. The verdict comes last, where a person looks."""
     if conclusion.best is None:
@@ -111,12 +118,8 @@ def _summary(
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
     ]
-    if missed:
-        stopped, chance = missed
-        share = f"about {chance:.0%}" if chance >= 0.01 else "under 1 %"
-        lines.append(
-            f"stopped   {many(stopped, 'trial')}; the chance that one of them would have had a lower dev WER: {share}"
-        )
+    if stopped:
+        lines.append(f"stopped   {stopped}")
     if conclusion.soup:
         lines.append(conclusion.soup.sentence())
     if conclusion.verdict:

@@ -34,6 +34,7 @@ def write_report(
     dev_s: float | None,
     test: Mapping[str, Mapping[str, float]] | None = None,
     headline: str = "",
+    stopped: str = "",
 ) -> Path:
     """Write the page, all of it or nothing.
 
@@ -45,6 +46,7 @@ def write_report(
         dev_s: seconds of audio in dev, for the real-time factor; None where that is not known.
         test: test scores (`wer`, `cer`) by setting, means over seeds, of those that were scored.
         headline: what is known of the winner on test where no finalists ran.
+        stopped: how many trials the rungs have stopped, and the chance that one of them would have won, in words.
 
     Returns:
         The file.
@@ -59,7 +61,7 @@ def write_report(
         *(_finalists(verdict, test or {}) if verdict else ()),
         *_curves(state, verdict),
         *_pareto(rows, unit),
-        *_pruning(state),
+        *_pruning(state, stopped),
         *_failed(state),
         *_trials(state, rows, verdict, unit),
     ]
@@ -181,7 +183,7 @@ def _pareto(rows: Sequence[TrialRow], unit: str) -> Iterator[str]:
     )
 
 
-def _pruning(state: State) -> Iterator[str]:
+def _pruning(state: State, stopped: str) -> Iterator[str]:
     yield "<h2>Pruning</h2>"
     tallies = rung_rows(state)
     if tallies:
@@ -196,6 +198,8 @@ def _pruning(state: State) -> Iterator[str]:
         yield table(columns, lines, "How many trials stopped for good at which rung, and what they were ranked by.")
     else:
         yield "<p>This sweep has no rungs: every trial ran to its end.</p>"
+    if stopped:
+        yield f"<p>Stopped: {escape(stopped)}.</p>"
     if state.marks:
         what = "What pruning would have done to the trials that ran to their end"
         yield f"<p>{what}: <code>{escape(_replay(state))}</code></p>"

@@ -53,6 +53,15 @@ def test_a_paused_trial_is_promoted_once_the_cohort_lets_it_pass() -> None:
     assert run("asha_loss", curves, first_rung=0.5).stopped == {1, 2, 3}
 
 
+def test_a_diverged_trial_does_not_count_among_those_that_finish_as_in_a_sweep() -> None:
+    falling = [1.0, 0.9, 0.6, 0.4]
+    losses = ([3.0, 1.0, 0.9, 0.8], [math.nan] * 4, [3.0, 2.0, 1.5, 1.2], [3.0, 2.5, 2.0, 1.8])
+    curves = [curve(str(number), falling, list(loss)) for number, loss in enumerate(losses)]
+    done = run("ours", curves, rank_by="loss", reduction=4, first_rung=0.5, finish_share=0.5)
+    # 0 finishes, 1 diverges, 2 and 3 wait. Half of all must finish, so the better of the two goes on.
+    assert done.stopped == {1, 3}
+
+
 def test_one_epoch_trains_the_best_tenth_to_the_end() -> None:
     curves = [curve(str(n), [1.0, 0.9 - 0.01 * n, 0.5, 0.3]) for n in range(15)]
     done = run("one_epoch", curves, workers=4)

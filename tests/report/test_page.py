@@ -221,13 +221,15 @@ def test_the_page_tells_all_and_loads_nothing(tmp_path: Path) -> None:
     found = a_verdict(state)
     config = SweepConfig(budget={"price_per_hour": 2.5})  # type: ignore[arg-type]
     test = {found.winner: {"wer": 0.1234, "cer": 0.03}}
-    file = write_report(config, state, tmp_path, verdict=found, dev_s=DEV_S, test=test)
+    stopped = "3 trials; the chance that one of them would have had a lower dev WER: about 4%"
+    file = write_report(config, state, tmp_path, verdict=found, dev_s=DEV_S, test=test, stopped=stopped)
     assert [one.name for one in tmp_path.iterdir()] == [file.name] == [REPORT_FILE]
     seen = Seen(file.read_text(encoding="utf-8"))
     assert not seen.open
     assert all(source.startswith("data:image/png;base64,") for source in seen.loaded)
     assert not re.search(r"url\(|@import|https?:", file.read_text(encoding="utf-8"))
     assert len(seen.pictures) == 3 and all(len(picture["alt"] or "") > 40 for picture in seen.pictures)
+    assert stopped in seen.text
     assert found.sentences()[0] in seen.text and "python -m sweeps.replay --sweep demo" in seen.text
     assert "CPU-hours" in seen.line("spent")[1] and "at 2.5 an hour" in seen.line("spent")[1]
     assert "0.123" in seen.line(found.winner)

@@ -52,6 +52,7 @@ def test_a_sweep_ends_whole_and_says_what_it_found(finished: tuple[Path, str]) -
     assert "mlflow ui --backend-store-uri" in output
     said = "the chance that one of them would have had a lower dev WER" in output
     assert said == (result["chance_missed"] is not None), "said if a trial was stopped for good"
+    assert said == ("the chance that one of them" in (folder / "runs/one/report.html").read_text())
     assert "raylet" not in output, "no wall of other processes' words"
     evaluations = sum(event["event"] == "reported" for event in ledger_of(folder / "runs/one"))
     assert len(output.splitlines()) < 40 + evaluations, "a line for each, and a few more"
