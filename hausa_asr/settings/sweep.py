@@ -31,7 +31,7 @@ class SearchSettings(Strict):
     trials: int = Field(12, ge=1, description="How many recipes are tried; a budget may end the search earlier.")
     seed: int = Field(0, ge=0, description="The random seed of the search.")
     random_trials: int = Field(
-        3,
+        5,
         ge=0,
         description="Trials that come before the sampler: the baseline, starting points and random draws.",
     )

@@ -3,7 +3,7 @@
 In: settings as numbers from 0 to 1, observed standings and how far to trust each. Out: means and variances. The kernel
 is Matern 5/2 with a length per dimension; lengths, height and noise are fitted to the sweep, held by priors that a few
 trials cannot overrule (the lengths grow with the square root of the dimensions: Hvarfner et al., 2024). Called by
-`predictor`. It needs NumPy and SciPy only, and takes some 20 ms for 100 trials.
+`predictor`. It needs NumPy and SciPy only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from scipy.optimize import minimize
 
 _STEPS = 15
 """Of the fit; later ones change no decision."""
+_FITTED = 60
+"""Lengths, height and noise are fitted to at most so many trials: the time grows with the cube of their number."""
 _JITTER = 1e-6
 
 
@@ -33,19 +35,12 @@ class Surrogate:
         self, places: np.ndarray, values: np.ndarray, variances: np.ndarray, parameters: np.ndarray | None = None
     ) -> None:
         self.places, self._values, self._variances = places, values, variances
-        d = places.shape[1]
-        self._prior = np.r_[np.full(d, math.log(0.5 * math.sqrt(d))), math.log(0.7), math.log(0.1)]
-        self._width = np.r_[np.full(d, 0.9), 0.5, 0.7]
-        self._squares = (places[:, None] - places[None]) ** 2
         if parameters is None:
-            limits = [(-3.0, 4.0)] * d + [(-3.0, 2.0), (-6.0, 1.0)]
-            fit = minimize(
-                self._loss, self._prior, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": _STEPS}
-            )
-            parameters = fit.x
+            every = math.ceil(len(values) / _FITTED)
+            parameters = Posterior(places[::every], values[::every], variances[::every]).most_probable()
         self.parameters = parameters
-        kernel, _ = self._kernel(self._squares, parameters)
-        self._factor = self._factored(kernel, parameters)
+        kernel, _ = _kernel(_squares(places, places), parameters)
+        self._factor = _factor(kernel, variances, parameters)
         self._weights = cho_solve((self._factor, True), values)
 
     @property
@@ -55,8 +50,7 @@ class Surrogate:
 
     def __call__(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(M,) means and (M,) variances at (M, D) settings, `noise` left out."""
-        squares = (places[:, None] - self.places[None]) ** 2
-        kernel, _ = self._kernel(squares, self.parameters)
+        kernel, _ = _kernel(_squares(places, self.places), self.parameters)
         explained = solve_triangular(self._factor, kernel.T, lower=True)
         height = math.exp(self.parameters[-2])
         return kernel @ self._weights, np.maximum(_JITTER, height - (explained**2).sum(0))
@@ -70,21 +64,41 @@ class Surrogate:
             self.parameters,
         )
 
-    @staticmethod
-    def _kernel(squares: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The kernel (N, M) of squared differences (N, M, D), and a factor that its gradients by the lengths share."""
-        distance = np.sqrt(5.0 * (squares @ np.exp(-2.0 * parameters[:-2])) + 1e-12)
-        height, falling = math.exp(parameters[-2]), np.exp(-distance)
-        return height * (1 + distance + distance**2 / 3) * falling, height * (1 + distance) * falling
 
-    def _factored(self, kernel: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-        diagonal = self._variances + math.exp(parameters[-1]) + _JITTER
-        return cholesky(kernel + np.diag(diagonal), lower=True)
+def _squares(places: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N, M, D) squared differences of (N, D) and (M, D) settings."""
+    return (places[:, None] - others[None]) ** 2
 
-    def _loss(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        """The negative log posterior of the parameters, and its gradient."""
-        kernel, slope = self._kernel(self._squares, parameters)
-        factor = self._factored(kernel, parameters)
+
+def _kernel(squares: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel (N, M) of squared differences (N, M, D), and a factor that its gradients by the lengths share."""
+    distance = np.sqrt(5.0 * (squares @ np.exp(-2.0 * parameters[:-2])) + 1e-12)
+    height, falling = math.exp(parameters[-2]), np.exp(-distance)
+    return height * (1 + distance + distance**2 / 3) * falling, height * (1 + distance) * falling
+
+
+def _factor(kernel: np.ndarray, variances: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    return cholesky(kernel + np.diag(variances + math.exp(parameters[-1]) + _JITTER), lower=True)
+
+
+class Posterior:
+    """How probable the parameters of a process are, given (N, D) settings, (N,) standings and their (N,) variances."""
+
+    def __init__(self, places: np.ndarray, values: np.ndarray, variances: np.ndarray) -> None:
+        self._squares, self._values, self._variances = _squares(places, places), values, variances
+        self._d = d = places.shape[1]
+        self._prior = np.r_[np.full(d, math.log(0.5 * math.sqrt(d))), math.log(0.7), math.log(0.1)]
+        self._width = np.r_[np.full(d, 0.9), 0.5, 0.7]
+
+    def most_probable(self) -> np.ndarray:
+        """The (D + 2,) parameters that fit best."""
+        limits = [(-3.0, 4.0)] * self._d + [(-3.0, 2.0), (-6.0, 1.0)]
+        return minimize(self, self._prior, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": _STEPS}).x
+
+    def __call__(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        """The negative logarithm of the posterior, and its (D + 2,) gradient."""
+        kernel, slope = _kernel(self._squares, parameters)
+        factor = _factor(kernel, self._variances, parameters)
         weights = cho_solve((factor, True), self._values)
         inverse = cho_solve((factor, True), np.eye(len(self._values)))
         pull = np.outer(weights, weights) - inverse

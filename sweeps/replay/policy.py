@@ -71,7 +71,7 @@ class Options:
     length_s: float
     epoch_s: float
     pruning: PruningSettings
-    first_picks: int = 3
+    first_picks: int = 5
 
     def marks(self, first_rung: float | None = None, reduction: int | None = None) -> list[float]:
         """The rungs in seconds of audio; `first_rung` and `reduction` replace the settings' own."""

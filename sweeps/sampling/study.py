@@ -32,8 +32,9 @@ from sweeps.sampling.space import parameters, propose
 
 NEAR = 0.01
 """Settings that differ by less than this share of every range, and in no choice, are the same."""
-CANDIDATES, NEIGHBOURS, CENTRES = 500, 250, 4
-"""A proposal chooses among 500 settings from all of the space and 250 near the four best trials."""
+CANDIDATES = 500
+"""A proposal chooses among so many settings, drawn from all of the space. With some drawn near the best trials a sweep
+stays where it happened to begin (docs/log.md)."""
 _LESSONS = 60
 _TRIES = 10
 _RANDOM_TRIES = 200
@@ -121,8 +122,6 @@ class Study:
             return None
         rng = np.random.default_rng(seed)
         drawn = [self._candidates.draw(rng) for _ in range(CANDIDATES)]
-        centres = self._best()
-        drawn += [self._candidates.draw(rng, centres[at % len(centres)]) for at in range(NEIGHBOURS * bool(centres))]
         places, first = np.unique([self._encode(settings) for settings in drawn], axis=0, return_index=True)
         gains = self._predictor.gains(places, [trial.id for trial in self._known.values() if trial.is_open])
         if gains is None:
@@ -140,15 +139,6 @@ class Study:
         settings = propose(self._config.space, asked)
         self._study.tell(asked, state=TrialState.FAIL)  # the sampler ignores it; the trial itself comes by `update`
         return asked, settings
-
-    def _best(self) -> list[dict[str, Any]]:
-        """The settings of the trials, here or in earlier sweeps, of which most is expected; all of each one's."""
-        here = [trial for trial in self._known.values() if trial.state != "failed"]
-        expected = self._predictor.expected([trial.id for trial in here])
-        ranked = [(expected[trial.id].mean, trial.settings) for trial in here]
-        ranked += [(one.mean, one.settings) for one in self._lessons]
-        ranked.sort(key=lambda one: one[0])
-        return [{**self._encode.defaults, **settings} for _, settings in ranked[:CENTRES]]
 
     def _tpe(self, seed: int) -> optuna.samplers.BaseSampler:
         with warnings.catch_warnings():

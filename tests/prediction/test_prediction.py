@@ -8,7 +8,7 @@ from scipy.optimize import check_grad
 
 from sweeps.prediction.predictor import Predictor
 from sweeps.prediction.standing import standings
-from sweeps.prediction.surrogate import Surrogate
+from sweeps.prediction.surrogate import Posterior, Surrogate
 from sweeps.pruning.rule import Score
 
 RNG = np.random.default_rng
@@ -49,9 +49,9 @@ def test_the_gradient_of_the_fit_is_right_and_it_finds_what_matters() -> None:
     rng = RNG(0)
     places = rng.random((60, 5))
     values = np.sin(4 * places[:, 0]) + 0.05 * rng.standard_normal(60)
-    fitted = Surrogate(places, values - values.mean(), np.full(60, 0.1))
-    at = fitted.parameters + 0.1
-    assert check_grad(lambda x: fitted._loss(x)[0], lambda x: fitted._loss(x)[1], at) < 1e-3
+    observed = places, values - values.mean(), np.full(60, 0.1)
+    fitted, posterior = Surrogate(*observed), Posterior(*observed)
+    assert check_grad(lambda x: posterior(x)[0], lambda x: posterior(x)[1], fitted.parameters + 0.1) < 1e-3
     lengths = fitted.parameters[:5]
     assert lengths[0] == min(lengths)
     new = rng.random((200, 5))

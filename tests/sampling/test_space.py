@@ -29,13 +29,7 @@ def drawn_from_all(config: SweepConfig, count: int) -> list[dict[str, Any]]:
     return [candidates.draw(rng) for _ in range(count)]
 
 
-def drawn_near_others(config: SweepConfig, count: int) -> list[dict[str, Any]]:
-    rng, candidates = np.random.default_rng(0), Candidates(config.space)
-    outside = {**Encoder(config).defaults, "lr_peak": 9.0, "freeze_transformer_fraction": 0.7}
-    return [candidates.draw(rng, outside) for _ in range(count)]
-
-
-@pytest.mark.parametrize("draw", [drawn_by_optuna, drawn_from_all, drawn_near_others])
+@pytest.mark.parametrize("draw", [drawn_by_optuna, drawn_from_all])
 def test_conditions_hold_in_every_proposal(draw: Callable[[SweepConfig, int], list[dict[str, Any]]]) -> None:
     config = load(None, CONDITIONAL)
     drawn = draw(config, 60)
@@ -50,16 +44,11 @@ def test_conditions_hold_in_every_proposal(draw: Callable[[SweepConfig, int], li
         assert config.recipe(settings).lr_peak == settings["lr_peak"]
 
 
-def test_candidates_cover_a_log_range_evenly_and_stay_near_what_they_are_near_to() -> None:
+def test_candidates_cover_a_log_range_evenly() -> None:
     config = load(DEMO)
     rng, candidates = np.random.default_rng(0), Candidates(config.space)
     rates = [candidates.draw(rng)["lr_peak"] for _ in range(400)]
     assert 0.4 < np.mean([rate < math.sqrt(3e-4 * 1e-2) for rate in rates]) < 0.6
-    good = {**Encoder(config).defaults, "lr_peak": 2e-3, "mask_time_prob": 0.2}
-    near = [candidates.draw(rng, good) for _ in range(400)]
-    assert 0.5 < np.mean([one["lr_peak"] == 2e-3 for one in near]) < 0.7
-    assert np.mean([abs(math.log(one["lr_peak"] / 2e-3)) < 0.2 * math.log(1e-2 / 3e-4) for one in near]) > 0.9
-    assert {one["schedule"] for one in near} == {"linear", "cosine", "tri_stage"}
 
 
 def test_a_parent_comes_before_its_child_and_a_circle_is_refused() -> None:

@@ -198,6 +198,21 @@ def test_a_paused_trial_that_goes_on_is_told_again(tmp_path: Path) -> None:
     assert best is not None and best < 0
 
 
+def test_a_search_leaves_the_place_where_it_happened_to_begin(tmp_path: Path) -> None:
+    config, ledger = load(DEMO), Ledger(tmp_path)
+    study = Study(config)
+    start = {"schedule": "tri_stage", "freeze_transformer_fraction": 0.25, "unfreeze": "all", "warmup_fraction": 0.25}
+    for number in range(14):
+        settings: dict[str, Any] | None = {**config.baseline, **start, "lr_peak": 4e-4 * (1 + number)}
+        if number >= 4:
+            settings = study.propose(number)
+        assert settings is not None
+        off = abs(math.log(settings["lr_peak"] / 2e-3)) + 0.3 * (settings["schedule"] == "tri_stage")
+        ended(ledger, study, proposed(ledger, study, settings), 0.1 + 0.1 * off)
+    tried = [trial.settings["schedule"] for trial in list(ledger.state.trials.values())[4:]]
+    assert tried.count("tri_stage") < len(tried) / 2
+
+
 @pytest.mark.parametrize("sampler", ["gp", "tpe"])
 def test_nothing_is_tried_twice_not_even_nearly_until_the_space_is_used_up(tmp_path: Path, sampler: str) -> None:
     changes = [f"search.sampler={sampler}", "search.random_trials=2"]
