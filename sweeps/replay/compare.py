@@ -38,6 +38,7 @@ class RuleFigures:
         time_vs_loss_asha: the same against loss-only stock ASHA on the same rungs with the same reduction factor.
         floor_vs_full: the least time to the target that its evaluations allow with the settings in random order, as a
             share of random search's time. A rule that picks the next setting can be faster.
+        least_vs_full: the same for a search that knows beforehand which setting gets there soonest. None is faster.
         wer_at_quarter: the incumbent's WER after a quarter of the time that random search takes for the whole sweep.
         wer_at_half: the same after half of that time.
         top_stopped: share of the best tenth of the settings that ended before their full length.
@@ -50,6 +51,7 @@ class RuleFigures:
     time_vs_wer_asha: Estimate
     time_vs_loss_asha: Estimate
     floor_vs_full: Estimate
+    least_vs_full: Estimate
     wer_at_quarter: Estimate
     wer_at_half: Estimate
     top_stopped: Estimate
@@ -70,7 +72,8 @@ class Comparison:
         figures: by the rule's label.
         simulations: by the rule's label, one per replay.
         target_s: per label, seconds to the target, one per replay.
-        floors_s: per label, the least seconds to the target, one per replay.
+        floors_s: per label, the least seconds to the target with the settings in random order, one per replay.
+        least_s: the same with the best setting first.
         targets: the WER to reach, one per replay.
     """
 
@@ -79,6 +82,7 @@ class Comparison:
     simulations: dict[str, list[Simulation]]
     target_s: dict[str, np.ndarray]
     floors_s: dict[str, np.ndarray]
+    least_s: dict[str, np.ndarray]
     targets: np.ndarray
 
 
@@ -190,7 +194,8 @@ def _simulated(replays: Replays, rules: Sequence[NamedRule], workers: int) -> Co
     targets = np.array([replays.target(replay) for replay in range(len(replays.draws))])
     simulations = {rule.label: _simulations(replays, rule, workers) for rule in rules}
     floors_s = {rule.label: _floors_s(replays, rule, workers, targets) for rule in rules}
-    return Comparison(workers, {}, simulations, _target_s(simulations, targets), floors_s, targets)
+    least_s = {rule.label: _least_s(replays, rule, targets) for rule in rules}
+    return Comparison(workers, {}, simulations, _target_s(simulations, targets), floors_s, least_s, targets)
 
 
 def _simulations(replays: Replays, rule: NamedRule, workers: int) -> list[Simulation]:
@@ -210,6 +215,15 @@ def _floors_s(replays: Replays, rule: NamedRule, workers: int, targets: np.ndarr
             floor_s(replays.timelines(replay, marks), workers, first, target, gap_s)
             for replay, target in enumerate(targets)
         ]
+    )
+
+
+def _least_s(replays: Replays, rule: NamedRule, targets: np.ndarray) -> np.ndarray:
+    """As the floors, with a worker for each setting, so that the best begins at once."""
+    marks, gap_s = rule.new_rule().marks, replays.setup.gap_s
+    drawn = [replays.timelines(replay, marks) for replay in range(len(replays.draws))]
+    return np.array(
+        [floor_s(one, len(one), math.inf, target, gap_s) for one, target in zip(drawn, targets, strict=True)]
     )
 
 
@@ -242,6 +256,7 @@ def _columns(replays: Replays, rules: Sequence[NamedRule], simulated: Comparison
             "time_vs_wer_asha": Column(time_s, target_s[STOCK]),
             "time_vs_loss_asha": Column(time_s, target_s[rule.peer.label]),
             "floor_vs_full": Column(simulated.floors_s[rule.label], target_s["full"]),
+            "least_vs_full": Column(simulated.least_s[rule.label], target_s["full"]),
             "wer_at_quarter": wer_at(runs, 0.25),
             "wer_at_half": wer_at(runs, 0.5),
             "top_stopped": Column(np.array(lost)),

@@ -23,6 +23,7 @@ _COLUMNS = (
     ("work / full", 19),
     ("top stopped at worst", 22),
     ("reached at worst", 18),
+    ("least", 7),
 )
 """Names and widths."""
 
@@ -52,6 +53,7 @@ def _cells(figures: Sequence[RuleFigures]) -> list[str]:
         f"{together([one.work_vs_full for one in figures]):.2f}",
         f"{max(one.top_stopped.mean for one in figures):.0%}",
         f"{min(one.reached for one in figures):.0%}",
+        f"{together([one.least_vs_full for one in figures]).mean:.2f}",
     ]
 
 
@@ -70,6 +72,7 @@ def to_json(tables: Sequence[Table], pruning: PruningSettings) -> dict[str, Any]
         "time_vs_wer_asha_interval": [stock.low, stock.high],
         "time_vs_wer_asha_high": max(one.time_vs_wer_asha.high for one in ours),
         "top_decile_stopped": max(one.top_stopped.mean for one in ours),
+        "least_vs_random": together([one.least_vs_full for one in ours]).mean,
         "pruning": pruning.model_dump(include={"rank_by", "reduction", "first_rung", "finish_share"}),
         "tables": by_table,
     }

@@ -28,6 +28,7 @@ _COLUMNS = (
     ("stopped", 9),
     ("reached", 9),
     ("floor", 7),
+    ("least", 7),
 )
 """Names and widths."""
 
@@ -117,6 +118,7 @@ def in_columns(comparison: Comparison, labels: Sequence[str], heading: str) -> s
             f"{figures.stopped.mean:.0%}",
             f"{figures.reached:.0%}",
             f"{figures.floor_vs_full.mean:.2f}",
+            f"{figures.least_vs_full.mean:.2f}",
         ]
         row = "".join(cell.rjust(width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
         lines.append(label.ljust(width) + row)
@@ -149,6 +151,7 @@ def table_json(table: Table) -> dict[str, Any]:
         "top_decile_stopped": ours.top_stopped.mean,
         "top_decile_stopped_high": ours.top_stopped.high,
         "floor_vs_random": ours.floor_vs_full.mean,
+        "least_vs_random": ours.least_vs_full.mean,
         "workers": workers,
         "settings": table.settings,
         "curves": table.curves,

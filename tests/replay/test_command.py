@@ -54,7 +54,14 @@ def figures_of(arguments: list[str], file: Path) -> tuple[dict[str, Any], str]:
 def test_the_command_writes_table_picture_and_figures_of_a_single_table(recorded: Path, tmp_path: Path) -> None:
     asked = ["--curves", str(recorded), "--workers", "1,4", "--rule", "ours:reduction=4", "--rule", "median"]
     figures, output = figures_of([*asked, "--picture", str(tmp_path / "out.png")], tmp_path / "out.json")
-    for key in (*FLAT, "time_vs_random_low", "time_vs_random_high", "time_vs_loss_asha", "floor_vs_random"):
+    for key in (
+        *FLAT,
+        "time_vs_random_low",
+        "time_vs_random_high",
+        "time_vs_loss_asha",
+        "floor_vs_random",
+        "least_vs_random",
+    ):
         assert isinstance(figures[key], float), key
     assert figures["time_vs_random_low"] <= figures["time_vs_random"] <= figures["time_vs_random_high"]
     assert figures["worst_time_vs_random"] == figures["time_vs_random_high"]

@@ -176,8 +176,10 @@ def test_no_rule_is_faster_than_its_floor_and_full_is_at_it() -> None:
         comparison = compare(replays, named, workers)
         for one in named:
             assert (comparison.target_s[one.label] >= comparison.floors_s[one.label] - 1e-9).all(), one.label
+            assert (comparison.floors_s[one.label] >= comparison.least_s[one.label] - 1e-9).all(), one.label
         assert comparison.target_s["full"] == pytest.approx(comparison.floors_s["full"])
         assert comparison.figures["ours"].floor_vs_full.mean < 0.8
+        assert 0 < comparison.figures["ours"].least_vs_full.mean < 0.9 * comparison.figures["ours"].floor_vs_full.mean
 
 
 # -- replays ---------------------------------------------------------------------------------------------------------
