@@ -42,7 +42,7 @@ class ModelledWorld:
     """
 
     def __init__(self, curves: Path, config: Path, kind: Kind) -> None:
-        self.name, self.config_path = f"{curves.stem}, {kind}", config
+        self.config_path = config
         self._encode = Encoder(load(config, [], environment={}))
         every = [curve for seeds in read(curves) for curve in seeds]
         known = np.array([self._encode(curve.settings) for curve in every])

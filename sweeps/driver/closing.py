@@ -78,7 +78,7 @@ def close_sweep(
 
 def _stopped(count: int, chance: float) -> str:
     """What pruning may have cost, in words."""
-    share = f"about {chance:.0%}" if chance >= 0.01 else "under 1 %"
+    share = f"about {100 * chance:.0f} %" if chance >= 0.01 else "under 1 %"
     return f"{many(count, 'trial')}; the chance that one of them would have had a lower dev WER: {share}"
 
 

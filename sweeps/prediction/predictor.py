@@ -23,7 +23,7 @@ from sweeps.pruning.rule import Score
 FEWEST = 3
 """With fewer ranked trials, settings say nothing yet."""
 AT_MOST = 120
-"""At most this many trials are fitted, half of them the best and half the latest: more would take too long."""
+"""At most this many trials go into the process, half of them the best and half the latest: more would take too long."""
 _PENDING = 0.2
 """The variance of the guess that stands for a trial that runs and was not ranked yet."""
 _DRAWS = 4000

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 _STEPS = 15
 """Of the fit; later ones change no decision."""
 _FITTED = 60
-"""Lengths, height and noise are fitted to at most so many trials: the time grows with the cube of their number."""
+"""Lengths, height and noise are fitted to a subset of this size: the cost grows with the cube of the number of trials."""
 _JITTER = 1e-6
 
 

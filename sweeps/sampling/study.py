@@ -33,8 +33,8 @@ from sweeps.sampling.space import parameters, propose
 NEAR = 0.01
 """Settings that differ by less than this share of every range, and in no choice, are the same."""
 CANDIDATES = 500
-"""A proposal chooses among so many settings, drawn from all of the space. With some drawn near the best trials a sweep
-stays where it happened to begin (docs/log.md)."""
+"""The GP sampler scores 500 random settings from the whole space. Adding some close to the best trials made the search
+get stuck around its first ones (docs/log.md)."""
 _LESSONS = 60
 _TRIES = 10
 _RANDOM_TRIES = 200

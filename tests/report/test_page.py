@@ -221,7 +221,7 @@ def test_the_page_tells_all_and_loads_nothing(tmp_path: Path) -> None:
     found = a_verdict(state)
     config = SweepConfig(budget={"price_per_hour": 2.5})  # type: ignore[arg-type]
     test = {found.winner: {"wer": 0.1234, "cer": 0.03}}
-    stopped = "3 trials; the chance that one of them would have had a lower dev WER: about 4%"
+    stopped = "3 trials; the chance that one of them would have had a lower dev WER: about 4 %"
     file = write_report(config, state, tmp_path, verdict=found, dev_s=DEV_S, test=test, stopped=stopped)
     assert [one.name for one in tmp_path.iterdir()] == [file.name] == [REPORT_FILE]
     seen = Seen(file.read_text(encoding="utf-8"))
