@@ -8,8 +8,8 @@ into a model that has a curve for any setting (`modelled_world`), and a sweep pr
 of a sweep (`Study`, `Rule`, `Predictor`), with the baseline first.
 
 `stock` is Optuna's TPE with its defaults and Ray's ASHA on WER, reduction 2 from a fifth of the length; a stopped trial
-reports its last WER to TPE, as `OptunaSearch` does. `random` trains random settings to their end. `--ours` gives settings
-that differ from the shipped ones, such as `search.sampler=tpe,pruning.rank_by=blend`; repeat it to compare several.
+reports its last WER to TPE, as `OptunaSearch` does. `random` trains random settings to their end. `--ours` gives
+settings that differ from the shipped ones, such as `search.sampler=tpe,pruning.rank_by=blend`; repeat it for more.
 Two workers, a clock of 13 trials' lengths each, an evaluation takes 3 % of a length. `--stock-gap` is what the stock
 pattern loses at each trial's start, in lengths: 0 as for trials of hours; 0.8 as in the race of the demo, where a
 trial takes some 27 s, and a Ray Train run of its own 23 s (`python benchmarks/turnaround.py`).

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 _STEPS = 15
 """Of the fit; later ones change no decision."""
 _FITTED = 60
-"""Lengths, height and noise are fitted to a subset of this size: the cost grows with the cube of the number of trials."""
+"""Lengths, height and noise are fitted to a subset of this size, since the cost grows with its cube."""
 _JITTER = 1e-6
 
 
