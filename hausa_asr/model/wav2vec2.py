@@ -26,6 +26,7 @@ from transformers import (
     Wav2Vec2ForCTC,
     Wav2Vec2Processor,
 )
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2AttnAdapterLayer
 from transformers.utils import logging as transformers_logging
 
 from hausa_asr.errors import UserError, first_line
@@ -113,10 +114,23 @@ def new_model(base: str, config: FinetuneConfig) -> tuple[Wav2Vec2ForCTC, Wav2Ve
         if kept.new_mask_embedding:
             model.wav2vec2.masked_spec_embed.data.uniform_()
         if config.adapter_dim:
-            model.init_adapter_layers()  # the base's may be for another language
+            _reset_adapters(model)  # the base's may be for another language
     # No transcript has <unk>: with this bias no program ever decodes it.
     model.lm_head.bias.data[VOCAB[UNK]] = -1e4
     return model, copy.deepcopy(kept.processor)
+
+
+def _reset_adapters(model: Wav2Vec2ForCTC) -> None:
+    """Draw new weights for all adapters, as small as those of a new head, so that a layer begins almost unchanged.
+
+    `transformers`' own `init_adapter_layers` leaves them as they are: it is not applied to their parts.
+    """
+    for module in model.modules():
+        if isinstance(module, Wav2Vec2AttnAdapterLayer):
+            module.norm.reset_parameters()
+            for linear in (module.linear_1, module.linear_2):
+                linear.weight.data.normal_(std=model.config.initializer_range)
+                linear.bias.data.zero_()
 
 
 @dataclass(frozen=True)

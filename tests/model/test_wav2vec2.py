@@ -11,6 +11,7 @@ import torch
 from transformers import BertConfig, Wav2Vec2ForCTC, Wav2Vec2Model
 
 from hausa_asr.errors import UserError
+from hausa_asr.model import wav2vec2
 from hausa_asr.model.batch import collate
 from hausa_asr.model.evaluate import evaluate, transcribe_samples
 from hausa_asr.model.forward import ctc_logits, ctc_losses, encode_audio, frame_lengths
@@ -57,6 +58,24 @@ def test_a_bases_own_head_of_the_same_size_is_replaced_too(layer_norm_base: Path
     old.save_pretrained(tmp_path)
     model, _ = new_model(str(tmp_path), FinetuneConfig(seed=1))
     assert not model.lm_head.weight.equal(old.lm_head.weight)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["the base has adapters", "the base has none"])
+def test_adapters_start_anew_from_the_recipes_seed(own: bool, layer_norm_base: Path, tmp_path: Path) -> None:
+    if own:
+        Wav2Vec2ForCTC.from_pretrained(layer_norm_base, adapter_attn_dim=8).save_pretrained(tmp_path)
+    base = str(tmp_path if own else layer_norm_base)
+    models = [new_model(base, FinetuneConfig(seed=seed, adapter_dim=8))[0] for seed in (1, 1, 2)]
+    wav2vec2._kept.cache_clear()  # as on another rank, which reads the base itself
+    models.append(new_model(base, FinetuneConfig(seed=1, adapter_dim=8))[0])
+    first, again, other, on_another_rank = (
+        {name: weight for name, weight in model.named_parameters() if "adapter_layer.linear" in name}
+        for model in models
+    )
+    assert first
+    for name, weight in first.items():
+        assert weight.equal(again[name]) and weight.equal(on_another_rank[name])
+        assert name.endswith("bias") or not weight.equal(other[name]), "two seeds must not share their adapters"
 
 
 def test_our_tokenizer_is_the_processors(layer_norm_base: Path) -> None:
