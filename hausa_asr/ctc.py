@@ -1,10 +1,11 @@
 """Count a clip's frames, and the frames that CTC needs for its transcript.
 
-Integers in and out. Called where clips are refused, augmented and decoded.
+Called where clips are refused, augmented and decoded, and where a trial is compared with guessing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -23,3 +24,19 @@ def frames(n_samples: int) -> int:
 def frames_needed(labels: Sequence[int]) -> int:
     """The fewest frames that CTC can align L labels to: one for each, and a blank between two equal neighbours."""
     return len(labels) + sum(int(a == b) for a, b in pairwise(labels))
+
+
+def guess_loss(frames: int, labels: Sequence[int], symbols: int) -> float:
+    """The CTC loss of guessing each frame evenly, in nats per label.
+
+    `frames` of speech have `(T + L - R) over 2 L` alignments to L labels, R of which equal the one before; each has the
+    probability `symbols ** -T`. Slow speech costs more, since it has more frames to guess.
+
+    Args:
+        frames: T.
+        labels: L of them, at least one, that fit into the frames.
+        symbols: how many the model tells apart, the blank among them.
+    """
+    free, taken = frames + 2 * len(labels) - frames_needed(labels), 2 * len(labels)
+    alignments = math.lgamma(free + 1) - math.lgamma(taken + 1) - math.lgamma(free - taken + 1)
+    return (frames * math.log(symbols) - alignments) / len(labels)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
+from hausa_asr.ctc import frames, guess_loss
 from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.text import VOCAB
 from sweeps.driver.sweep_folder import save
 from sweeps.planning.slots import SlotPlan
 from sweeps.prediction.predictor import Predictor
@@ -50,6 +53,13 @@ class Sweep:
     def folder(self) -> Path:
         """Where settings, ledger, checkpoints and results are."""
         return self.ledger.folder
+
+    def guess_loss(self) -> float:
+        """The eval loss of guessing each frame of dev evenly: the mean over its utterances, in nats per label."""
+        dev = self.prepared.splits["dev"]
+        labels = (dev.without_samples(index).labels.tolist() for index in range(len(dev)))
+        lengths = map(frames, dev.n_samples.tolist())
+        return fmean(guess_loss(length, row, len(VOCAB)) for length, row in zip(lengths, labels, strict=True))
 
     def chance_missed(self) -> tuple[int, float] | None:
         """How many trials a rung has stopped, and the chance that one of them would have won the search; or None.

@@ -8,6 +8,7 @@ from its checkpoint.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -40,6 +41,7 @@ class SweepScheduler(FIFOScheduler):
         rule: its rungs.
         agenda: what slots do next.
         trial_of: our trial id for a Tune trial's id; "" for one that only waits.
+        guess: the eval loss of guessing.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -47,11 +49,17 @@ class SweepScheduler(FIFOScheduler):
         return {}
 
     def __init__(
-        self, config: SweepConfig, ledger: Ledger, rule: Rule, agenda: Agenda, trial_of: Callable[[str], str]
+        self,
+        config: SweepConfig,
+        ledger: Ledger,
+        rule: Rule,
+        agenda: Agenda,
+        trial_of: Callable[[str], str],
+        guess: float = math.inf,
     ) -> None:
         super().__init__()
         self._config, self._ledger, self._rule, self._agenda = config, ledger, rule, agenda
-        self._trial_of = trial_of
+        self._trial_of, self._guess = trial_of, guess
         self._began = False
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
@@ -109,8 +117,9 @@ class SweepScheduler(FIFOScheduler):
             return "its updates have had no finite gradients for long"
         others = reversed(self._ledger.state.trials.values())  # the newest first, since there may be thousands
         peers = (other for other in others if not other.of and other is not trial and other.reports)
-        recipe = self._config.recipe(trial.settings)
-        return divergence(trial.points, ready_s(recipe), (peer.points for peer in islice(peers, PEERS_AT_MOST)))
+        ready = ready_s(self._config.recipe(trial.settings))
+        newest = (peer.points for peer in islice(peers, PEERS_AT_MOST))
+        return divergence(trial.points, ready, newest, self._guess)
 
     def _passes(self, trial: TrialRecord, seen_s: float) -> bool:
         """Rank a trial at the rungs that it has come to, and say whether it goes on."""

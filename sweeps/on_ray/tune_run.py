@@ -69,7 +69,7 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
         tune.with_resources(slot, sweep.plan.slot_resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=SweepScheduler(sweep.config, sweep.ledger, sweep.rule, agenda, trial_of),
+            scheduler=SweepScheduler(sweep.config, sweep.ledger, sweep.rule, agenda, trial_of, sweep.guess_loss()),
             num_samples=-1,  # the agenda says when it is over
             reuse_actors=True,
         ),

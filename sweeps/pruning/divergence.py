@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from sweeps.pruning.rule import TURNED_WER, Point, turned
 
-WORSE_THAN_GUESSING = 25.0
-"""Nats per label. Guessing evenly among 36 labels costs about 3.6 nats a frame, and a label lasts about 5 frames of
-20 ms, some of which may be blanks: 10 to 18 nats. No model that learns is above this."""
+FAR_WORSE = 1.5
+"""An eval loss this many times that of guessing is of no model that learns."""
 BLOW_UP = 3.0
 """An eval loss this many times a trial's own best, or its peers' median, is no noise."""
 PEERS = 4
@@ -22,19 +21,22 @@ PEERS_AT_MOST = 20
 """The latest are compared, at most this many."""
 
 
-def divergence(points: Sequence[Point], ready_s: float, peers: Iterable[Sequence[Point]]) -> str:
+def divergence(
+    points: Sequence[Point], ready_s: float, peers: Iterable[Sequence[Point]], guess: float = math.inf
+) -> str:
     """Say why a trial has diverged; "" if it has not.
 
     Args:
         points: its evaluations so far.
         ready_s: after this many seconds of audio it can be compared with others.
         peers: the evaluations of the other trials; those trained on less audio do not count.
+        guess: the eval loss of guessing, `guess_loss` of the dev split; by default it is not known.
     """
     last = points[-1]
     if not math.isfinite(last.loss):
         return f"eval loss is {last.loss}"
-    if last.loss > WORSE_THAN_GUESSING:
-        return f"eval loss {last.loss:.1f} is worse than guessing"
+    if last.loss > FAR_WORSE * guess and last.seen_s > ready_s:
+        return f"eval loss {last.loss:.1f} is far worse than guessing, which has {guess:.1f}"
     best = min(point.loss for point in points)
     if last.loss > BLOW_UP * best and last.loss > 2.0:
         return f"eval loss rose from {best:.3f} to {last.loss:.3f}"

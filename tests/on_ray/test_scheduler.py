@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,9 +63,10 @@ class Sweep:
         return record.state, record.cause
 
 
-def scheduler_of(config: SweepConfig, ledger: Ledger) -> SweepScheduler:
+def scheduler_of(config: SweepConfig, ledger: Ledger, guess: float = math.inf) -> SweepScheduler:
     rule = rule_of(config, ledger.state)
-    return SweepScheduler(config, ledger, rule, Agenda(config, ledger, rule, Study(config)), lambda tune_id: tune_id)
+    agenda = Agenda(config, ledger, rule, Study(config))
+    return SweepScheduler(config, ledger, rule, agenda, lambda tune_id: tune_id, guess)
 
 
 def test_losers_are_paused_at_a_rung_and_never_between(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_trial_that_is_still_frozen_passes_a_rung_unranked(tmp_path: Path) -> 
     assert sweep.report("t1", 60, 8.0) == STOP
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf"), 80.0])
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_diverged_trial_ends_at_its_first_report_even_the_baseline(tmp_path: Path, loss: float) -> None:
     sweep = Sweep(tmp_path, 2)
     for trial in ("t0", "t1"):
@@ -129,6 +131,15 @@ def test_a_diverged_trial_ends_at_its_first_report_even_the_baseline(tmp_path: P
         ended = sweep.ledger.state.trials[trial]
         assert (ended.state, ended.reason) == ("failed", DIVERGED)
         assert ended.detail
+
+
+def test_slow_speech_is_not_taken_for_divergence_but_far_worse_than_guessing_is(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, 2)
+    sweep.scheduler = scheduler_of(sweep.config, sweep.ledger, guess=31.6)  # read Yoruba's
+    assert sweep.report("t1", 5, 80.0) == CONTINUE, "still warming up"
+    assert sweep.report("t1", 20, 30.0) == CONTINUE
+    assert sweep.report("t1", 25, 80.0) == STOP
+    assert sweep.ledger.state.trials["t1"].reason == DIVERGED
 
 
 def test_a_trial_that_can_no_longer_update_ends_though_its_loss_is_finite(tmp_path: Path) -> None:

@@ -161,7 +161,9 @@ def test_a_loss_that_is_no_number_has_diverged_whoever_is_there(loss: float) -> 
 
 
 def test_worse_than_guessing_and_a_blow_up_have_diverged() -> None:
-    assert "guessing" in divergence(plateau(60.0), 0.0, [])
+    assert "guessing" in divergence(plateau(60.0), 0.0, [], 20.0)
+    assert not divergence(plateau(60.0), 100.0, [], 20.0), "still warming up, or frozen"
+    assert not divergence(plateau(28.0), 0.0, [], 31.6), "slow speech has more frames for each label"
     assert "rose" in divergence(plateau(1.0, 0.9, 4.0, cer=0.6, wer=0.9), 0.0, [])
     assert not divergence(plateau(12.0), 0.0, []), "an untrained model's loss"
     assert not divergence(plateau(1.0, 1.3, cer=0.6, wer=0.9), 0.0, []), "noise"
