@@ -36,6 +36,8 @@ class FinetuneConfig:
         warmup_fraction: share of the updates in which the learning rate rises to its peak.
         schedule: the learning rate after the warm-up: `linear` or `cosine` decay, or `tri_stage` (hold, then decay).
         weight_decay: AdamW's weight decay, on matrices only.
+        adam_beta1: how much of its running mean of gradients AdamW keeps in each update.
+        adam_beta2: the same of its running mean of their squares: 0.98 in fairseq's recipes, 0.999 in Hugging Face's.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         mask_time_prob: share of the frames to mask (the Hugging Face meaning: about the share that ends up masked).
         mask_time_length: frames per mask, 20 ms each.
@@ -80,6 +82,8 @@ class FinetuneConfig:
     warmup_fraction: float = 0.1
     schedule: str = "tri_stage"
     weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.98
     max_grad_norm: float = 1.0
     mask_time_prob: float = 0.3
     mask_time_length: int = 10

@@ -37,7 +37,7 @@ class StepResult(NamedTuple):
 
 
 class Optimizer:
-    """AdamW with fairseq's betas, whose learning rates follow the schedule.
+    """AdamW whose learning rates follow the schedule.
 
     A frozen part has no gradients, and so no optimizer state until it learns. Parts that are unfrozen later have a
     group of their own, since each has a warm-up of its own.
@@ -60,7 +60,7 @@ class Optimizer:
                 for group, parameters in groups.items()
             ],
             lr=config.lr_peak,
-            betas=(0.9, 0.98),
+            betas=(config.adam_beta1, config.adam_beta2),
             eps=1e-8,
             fused=True,
         )

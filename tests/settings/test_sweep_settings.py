@@ -31,6 +31,34 @@ def test_shipped_settings_are_valid_and_survive_being_saved(path: Path, tmp_path
     assert load(saved, environment={}) == config
 
 
+def test_trial_0_is_the_published_run_whatever_the_other_trials_have() -> None:
+    other = ["finetune.activation_dropout=0.1", "finetune.adam_beta2=0.98", "finetune.head_lr_mult=10",
+             "finetune.feat_proj_dropout=0.2", "finetune.final_dropout=0.2", "finetune.weight_decay=0.1"]  # fmt: skip
+    config = load(CONFIGS[0].with_name("xlsr_300m.yaml"), other, environment={})
+    recipe = config.recipe(config.baseline)
+    assert (recipe.lr_peak, recipe.schedule, recipe.warmup_fraction) == (5e-5, "linear", 0.33)
+    assert (recipe.adam_beta1, recipe.adam_beta2, recipe.weight_decay, recipe.head_lr_mult) == (0.9, 0.999, 0.0, 1.0)
+    assert (recipe.attention_dropout, recipe.hidden_dropout, recipe.layerdrop) == (0.1, 0.1, 0.1)
+    assert (recipe.activation_dropout, recipe.feat_proj_dropout, recipe.final_dropout) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_no_starting_point_is_a_wasted_trial(path: Path) -> None:
+    config = load(path, environment={})
+    for name, settings in config.starting_points.items():
+        recipe = config.recipe(settings)
+        updates = recipe.length_s / recipe.batch_s
+        learning = updates * (1 - recipe.freeze_transformer_fraction)
+        assert learning >= 900, f"{name} frees the transformer for {learning:.0f} updates only"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_ranges_that_are_split_differ(path: Path) -> None:
+    for name, ranges in load(path, environment={}).space.items():
+        alone = [one.model_dump(exclude={"when"}) for one in ranges]
+        assert all(one not in alone[:at] for at, one in enumerate(alone)), f"{name} is split for nothing"
+
+
 def test_what_is_set_counts_over_environment_over_file(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("storage: file\nmlflow: {uri: sqlite:///file.db}\nsearch: {trials: 5}\n")

@@ -96,3 +96,13 @@ def test_weight_decay_is_of_matrices_only(model: Wav2Vec2ForCTC) -> None:
     for name, distance in moved.items():
         decays = names[name].ndim > 1 and float(names[name].detach().abs().max()) > 0
         assert (distance > 0) == decays, name
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.9, 0.98), (0.9, 0.999), (0.8, 0.98)])
+def test_the_running_means_are_as_long_as_the_recipe_says(model: Wav2Vec2ForCTC, beta1: float, beta2: float) -> None:
+    optimizer = Optimizer(model, dataclasses.replace(RECIPE, adam_beta1=beta1, adam_beta2=beta2), 100)
+    step(model, optimizer, 9)
+    moved, _, _ = step(model, optimizer, 10, gradient=0.0)
+    mean = beta1 * (1 - beta1) / (1 - beta1**2)
+    square = beta2 * (1 - beta2) / (1 - beta2**2)
+    assert moved["lm_head.weight"] == pytest.approx(optimizer.lr(10) * mean / square**0.5, rel=1e-3)
