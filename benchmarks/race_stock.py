@@ -29,7 +29,7 @@ from sweeps.sampling.space import propose
 if TYPE_CHECKING:
     import optuna
 
-    from sweeps.sampling.space import Space
+    from sweeps.sampling.conditions import Space
 
 LOGICAL_CPUS = 16
 

@@ -117,16 +117,20 @@ class SweepScheduler(FIFOScheduler):
             return "its updates have had no finite gradients for long"
         others = reversed(self._ledger.state.trials.values())  # the newest first, since there may be thousands
         peers = (other for other in others if not other.of and other is not trial and other.reports)
-        ready = ready_s(self._config.recipe(trial.settings))
         newest = (peer.points for peer in islice(peers, PEERS_AT_MOST))
-        return divergence(trial.points, ready, newest, self._guess)
+        return divergence(trial.points, self._ready_s(trial), newest, self._guess)
+
+    def _ready_s(self, trial: TrialRecord) -> float:
+        """After how many seconds of audio a trial can be compared with others."""
+        first_s = next(iter(self._rule.marks), 0.0)
+        return ready_s(self._config.recipe(trial.settings), first_s, self._config.recipe())
 
     def _passes(self, trial: TrialRecord, seen_s: float) -> bool:
         """Rank a trial at the rungs that it has come to, and say whether it goes on."""
         if trial.of or trial.recalled:
             return True
-        recipe = self._config.recipe(trial.settings)
-        return all(self._passes_rung(trial, rung, seen_s) for rung in self._rule.due(trial.id, seen_s, ready_s(recipe)))
+        due = self._rule.due(trial.id, seen_s, self._ready_s(trial))
+        return all(self._passes_rung(trial, rung, seen_s) for rung in due)
 
     def _passes_rung(self, trial: TrialRecord, rung: int, seen_s: float) -> bool:
         """Rank a trial at one rung and write the decision down; a loser is paused."""

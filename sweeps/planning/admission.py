@@ -14,9 +14,9 @@ from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import finalist_length_s, finalist_runs, hours_word
 from sweeps.planning.estimate import Prediction, figures, fitting, limits
+from sweeps.planning.expected_length import least_s
 from sweeps.planning.slots import SlotPlan, stock_would_hang
 from sweeps.planning.speed import Speed
-from sweeps.pruning.expected_length import least_s
 from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, many, size
 

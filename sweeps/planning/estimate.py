@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import devices, finalist_length_s, finalist_runs, hours_word
+from sweeps.planning.expected_length import least_s, mean_s, most_s, passing_shares
 from sweeps.planning.slots import SlotPlan
 from sweeps.planning.speed import Speed, base_of, speed_of, trained_weights
-from sweeps.pruning.expected_length import least_s, mean_s, most_s, shares_passing
-from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, size
 
 _START_S = 40.0
@@ -151,9 +150,7 @@ def _checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
         _NEWEST * (slots + 1) + _BEST * min(settings, trials - slots),
         _NEWEST * (final + bool(final)) + _BEST * (settings + runs - final),
     )
-    passing = math.prod(
-        shares_passing(trials, config.pruning.reduction, len(rungs_s(config)), config.pruning.finish_share)
-    )
+    passing = math.prod(passing_shares(config, trials))
     waiting = min((trials - 1) * (1 - passing), trials - slots)
     search_peak = _WRITING * slots + _PAUSED * waiting + _ENDED * (trials - slots - waiting)
     finals_peak = _WRITING * final + _ENDED * (runs - final) + _ENDED * trials

@@ -23,6 +23,8 @@ from typing import Literal
 Metric = Literal["loss", "wer", "blend", "predicted"]
 RankBy = Literal["auto", "loss", "wer", "blend", "predicted"]
 
+AT_ANY_AGE: tuple[RankBy, ...] = ("blend", "predicted")
+"""By these a trial is ranked even while it warms up; by a single figure it passes unranked until then."""
 TURNED_WER = 0.97
 """The turning point is the first evaluation from which WER stays under this for two evaluations."""
 
@@ -152,7 +154,7 @@ class Rule:
             ready_s: after this many seconds of audio it is warmed up and wholly free. Ranked by one figure it passes
                 earlier rungs unranked; by `blend` or `predicted` it does not (docs/log.md has what that gains).
         """
-        if self._rank_by in ("blend", "predicted"):
+        if self._rank_by in AT_ANY_AGE:
             ready_s = 0.0
         return [
             number

@@ -32,6 +32,16 @@ def free_s(recipe: FinetuneConfig) -> float:
     return freeing * recipe.freeze_transformer_fraction * recipe.length_s
 
 
-def ready_s(recipe: FinetuneConfig) -> float:
-    """The seconds of audio after which a trial can be compared: warmed up, and its transformer wholly free."""
-    return max(recipe.warmup_fraction * recipe.length_s, free_s(recipe))
+def ready_s(recipe: FinetuneConfig, first_rung_s: float = 0.0, of: FinetuneConfig | None = None) -> float:
+    """The seconds of audio after which a trial can be compared: warmed up, its transformer wholly free, not too young.
+
+    A model leaves the CTC plateau after so many updates, and of the same audio large batches make fewer. So a trial is
+    too young until it has made as many as the fixed recipe makes by the first rung.
+
+    Args:
+        recipe: the trial's.
+        first_rung_s: the first rung, in seconds of audio; 0 where updates do not matter.
+        of: the fixed recipe of the sweep.
+    """
+    young_s = first_rung_s * (recipe.batch_s / of.batch_s) if of else 0.0
+    return max(recipe.warmup_fraction * recipe.length_s, free_s(recipe), young_s)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweeps.sampling.space import Space, active, distribution, ordered
+from sweeps.sampling.conditions import Space, active, ordered
+from sweeps.sampling.space import distribution
 
 
 class Candidates:

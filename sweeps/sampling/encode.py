@@ -15,7 +15,7 @@ import numpy as np
 from hausa_asr.settings.recipe import Dimension
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.prediction.columns import Columns, among, between, is_number, one_hot
-from sweeps.sampling.space import ordered
+from sweeps.sampling.conditions import ordered
 
 
 class Encoder:

@@ -6,7 +6,7 @@ parameter per range (`lr_peak`, `lr_peak#1`), so that a distribution never chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -15,17 +15,7 @@ from optuna.trial import Trial
 from hausa_asr.errors import UserError
 from hausa_asr.settings.recipe import Dimension, check_setting
 from hausa_asr.settings.sweep import SweepConfig
-
-Space = Mapping[str, Sequence[Dimension]]
-
-_TESTS = {
-    "is": lambda value, wanted: value == wanted,
-    "in": lambda value, wanted: value in wanted,
-    "above": lambda value, wanted: value > wanted,
-    "at_least": lambda value, wanted: value >= wanted,
-    "below": lambda value, wanted: value < wanted,
-    "at_most": lambda value, wanted: value <= wanted,
-}
+from sweeps.sampling.conditions import Space, active, ordered
 
 
 def ask(trial: Trial, parameter: str, wanted: BaseDistribution) -> Any:
@@ -51,38 +41,6 @@ def distribution(name: str, dimension: Dimension) -> BaseDistribution:
     if isinstance(check_setting(name, dimension.low), int):
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def ordered(space: Space) -> list[str]:
-    """The searched settings, every one after those that its conditions name.
-
-    Raises:
-        UserError: two settings depend on each other.
-    """
-    done: list[str] = []
-    waiting = list(space)
-    while waiting:
-        ready = [n for n in waiting if all(p in done for one in space[n] for p in one.when)]
-        if not ready:
-            raise UserError(
-                f"The conditions of {', '.join(waiting)} depend on each other.",
-                where="space",
-                fix="Let `when` name only settings that do not depend on this one.",
-            )
-        done += ready
-        waiting = [n for n in waiting if n not in ready]
-    return done
-
-
-def active(space: Space, name: str, settings: Mapping[str, Any]) -> int | None:
-    """Which range of a setting holds, given the settings before it: the first whose conditions do; None if none."""
-    for number, one in enumerate(space[name]):
-        if all(
-            parent in settings and all(_TESTS[test](settings[parent], wanted) for test, wanted in tests.items())
-            for parent, tests in one.when.items()
-        ):
-            return number
-    return None
 
 
 def propose(space: Space, trial: Trial) -> dict[str, Any]:

@@ -38,6 +38,15 @@ def test_a_trial_is_ready_when_warm_and_free() -> None:
     assert ready_s(dataclasses.replace(frozen, unfreeze="top_down")) == 60
 
 
+def test_a_trial_with_large_batches_is_not_ranked_by_one_figure_before_it_has_made_the_updates(tmp_path: Path) -> None:
+    for batch_s, ranked in ((140.0, True), (480.0, False)):
+        folder = tmp_path / str(batch_s)
+        folder.mkdir()
+        sweep = Sweep(folder, 3, {"batch_s": batch_s}, "finetune.batch_s=140")
+        sweep.report("t0", 30, 1.0)
+        assert (sweep.report("t1", 30, 8.0) == STOP) is ranked, "at a third of the length, the first rung"
+
+
 class Sweep:
     """A scheduler with trials of given settings; reports are fed to it as Tune does."""
 
@@ -138,7 +147,7 @@ def test_slow_speech_is_not_taken_for_divergence_but_far_worse_than_guessing_is(
     sweep.scheduler = scheduler_of(sweep.config, sweep.ledger, guess=31.6)  # read Yoruba's
     assert sweep.report("t1", 5, 80.0) == CONTINUE, "still warming up"
     assert sweep.report("t1", 20, 30.0) == CONTINUE
-    assert sweep.report("t1", 25, 80.0) == STOP
+    assert sweep.report("t1", 35, 80.0) == STOP
     assert sweep.ledger.state.trials["t1"].reason == DIVERGED
 
 

@@ -22,12 +22,13 @@ from helpers.fine_tunes import RECIPE, run
 from helpers.speech import ToneSplit
 from sweeps.planning.admission import check, describe, refusals
 from sweeps.planning.estimate import Prediction, predict
+from sweeps.planning.expected_length import ahead_s, mean_s
 from sweeps.planning.slots import admit, local_nodes
 from sweeps.planning.speed import base_of, speed_of, trained_weights
-from sweeps.pruning.expected_length import ahead_s, mean_s
 from sweeps.pruning.rule import Rule, Score
-from sweeps.pruning.rungs import rungs
+from sweeps.pruning.rungs import ready_s, rungs, rungs_s
 from sweeps.record.ledger import Ledger
+from sweeps.sampling.conditions import draw
 
 CONFIGS = Path(sweeps.__file__).parent / "configs"
 NODE = "cluster.nodes=[{CPU: 32, GPU: 8}]"
@@ -205,6 +206,24 @@ def test_expected_lengths_are_what_the_rule_makes_of_chance(trials: int, reducti
             / trials
         )
     assert mean_s(config, trials) == pytest.approx(sum(drawn) / len(drawn), rel=0.05)
+
+
+def test_settings_that_warm_up_past_a_rung_are_expected_to_pass_it_where_they_do() -> None:
+    change = ["pruning.first_rung=0.1", "pruning.reduction=3"]
+    means = {}
+    for rank_by in ("loss", "predicted"):
+        config = load(CONFIGS / "xlsr_300m.yaml", [*change, f"pruning.rank_by={rank_by}"], environment={})
+        means[rank_by] = mean_s(config, 40) / config.recipe().length_s
+    chance = random.Random(1)
+    recipes = [config.recipe(draw(config.space, chance)) for _ in range(400)]
+    ready = [ready_s(one, rungs_s(config)[0], config.recipe()) for one in recipes]
+    late = [sum(one > mark for one in ready) / 400 for mark in rungs_s(config)]
+    assert late[0] > 0.3 and late[-1] == 0, "all are ready by the last rung, many not by the first"
+    # By one figure these pass the first rung unranked; all others are stopped there or go on as at random.
+    ranked = means["predicted"]
+    first, second = (mark / config.recipe().length_s for mark in rungs_s(config)[:2])
+    assert ranked < means["loss"] < 1.0
+    assert means["loss"] > ranked + 0.5 * late[0] * (second - first)
 
 
 def test_a_trial_is_expected_to_go_on_for_longer_the_more_rungs_it_has_passed() -> None:

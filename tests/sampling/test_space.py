@@ -15,8 +15,9 @@ from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
 from helpers.spaces import CONDITIONAL, DEMO
 from sweeps.sampling.candidates import Candidates
+from sweeps.sampling.conditions import active, ordered
 from sweeps.sampling.encode import Encoder
-from sweeps.sampling.space import active, check, ordered, parameters, propose
+from sweeps.sampling.space import check, parameters, propose
 
 
 def drawn_by_optuna(config: SweepConfig, count: int) -> list[dict[str, Any]]:

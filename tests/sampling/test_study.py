@@ -22,8 +22,8 @@ from sweeps.pruning.rule import Rule, Score
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import BASELINE, DIVERGED
 from sweeps.sampling.candidates import Candidates
+from sweeps.sampling.conditions import active
 from sweeps.sampling.encode import Encoder
-from sweeps.sampling.space import active
 from sweeps.sampling.study import NEAR, Study
 
 RUNG_S, LENGTH_S = 100.0, 1_000.0

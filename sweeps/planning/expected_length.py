@@ -7,16 +7,25 @@ under the rule if scores come in random order; trials that pass rungs unranked w
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from bisect import insort
+from dataclasses import replace
 from functools import lru_cache
 
+from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.settings.recipe import Dimension
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.pruning.rungs import rungs_s
+from sweeps.pruning.rule import AT_ANY_AGE
+from sweeps.pruning.rungs import ready_s, rungs_s
+from sweeps.sampling.conditions import draw
 
 _COHORTS, _ENOUGH = 25, 300
 """The number of draws, and the cohort above which the share hardly changes."""
+_DRAWS = 500
+_READY_BY = ("warmup_fraction", "freeze_transformer_fraction", "unfreeze", "batch_s")
+"""The settings by which a trial is ready late."""
 
 
 def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
@@ -30,14 +39,40 @@ def ahead_s(config: SweepConfig, seen_s: float, trials: int) -> float:
     length_s, at = config.recipe().length_s, seen_s
     marks = rungs_s(config)
     ahead, share = 0.0, 1.0
-    pruning = config.pruning
-    passing_each = shares_passing(trials, pruning.reduction, len(marks), pruning.finish_share)
-    for mark, passing in zip(marks, passing_each, strict=True):
+    for mark, passing in zip(marks, passing_shares(config, trials), strict=True):
         if mark > seen_s:
             ahead += share * (mark - at)
             at, share = mark, share * passing
     ahead += share * (length_s - at)
     return ahead
+
+
+def passing_shares(config: SweepConfig, trials: int) -> tuple[float, ...]:
+    """Compute which share of the trials at each rung passes it, ranked or unranked.
+
+    Args:
+        config: the sweep's settings.
+        trials: of the search.
+    """
+    pruning, marks = config.pruning, rungs_s(config)
+    ranked = shares_passing(trials, pruning.reduction, len(marks), pruning.finish_share)
+    if pruning.rank_by in AT_ANY_AGE:
+        return ranked
+    fixed = {name: getattr(config.recipe(), name) for name in ("length_s", *_READY_BY)}
+    unranked = _shares_unranked(tuple(marks), json.dumps(fixed), json.dumps(config.model_dump()["space"]))
+    return tuple(free + (1 - free) * passing for free, passing in zip(unranked, ranked, strict=True))
+
+
+@lru_cache(maxsize=64)
+def _shares_unranked(marks: tuple[float, ...], fixed: str, space: str) -> tuple[float, ...]:
+    """Compute which share of random settings is not ready at each rung. JSON, so that the answer can be kept."""
+    recipe = FinetuneConfig(**json.loads(fixed))
+    dimensions = {name: [Dimension(**one) for one in ranges] for name, ranges in json.loads(space).items()}
+    chance = random.Random(0)
+    drawn = [{name: at for name, at in draw(dimensions, chance).items() if name in _READY_BY} for _ in range(_DRAWS)]
+    first_s = next(iter(marks), 0.0)
+    ready = [ready_s(replace(recipe, **settings), first_s, recipe) for settings in drawn]
+    return tuple(sum(one > mark for one in ready) / _DRAWS for mark in marks)
 
 
 @lru_cache(maxsize=1024)
