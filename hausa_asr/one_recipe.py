@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 from hausa_asr.errors import UserError
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.files import write_whole
-from hausa_asr.recipe import Answer, Progress
+from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.settings.sweep import SweepConfig
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _open_folder(out: Path, about: dict[str, Any]) -> None:
     file = out / ABOUT
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
-        old, new = _flat(before), _flat(about)
+        old, new = {**_defaults(), **_flat(before)}, _flat(about)
         names = sorted({*old, *new} - {"trial", "prepared"})  # folders may be moved; the fingerprint decides
         changed = [
             f"{name}: {old.get(name)} then, {new.get(name)} now" for name in names if old.get(name) != new.get(name)
@@ -171,6 +171,11 @@ def _open_folder(out: Path, about: dict[str, Any]) -> None:
         raise UserError(
             f"The folder can't be written: {error.strerror}.", where=out, fix="Give another folder with --out."
         ) from error
+
+
+def _defaults() -> dict[str, Any]:
+    """What a setting is that the version which began the trial did not have."""
+    return {f"finetune.{name}": value for name, value in asdict(FinetuneConfig()).items()}
 
 
 def _flat(about: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class FinetuneConfig:
         batch_s: seconds of audio per update, over all ranks.
         micro_batch_s: seconds of audio, padding included, that one rank computes at once; a memory limit only.
         eval_every_steps: updates between two evaluations on dev, each with a checkpoint and a report.
+        checkpoint_every_s: seconds of wall clock after which a checkpoint gets the optimizer's state again, which is
+            what a crash can cost. Sooner where writing it takes little; always where a trial may be paused. 0: always.
         lr_peak: the peak learning rate.
         head_lr_mult: the CTC head's learning rate as a multiple of the others'; every published recipe has 1.
         warmup_fraction: share of the updates in which the learning rate rises to its peak.
@@ -77,6 +79,7 @@ class FinetuneConfig:
     batch_s: float = 140.0
     micro_batch_s: float = 80.0
     eval_every_steps: int = 100
+    checkpoint_every_s: float = 600.0
     lr_peak: float = 1e-4
     head_lr_mult: float = 1.0
     warmup_fraction: float = 0.1
@@ -128,7 +131,7 @@ class Progress:
         metrics: the figures of this evaluation; NaN if no update since the last one had finite gradients.
         best: `step`, `wer`, `cer` and `loss` of the best checkpoint so far.
         samples: dev utterances as (id, reference, hypothesis).
-        checkpoint: the folder of this step's checkpoint.
+        checkpoint: the folder of this step's checkpoint; there only if it is to resume from, the best or the last.
         best_checkpoint: the folder of the best checkpoint so far.
         last: the trial ends here, at its full length, whatever the answer.
         diverged: the trial has diverged and ends here, whatever the answer.

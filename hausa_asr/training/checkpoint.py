@@ -1,13 +1,14 @@
 """Save and load a trial's checkpoints: folders that are complete or absent, and hold only the weights that changed.
 
-A trial's folder holds one folder per kept checkpoint, such as `step-000120`. Two are kept: the newest, to resume from,
-and the best so far, to export. Weights that no update has changed are only named, with their base checkpoint and a
-digest, and `load` reads them from the base. Nothing else needs saving, since batches, masks and dropout follow from the
-seed and the step. Called by the fine-tune, the export and the sweeps.
+A trial's folder holds one folder per kept checkpoint, such as `step-000120`: the newest to resume from, which has the
+optimizer's state, and the best so far, to export. The state is twice as large as the weights, so it is written only
+where a trial may have to go on (`Schedule`). Weights that no update has changed are only named, with their base
+checkpoint and a digest, and `load` reads them from the base. Nothing else needs saving, since batches, masks and
+dropout follow from the seed and the step. Called by the fine-tune, the export and the sweeps.
 
     weights.safetensors    the weights that differ from the base checkpoint
     config.json and the processor's files
-    training.pt            the optimizer's state; in the newest checkpoint only
+    training.pt            the optimizer's state; in the newest checkpoint to resume from only
     base.json              the base checkpoint and the names of the weights taken from it
     progress.json          the report of this step; written last
 """
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -39,6 +42,8 @@ from hausa_asr.training.optimizer import Optimizer
 WEIGHTS = "weights.safetensors"
 PROGRESS = "progress.json"
 _TRAINING, _BASE = TRAINING, CHECKPOINT
+_WRITING_SHARE = 0.02
+"""Writing optimizer states may take this share of a trial's time."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,35 @@ class Checkpoint:
     step: int
     progress: dict[str, Any]
 
+    @property
+    def is_end(self) -> bool:
+        """Whether the trial ended here; then there is no state, since nothing is left to train."""
+        return bool(self.progress.get("last"))
+
     def training_state(self) -> dict[str, Any]:
-        """The optimizer's state, on the CPU; only the newest checkpoint has one."""
+        """The optimizer's state, on the CPU; only the newest checkpoint to resume from has one."""
         return torch.load(self.folder / _TRAINING, map_location="cpu", weights_only=True)
+
+
+class Schedule:
+    """When a checkpoint gets the optimizer's state: so often that a crash costs little, so rarely that writing does.
+
+    Args:
+        every_s: seconds after which it is due, at the latest; 0 for every checkpoint.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._at_s, self._took_s = -math.inf, 0.0
+
+    def due(self) -> bool:
+        """Whether so long has passed that writing takes little of a trial's time."""
+        wait_s = min(self._every_s, self._took_s / _WRITING_SHARE)
+        return time.monotonic() - self._at_s >= wait_s
+
+    def written(self, took_s: float) -> None:
+        """Note that a state was written, and how long it took."""
+        self._at_s, self._took_s = time.monotonic(), took_s
 
 
 class Saving:
@@ -64,6 +95,11 @@ class Saving:
         step: updates done.
         model, processor, optimizer: what to save.
         base: the base checkpoint that the trial started from.
+        state: write the optimizer's state too, so that training can resume from here.
+        digests: those of frozen weights, by their names, as far as they are known; more are added.
+
+    Attributes:
+        took_s: seconds that the thread wrote.
     """
 
     def __init__(
@@ -74,8 +110,13 @@ class Saving:
         processor: Wav2Vec2Processor,
         optimizer: Optimizer,
         base: str,
+        *,
+        state: bool = True,
+        digests: Digests | None = None,
     ) -> None:
         self._trial, self._step = trial, step
+        self.state, self.took_s = state, 0.0
+        self._digests = {} if digests is None else digests
         self._target = step_folder(trial, step)
         self._partial = trial / f".{self._target.name}.partial"
         self._fault: BaseException | None = None
@@ -87,7 +128,9 @@ class Saving:
         try:
             # On a stream of its own: on the common one, the copies and the evaluation would wait for each other.
             with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
+                began_s = time.monotonic()
                 self._write(model, processor, optimizer, base)
+                self.took_s = time.monotonic() - began_s
         except BaseException as fault:  # raised again by `finish`
             self._fault = fault
 
@@ -97,13 +140,17 @@ class Saving:
         touched = optimizer.touched()
         weights = model.state_dict(keep_vars=True)
         frozen = {name for name, weight in weights.items() if not is_new(name) and id(weight) not in touched}
-        write_model(self._partial, model, processor, base, frozen)
-        torch.save(optimizer.state_dict(), self._partial / _TRAINING)
-        for file in self._partial.iterdir():
-            _fsync(file)
+        write_model(self._partial, model, processor, base, frozen, self._digests)
+        if self.state:
+            torch.save(optimizer.state_dict(), self._partial / _TRAINING)
+            for file in self._partial.iterdir():
+                _fsync(file)  # here, since the evaluation goes on meanwhile
 
     def finish(self, progress: dict[str, Any], best_step: int) -> Path:
-        """Complete the checkpoint, then remove those that are neither the newest nor the best.
+        """Complete the checkpoint, then remove those that nothing needs any more.
+
+        What a resumed trial would need stays: the newest checkpoint to resume from, and the one that is the best in its
+        report. So do those of later steps, which a trial that has resumed comes to again.
 
         Args:
             progress: the content of `progress.json`.
@@ -115,6 +162,9 @@ class Saving:
         self._thread.join()
         if self._fault is not None:
             raise self._fault
+        if not self.state:
+            for file in self._partial.iterdir():
+                _fsync(file)
         report = self._partial / PROGRESS
         report.write_text(json.dumps(progress, ensure_ascii=False, indent=1), encoding="utf-8")
         _fsync(report)
@@ -122,13 +172,17 @@ class Saving:
         shutil.rmtree(self._target, ignore_errors=True)  # a resumed trial may reach the same step again
         os.replace(self._partial, self._target)
         _fsync(self._trial)
+        resumable = latest(self._trial, until=self._step)
+        needed = {self._step, best_step}
+        if resumable is not None:
+            needed |= {resumable.step, int(resumable.progress["best"]["step"])}
         for old in all_checkpoints(self._trial):
-            if old.step == self._step:
+            if old.step > self._step:
                 continue
-            if old.step == best_step:
-                (old.folder / _TRAINING).unlink(missing_ok=True)
-            else:
+            if old.step not in needed:
                 shutil.rmtree(old.folder, ignore_errors=True)
+            elif resumable is not None and old.step != resumable.step:
+                (old.folder / _TRAINING).unlink(missing_ok=True)
         return self._target
 
     def abandon(self) -> None:
@@ -137,8 +191,17 @@ class Saving:
         shutil.rmtree(self._partial, ignore_errors=True)
 
 
+Digests = dict[frozenset[str], str]
+"""Digests of frozen weights by their names: they do not change, and those of a whole encoder take a second."""
+
+
 def write_model(
-    folder: Path, model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, base: str, frozen: Collection[str]
+    folder: Path,
+    model: Wav2Vec2ForCTC,
+    processor: Wav2Vec2Processor,
+    base: str,
+    frozen: Collection[str],
+    digests: Digests | None = None,
 ) -> None:
     """Fill a folder with what `load` reads: the weights that differ from the base, and which ones do not.
 
@@ -147,12 +210,15 @@ def write_model(
         model, processor: what to write.
         base: the base checkpoint.
         frozen: the names of the weights that are the base's own.
+        digests: those that are known; this one is added.
     """
+    known, names = {} if digests is None else digests, frozenset(frozen)
     weights = {name: weight.detach() for name, weight in model.state_dict().items()}
     changed = {name: weight.cpu().contiguous() for name, weight in weights.items() if name not in frozen}
     save_file(changed, folder / WEIGHTS)
-    digest = _digest({name: weights[name] for name in frozen})
-    about = {"base": base, "digest": digest, "frozen": sorted(frozen)}
+    if names not in known:
+        known[names] = _digest({name: weights[name] for name in frozen})
+    about = {"base": base, "digest": known[names], "frozen": sorted(frozen)}
     (folder / _BASE).write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
     with quiet():
         model.config.save_pretrained(folder)
@@ -233,9 +299,18 @@ def all_checkpoints(trial: Path) -> list[Checkpoint]:
     return complete
 
 
-def latest(trial: Path) -> Checkpoint | None:
-    """The newest checkpoint that training can resume from, or None."""
-    resumable = [one for one in all_checkpoints(trial) if (one.folder / _TRAINING).is_file()]
+def latest(trial: Path, until: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint that a trial can resume from, the one at its end among them; or None.
+
+    Args:
+        trial: the trial's folder.
+        until: look only at steps up to here.
+    """
+    resumable = [
+        one
+        for one in all_checkpoints(trial)
+        if ((one.folder / _TRAINING).is_file() or one.is_end) and (until is None or one.step <= until)
+    ]
     return resumable[-1] if resumable else None
 
 

@@ -46,11 +46,12 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune a wav2vec 2.0 checkpoint for Hausa by one recipe, or resume it.
 
-    Trains a new CTC head and the encoder on `data.train`. Every `config.eval_every_steps` updates it scores `data.dev`,
-    writes a checkpoint and calls `report`. Two checkpoints are kept in `folder`: the newest, and the best by dev WER.
+    Trains a new CTC head and the encoder on `data.train`. Every `config.eval_every_steps` updates it scores `data.dev`
+    and calls `report`. Two checkpoints are kept in `folder`: the newest to resume from, and the best by dev WER.
 
     If `folder` has checkpoints of this trial, training resumes from the newest as if it had not stopped. It first sends
-    that checkpoint's report again, with the same step, since the first may have been lost.
+    that checkpoint's report again, with the same step, since the first may have been lost. Where training can resume:
+    at `evaluate_at_s`, where the answer was to pause or stop, and in between about every `config.checkpoint_every_s`.
 
     Under `torch.distributed` every rank calls this with the same arguments. The ranks share each global batch, and only
     rank 0 calls `report`.
@@ -107,6 +108,7 @@ def finetune(
     run = start(config, data, base, folder, device, saved, cache)
     progress = _progress_at(saved, folder) if saved else None
     due = evaluations(run.plan, config.eval_every_steps, evaluate_at_s)
+    rungs = evaluations(run.plan, run.plan.updates, evaluate_at_s)
     try:
         while True:
             if progress is not None:
@@ -116,11 +118,12 @@ def finetune(
                 if progress.last:
                     return FinetuneResult("finished", progress)
                 if answer is not Answer.CONTINUE:
+                    _make_resumable(run, progress)
                     return FinetuneResult("paused" if answer is Answer.PAUSE else "stopped", progress)
             run.window = Window(device)
             while not _due(run, due):
                 update(run)
-            progress = _evaluate(run)
+            progress = _evaluate(run, may_end=run.step in rungs)
     finally:
         run.loader.close()
 
@@ -149,12 +152,18 @@ def _due(run: Run, steps: frozenset[int]) -> bool:
     return run.step % MAX_NONFINITE_STEPS == 0 and has_diverged(run)
 
 
-def _evaluate(run: Run) -> Progress:
-    """Score dev while a thread writes the checkpoint, and make the report."""
+def _evaluate(run: Run, may_end: bool) -> Progress:
+    """Score dev while a thread writes the checkpoint, and make the report.
+
+    Args:
+        run: the run.
+        may_end: the trial may be paused here, so the optimizer's state is written at once.
+    """
     window_s = _seconds(run.window, run.device)
     saving = None
     if run.share.rank == 0:
-        saving = checkpoint.Saving(run.folder, run.step, run.model, run.processor, run.optimizer, run.base)
+        state = run.step < run.plan.updates and (may_end or run.schedule.due())
+        saving = _saving(run, state)
     try:
         scores = evaluate(run.model, run.processor, run.data.dev)
         metrics = _metrics(run, scores, window_s)
@@ -178,8 +187,30 @@ def _evaluate(run: Run) -> Progress:
             saving.abandon()
         raise
     if saving is not None:
-        saving.finish(asdict(progress), int(run.best["step"]))
+        if saving.state or progress.last or run.best["step"] == run.step:
+            _finish(run, saving, progress)
+        else:
+            saving.abandon()
     return progress
+
+
+def _saving(run: Run, state: bool) -> checkpoint.Saving:
+    return checkpoint.Saving(
+        run.folder, run.step, run.model, run.processor, run.optimizer, run.base, state=state, digests=run.digests
+    )
+
+
+def _finish(run: Run, saving: checkpoint.Saving, progress: Progress) -> None:
+    saving.finish(asdict(progress), int(run.best["step"]))
+    if saving.state:
+        run.schedule.written(saving.took_s)
+        run.resumable = run.step
+
+
+def _make_resumable(run: Run, progress: Progress) -> None:
+    """Write a checkpoint to resume from at this step, if it has none."""
+    if run.share.rank == 0 and run.resumable != run.step:
+        _finish(run, _saving(run, state=True), progress)
 
 
 def _seconds(window: Window, device: torch.device) -> float:

@@ -79,6 +79,9 @@ class Run:
     best: dict[str, float]
     window: Window
     skipped_in_a_row: torch.Tensor  # () on the device
+    schedule: checkpoint.Schedule
+    resumable: int  # the step of the newest checkpoint to resume from; 0 if there is none
+    digests: checkpoint.Digests = field(default_factory=dict)
     parts: Trainable | None = None  # the parts that learn; None before the first update
     learning: list[torch.nn.Parameter] = field(default_factory=list)
 
@@ -120,7 +123,7 @@ def start(
     _prepare_layers(model, config)
     plan = UpdatePlan(data.train.n_samples, config.batch_s, config.length_s, config.seed)
     optimizer = Optimizer(model, config, plan.updates)
-    if saved:
+    if saved and not saved.is_end:
         optimizer.load_state_dict(saved.training_state())
     return Run(
         config=config,
@@ -138,6 +141,8 @@ def start(
         best=saved.progress["best"] if saved else {},
         window=Window(device),
         skipped_in_a_row=torch.zeros((), device=device),
+        schedule=checkpoint.Schedule(config.checkpoint_every_s),
+        resumable=saved.step if saved else 0,
     )
 
 

@@ -25,8 +25,9 @@ _START_S = 40.0
 """Loading, Ray, the first worker group, and the test scores and export at the end, on two cores."""
 _BEST, _NEWEST = 4, 12
 """Bytes per weight that learns: a best checkpoint has the weight, the newest also Adam's two moments, all float32."""
-_WRITING, _PAUSED, _ENDED = _BEST + 2 * _NEWEST, _BEST + _NEWEST, _BEST
-"""Bytes per weight of a trial's folder, at most. The newest checkpoint stays until its successor is complete."""
+_WRITING, _PAUSED, _ENDED = 2 * (_BEST + _NEWEST), _BEST + _NEWEST, _BEST
+"""Bytes per weight of a trial's folder, at most. The newest checkpoint to resume from, and the one that is the best in
+its report, stay until its successor is complete."""
 
 
 @dataclass(frozen=True)

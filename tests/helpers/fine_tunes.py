@@ -56,4 +56,4 @@ def save_checkpoint(trial: Path, base: Path, seed: int = 0) -> Path:
     optimizer = Optimizer(model, FinetuneConfig(), updates=10)
     metrics = {"wer": 0.9, "cer": 0.8, "wer_folded": 0.7, "cer_folded": 0.6, "loss": 2.0}
     saving = checkpoints.Saving(trial, 40, model, processor, optimizer, str(base))
-    return saving.finish({"step": 40, "metrics": metrics}, 40)
+    return saving.finish({"step": 40, "metrics": metrics, "best": {"step": 40}}, 40)

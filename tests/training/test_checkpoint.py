@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from hausa_asr.errors import UserError
 from hausa_asr.model.wav2vec2 import new_model
-from hausa_asr.recipe import Answer, FinetuneConfig
+from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training import checkpoint
-from hausa_asr.training.finetune import Data
-from helpers.fine_tunes import RECIPE, run
+from hausa_asr.training.finetune import Data, finetune
+from helpers.fine_tunes import RECIPE, losses, run
 from helpers.speech import ToneSplit
 
 
@@ -101,3 +101,89 @@ def test_a_disk_that_fails_ends_the_trial_with_its_reason_and_the_checkpoint_bef
     with pytest.raises(FileExistsError):
         run(RECIPE, data, layer_norm_base, tmp_path)
     assert checkpoint.latest(tmp_path).folder == folder  # type: ignore[union-attr]
+
+
+def with_state(folder: Path) -> list[int]:
+    return [one.step for one in checkpoint.all_checkpoints(folder) if (one.folder / checkpoint.TRAINING).is_file()]
+
+
+IMPROVING = dataclasses.replace(RECIPE, lr_peak=1e-2)
+"""Every evaluation is better than the one before."""
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if writing the optimizer's state took long, as it does for a large model."""
+    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", 1e-9)
+
+
+def test_the_optimizers_state_is_written_only_where_a_trial_may_have_to_go_on(
+    data: Data, layer_norm_base: Path, tmp_path: Path, slow_disk: None
+) -> None:
+    there: dict[int, list[int]] = {}
+    kept: dict[int, set[int]] = {}
+
+    def report(progress: Progress) -> Answer:
+        there[progress.step] = with_state(tmp_path)
+        kept[progress.step] = {one.step for one in checkpoint.all_checkpoints(tmp_path)}
+        assert Path(progress.best_checkpoint).is_dir()
+        return Answer.STOP if progress.step == 20 else Answer.CONTINUE
+
+    rung = 10 * RECIPE.batch_s
+    result = finetune(RECIPE, data, report, base=str(layer_norm_base), folder=tmp_path, evaluate_at_s=[rung])
+    steps = sorted(there)
+    first, at_rung = steps[0], next(step for step in steps[1:] if there[step] != [steps[0]])
+    assert 9 <= at_rung <= 11 and there[first] == [first], "the first evaluation has one, and the rung"
+    assert all(there[step] == [at_rung] for step in steps if step >= at_rung)
+    assert with_state(tmp_path) == [20], "and where it was stopped"
+    assert result.end == "stopped" and checkpoint.latest(tmp_path).step == 20  # type: ignore[union-attr]
+    assert all(len(folders) <= 3 for folders in kept.values())
+
+
+def test_what_crashed_between_them_goes_on_from_the_last_one_and_comes_out_the_same(
+    data: Data, layer_norm_base: Path, tmp_path: Path, slow_disk: None
+) -> None:
+    _, whole = run(IMPROVING, data, layer_norm_base, tmp_path / "whole")
+
+    def crash(progress: Progress) -> Answer:
+        if progress.step == 20:
+            raise RuntimeError("the node is gone")
+        return Answer.CONTINUE
+
+    folder = tmp_path / "parts"
+    with pytest.raises(RuntimeError):
+        finetune(IMPROVING, data, crash, base=str(layer_norm_base), folder=folder)
+    best = checkpoint.best(folder)
+    assert best is not None and best.step > 5, "a better one than the first, which has no state"
+    _, again = run(IMPROVING, data, layer_norm_base, folder)
+    assert again[0].step == 5, "the first evaluation, the only one to resume from"
+    assert losses(again) == losses(whole)
+    assert Path(again[-1].best_checkpoint).is_dir()
+
+
+def test_a_trial_that_resumes_keeps_the_better_checkpoint_that_it_had_come_to(
+    data: Data, layer_norm_base: Path, tmp_path: Path, slow_disk: None
+) -> None:
+    def crash(progress: Progress) -> Answer:
+        if progress.step == 20:
+            raise RuntimeError("the node is gone")
+        return Answer.CONTINUE
+
+    with pytest.raises(RuntimeError):
+        finetune(IMPROVING, data, crash, base=str(layer_norm_base), folder=tmp_path)
+    better = checkpoint.best(tmp_path)
+    assert better is not None and better.step > 10
+    run(IMPROVING, data, layer_norm_base, tmp_path, {10: Answer.STOP})
+    checkpoint.load(better.folder)  # the sweep's ledger names it as the trial's best
+
+
+def test_weights_that_stay_frozen_are_digested_once(
+    data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digested = []
+    digest = checkpoint._digest
+    monkeypatch.setattr(checkpoint, "_digest", lambda weights: digested.append(len(weights)) or digest(weights))
+    head_only = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.9, checkpoint_every_s=0)
+    run(head_only, data, layer_norm_base, tmp_path, {15: Answer.STOP})
+    assert len(digested) == 1
+    checkpoint.load(checkpoint.latest(tmp_path).folder)  # type: ignore[union-attr]
