@@ -31,6 +31,8 @@ class FinetuneConfig:
         batch_s: seconds of audio per update, over all ranks.
         micro_batch_s: seconds of audio, padding included, that one rank computes at once; a memory limit only.
         eval_every_steps: updates between two evaluations on dev, each with a checkpoint and a report.
+        dev_part_s: seconds of dev that evaluations score, from all speakers alike, the same in every trial; 0 for all.
+            Finalists and the winner are scored on all of dev at the end.
         checkpoint_every_s: seconds of wall clock after which a checkpoint gets the optimizer's state again, which is
             what a crash can cost. Sooner where writing it takes little; always where a trial may be paused. 0: always.
         lr_peak: the peak learning rate.
@@ -79,6 +81,7 @@ class FinetuneConfig:
     batch_s: float = 140.0
     micro_batch_s: float = 80.0
     eval_every_steps: int = 100
+    dev_part_s: float = 3600.0
     checkpoint_every_s: float = 600.0
     lr_peak: float = 1e-4
     head_lr_mult: float = 1.0

@@ -21,6 +21,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "batch_s": {"gt": 0.0},
     "micro_batch_s": {"gt": 0.0},
     "eval_every_steps": {"ge": 1},
+    "dev_part_s": {"ge": 0.0},
     "checkpoint_every_s": {"ge": 0.0},
     "lr_peak": {"gt": 0.0},
     "head_lr_mult": {"gt": 0.0},

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
+from hausa_asr.dataset.dev_part import dev_part
 from hausa_asr.errors import UserError
 from hausa_asr.model.batch import Batch, Share
 from hausa_asr.model.feature_cache import cached, worthwhile
@@ -116,6 +117,7 @@ def start(
     _check_agreed(saved.step if saved else 0, folder, share)
     model, processor = checkpoint.load(saved.folder, base) if saved else new_model(base, config)
     model.to(device).train()  # type: ignore[arg-type]
+    data = _with_dev_part(data, config.dev_part_s)
     if cache and data.fingerprint and worthwhile(config):
         splits = {"train": data.train, "dev": data.dev}
         splits = cached(splits, data.fingerprint, model, processor, cache, device)
@@ -144,6 +146,14 @@ def start(
         schedule=checkpoint.Schedule(config.checkpoint_every_s),
         resumable=saved.step if saved else 0,
     )
+
+
+def _with_dev_part(data: Data, seconds: float) -> Data:
+    """The data with the part of dev that is scored; its name differs, since so do the features to cache."""
+    part = dev_part(data.dev, seconds)
+    if part is data.dev:
+        return data
+    return replace(data, dev=part, fingerprint=data.fingerprint and f"{data.fingerprint}-dev-{len(part)}")
 
 
 def _check_agreed(step: int, folder: Path, share: Share) -> None:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hausa_asr.dataset.dev_part import dev_part
 from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
@@ -110,7 +111,10 @@ def conclude(
     on_test = verdict.on_test if verdict else None
     if verdict is None:
         runs = [trial for trial in (state.best(), state.baseline()) if trial is not None and trial.best]
-        _score_missing(errors, ledger, runs, ["test"] if "test" in prepared.splits else [], score)
+        dev = prepared.splits["dev"]
+        in_part = dev_part(dev, config.recipe().dev_part_s) is not dev
+        splits = [*(["dev"] if in_part else []), *(["test"] if "test" in prepared.splits else [])]
+        _score_missing(errors, ledger, runs, splits, score)
         best, baseline = (_by_search(errors, trial) for trial in (state.best(), state.baseline()))
         if best:
             on_test = errors.on_test(runs, best.trial.id, baseline.trial.id if baseline else None, config)
@@ -154,7 +158,7 @@ def _by_search(errors: WordErrors, trial: TrialRecord | None) -> Outcome | None:
     """How a trial did by its one seed; None before its first report."""
     if trial is None or not trial.best:
         return None
-    return Outcome(trial, trial, _dev(trial), errors.rates(trial.id, "test"))
+    return Outcome(trial, trial, _dev(errors, trial), errors.rates(trial.id, "test"))
 
 
 def _by_finalists(
@@ -172,12 +176,14 @@ def _by_finalists(
         return {key: statistics.mean(one[key] for one in rates) for key in rates[0]} if rates else None
 
     interval = (standing.low, standing.high)
-    return Outcome(ledger.state.trials[name], best, mean("dev") or _dev(best), mean("test"), interval, len(mine))
+    return Outcome(
+        ledger.state.trials[name], best, mean("dev") or _dev(errors, best), mean("test"), interval, len(mine)
+    )
 
 
-def _dev(trial: TrialRecord) -> dict[str, float]:
-    """The error rates of a trial's best checkpoint on dev."""
-    metrics = trial.at_best.metrics
+def _dev(errors: WordErrors, trial: TrialRecord) -> dict[str, float]:
+    """The error rates of a trial's best checkpoint on dev: on all of it if that was scored, else as it reported."""
+    metrics = errors.rates(trial.id, "dev") or trial.at_best.metrics
     return {name: metrics[name] for name in RATES if name in metrics}
 
 
@@ -208,10 +214,10 @@ def _export(
         base=config.model.base,
         recipe=asdict(config.recipe(best.run.settings)),
         data=prepared.report,
-        dev=ErrorRates(**_dev(best.run)),
+        dev=ErrorRates(**_dev(errors, best.run)),
         test=test(best),
         baseline_trial=baseline.run.id if baseline else None,
-        baseline_dev=ErrorRates(**_dev(baseline.run)) if baseline else None,
+        baseline_dev=ErrorRates(**_dev(errors, baseline.run)) if baseline else None,
         baseline_test=test(baseline) if baseline else None,
         headline=headline,
     )

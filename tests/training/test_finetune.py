@@ -14,7 +14,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from hausa_asr.dataset.dev_part import dev_part
 from hausa_asr.errors import UserError
+from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.forward import ctc_logits
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
@@ -60,6 +62,18 @@ def test_reports_have_every_figure_and_checkpoints_are_hugging_face_folders(
     model, processor = checkpoint.load(reports[-1].best_checkpoint)
     assert not model.training
     assert processor.tokenizer("ɗan ƙasa").input_ids == ToneSplit(1, 0)[0].labels.tolist()
+
+
+def test_trials_are_scored_on_the_part_of_dev_that_is_asked_for(
+    data: Data, layer_norm_base: Path, tmp_path: Path
+) -> None:
+    _, reports = run(dataclasses.replace(RECIPE, dev_part_s=4), data, layer_norm_base, tmp_path, {10: Answer.STOP})
+    heard = [sample[0] for sample in reports[-1].samples]
+    part = dev_part(data.dev, 4)
+    assert 0 < len(part) < len(data.dev)
+    assert heard == [part[index].id for index in range(len(part))]
+    model, processor = checkpoint.load(reports[-1].checkpoint)
+    assert evaluate(model, processor, part).wer == reports[-1].metrics["wer"]
 
 
 @pytest.mark.parametrize("stop", [5, 10])

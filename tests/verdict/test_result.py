@@ -14,6 +14,7 @@ from hausa_asr.settings.load import load
 from hausa_asr.tracking.tracker import Tracker
 from helpers.events import report
 from helpers.fine_tunes import save_checkpoint
+from helpers.speech import ToneSplit
 from sweeps.record.ledger import Ledger
 from sweeps.verdict.publish import publish
 from sweeps.verdict.result import conclude
@@ -68,7 +69,7 @@ def test_each_run_keeps_its_own_test_score_and_the_winners_is_the_mean(
         ledger.append("ended", trial=name, state="finished", reason="")
         ledger.trial_folder(name).mkdir(parents=True)
         (ledger.trial_folder(name) / checkpoint.name).symlink_to(checkpoint)
-    prepared: Any = SimpleNamespace(splits={"dev": None, "test": None}, report={})
+    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={})
     conclusion = conclude(config, ledger, prepared, score)
     assert publish(tracker, ledger, conclusion) == ""
 
@@ -94,3 +95,26 @@ def test_each_run_keeps_its_own_test_score_and_the_winners_is_the_mean(
     card = (ledger.folder / "export/README.md").read_text(encoding="utf-8")
     assert headline in card
     assert f"| WER | {RATES['t001-s1' if finalists else 't001']:.4f} |" in card, "the model's own, and no mean"
+
+
+@pytest.mark.parametrize("part_s", [0, 5])
+def test_without_finalists_the_winner_is_scored_on_all_of_dev_where_trials_saw_a_part(
+    tmp_path: Path, checkpoint: Path, part_s: int
+) -> None:
+    changes = ["finalists={k: 0}", f"storage={tmp_path}", f"finetune.dev_part_s={part_s}"]
+    (tmp_path / "s").mkdir()
+    ledger = Ledger(tmp_path / "s")
+    ledger.append("sweep", name="s", rungs=[])
+    for name, reported in (("t000", 0.45), ("t001", 0.25)):
+        ledger.append("proposed", trial=name, settings={}, source="search" if name == "t001" else "baseline")
+        ledger.append("reported", trial=name, **report(40, reported))
+        ledger.append("ended", trial=name, state="finished", reason="")
+        ledger.trial_folder(name).mkdir(parents=True)
+        (ledger.trial_folder(name) / checkpoint.name).symlink_to(checkpoint)
+    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={})
+    conclusion = conclude(load(None, changes, environment={}), ledger, prepared, score)
+    assert conclusion.best is not None and conclusion.baseline is not None
+    rates = conclusion.best.dev["wer"], conclusion.baseline.dev["wer"]
+    assert rates == pytest.approx((0.3, 0.5) if part_s else (0.25, 0.45))
+    card = (ledger.folder / "export/README.md").read_text(encoding="utf-8")
+    assert f"| WER | {rates[0]:.4f} |" in card

@@ -1,0 +1,73 @@
+"""Choose the part of dev that trials are scored on: about an hour, since a whole dev split may take most of their time.
+
+A split in, a part of it out, the same for every trial of every sweep. Called by the fine-tune, and at a sweep's end to
+know whether the whole of dev is still to be scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hausa_asr.utterance import SAMPLE_RATE, Example, Split
+
+_SLACK = 1.1
+"""A split so much longer than wanted is taken whole."""
+
+
+class Part:
+    """Some examples of a split, themselves a `Split`.
+
+    Attributes:
+        n_samples: (N,) int64 lengths in samples.
+    """
+
+    def __init__(self, split: Split, indices: np.ndarray) -> None:
+        self._split, self._indices = split, indices
+        self.n_samples = np.asarray(split.n_samples)[indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at `index` of the part."""
+        return self._split[int(self._indices[index])]
+
+    def without_samples(self, index: int) -> Example:
+        """The example at `index` without its samples, where the split can do that."""
+        return _describer(self._split)(int(self._indices[index]))
+
+
+def dev_part(split: Split, seconds: float) -> Split:
+    """Choose utterances of about so many seconds, from all speakers alike.
+
+    Speakers take turns, each with one more utterance at random, until there is enough: so a part has as many speakers
+    as can be, and tells more of a model than the same time of a few. Utterances without a speaker count as one each.
+
+    Args:
+        split: N examples.
+        seconds: how much to choose; 0 for all.
+
+    Returns:
+        The part, in the split's order; the split itself if it is hardly longer.
+    """
+    lengths_s = np.asarray(split.n_samples) / SAMPLE_RATE
+    if not seconds or float(lengths_s.sum()) <= _SLACK * seconds:
+        return split
+    describe = _describer(split)
+    turns: dict[str, int] = {}
+    turn = np.zeros(len(split), dtype=np.int64)
+    shuffled = np.random.default_rng(0).permutation(len(split))
+    for index in shuffled:
+        speaker = describe(int(index)).speaker
+        if speaker:
+            turn[index] = turns[speaker] = turns.get(speaker, -1) + 1
+    order = shuffled[np.argsort(turn[shuffled], kind="stable")]
+    enough = int(np.searchsorted(np.cumsum(lengths_s[order]), seconds)) + 1
+    return Part(split, np.sort(order[:enough]))
+
+
+def _describer(split: Split) -> Callable[[int], Example]:
+    describe: Callable[[int], Example] = getattr(split, "without_samples", split.__getitem__)
+    return describe
