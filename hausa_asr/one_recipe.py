@@ -56,6 +56,7 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
 
     check_base(settings.model.base)
     data = prepared()
+    settings = settings.with_length(data.seconds["train"])
     about: dict[str, Any] = {
         "trial": out.name,
         "base": settings.model.base,

@@ -20,6 +20,10 @@ STEP_PREFIX, CHECKPOINT, TRAINING = "step-", "base.json", "training.pt"
 from which training can resume."""
 
 
+CACHE_VARIABLE = "HAUSA_ASR_CACHE"
+"""The environment variable that names a folder for cached features, such as one on a local disk of the node."""
+
+
 @dataclass(frozen=True)
 class FinetuneConfig:
     """One recipe for a fine-tune: its length, batches, learning rates, masks, freezing, dropout and augmentation.

@@ -112,8 +112,10 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     Raises:
         UserError: it cannot run; the fix says what would.
     """
+    from hausa_asr.dataset.from_settings import CACHE, prepared_seconds
     from sweeps.on_ray.cluster import address_of, connected
     from sweeps.planning.admission import check, describe
+    from sweeps.planning.epochs import of_known_length
     from sweeps.planning.estimate import predict
     from sweeps.planning.slots import admit, local_nodes
 
@@ -122,8 +124,10 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     else:
         with connected(config.cluster, Path(config.storage)) as living:
             nodes = living
+    seconds = prepared_seconds(config.data, Path(config.storage) / CACHE)
+    config = of_known_length(config, seconds)
     plan = admit(config.resources, nodes, config.search.trials)
-    prediction = predict(config, plan, Path(config.storage))
+    prediction = predict(config, plan, Path(config.storage), seconds)
     console.print(describe(config, nodes, plan, prediction), markup=False, highlight=False, soft_wrap=True)
     check(config, prediction)
 
@@ -155,6 +159,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     prepare_environment(config.cluster)
     with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
         prepared = _data(config, folder, console)
+        config = config.with_length(prepared.seconds["train"])
         with console.status("waiting for MLflow"):
             from hausa_asr.tracking.tracker import Tracker
             from sweeps.sampling.warm_start import earlier
@@ -179,7 +184,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         from sweeps.verdict.soup import Models
 
         plan = admit(config.resources, nodes, config.search.trials)
-        prediction = predict(config, plan, Path(config.storage))
+        prediction = predict(config, plan, Path(config.storage), prepared.seconds)
         if not resumed:
             check(config, prediction)
         folder.mkdir(parents=True, exist_ok=True)
@@ -266,6 +271,8 @@ def _describe(sweep: Sweep, notes: list[str], console: Console) -> None:
     workers = many(sweep.config.resources.workers_per_trial, "worker")
     trials = f"{many(sweep.config.search.trials, 'trial')}, {sweep.plan.slots} side by side with {workers} each"
     _say(console, f"{trials}; base checkpoint {sweep.config.model.base}; logs in {sweep.folder}")
+    times = sweep.config.recipe().length_s / sweep.prepared.seconds["train"]
+    _say(console, f"a trial of full length sees the train split {times:.3g} times")
     for note in notes:
         _say(console, note)
 

@@ -58,7 +58,7 @@ def prepared_dataset(
     origin = _origin(data)
     with unpacking_bar(console) as unpacking:
         utterances = list(_utterances(data, cache, unpacking))
-    out = out or cache / f"{origin['corpus']}-{_short_hash(origin)}"
+    out = out or _folder(origin, cache)
     settings = PrepareSettings(
         min_s=data.min_s,
         max_s=data.max_s,
@@ -68,6 +68,24 @@ def prepared_dataset(
     )
     with preparing_bar(console, f"preparing {len(utterances)} utterances", len(utterances)) as progress:
         return prepare(utterances, out, settings, progress=progress, origin=origin)
+
+
+def prepared_seconds(data: DataSettings, cache: Path) -> dict[str, float]:
+    """The seconds of speech in each split of the dataset that the settings name; empty before it is prepared.
+
+    Args:
+        data, cache: as for `prepared_dataset`.
+    """
+    folder = Path(data.prepared) if data.prepared else _folder(_origin(data.absolute()), cache)
+    try:
+        splits = json.loads((folder / "report.json").read_text(encoding="utf-8"))["splits"]
+        return {name: 3600.0 * float(one["hours"]) for name, one in splits.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _folder(origin: Mapping[str, Any], cache: Path) -> Path:
+    return cache / f"{origin['corpus']}-{_short_hash(origin)}"
 
 
 def _utterances(data: DataSettings, cache: Path, unpacking: UnpackCallback | None) -> Iterator[Utterance]:

@@ -128,6 +128,11 @@ class Prepared:
     fingerprint: str
     reused: bool = False
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The seconds of speech in each split."""
+        return {name: float(split.n_samples.sum()) / SAMPLE_RATE for name, split in self.splits.items()}
+
 
 def write_split(file: Path, kept: Sequence[Kept], numbers: Sequence[int], decoded: Clips) -> None:
     """Write the table of a split.

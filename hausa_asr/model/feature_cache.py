@@ -33,18 +33,17 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from hausa_asr.errors import first_line
 from hausa_asr.model.batch import collate, evaluation_batches
 from hausa_asr.model.forward import autocast, encode_audio, frame_lengths, uses_layer_norm
-from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.recipe import CACHE_VARIABLE, FinetuneConfig
 from hausa_asr.utterance import Example, Split
 
 log = logging.getLogger("hausa_asr.one_recipe")
 
 FORMAT = 1
-VARIABLE = "HAUSA_ASR_CACHE"
-"""The environment variable that names a folder for caches, such as one on a local disk of the node."""
 SPARE_BYTES = 2 * 2**30
 """Kept free on the disk, for checkpoints."""
 DONE = "features.json"
 _ABANDONED_S = 86_400.0
+_UNUSED_S = 7 * 86_400.0
 _BATCH_S = 120.0
 _BYTES = 2  # of a bfloat16
 
@@ -108,6 +107,7 @@ def cached(
     processor: Wav2Vec2Processor,
     folder: Path,
     device: torch.device,
+    keep_free: float = 0.0,
 ) -> dict[str, Split]:
     """Give splits their features, computing them unless they are on disk already.
 
@@ -122,11 +122,12 @@ def cached(
         processor: its processor.
         folder: the folder of all caches, unless `HAUSA_ASR_CACHE` names another.
         device: where to compute.
+        keep_free: bytes to leave on the disk, at least `SPARE_BYTES`. Caches that nobody has used for a week go first.
     """
     if not uses_layer_norm(model):
         log.info("no feature cache: a group-norm checkpoint's features depend on padding")
         return dict(splits)
-    folder = Path(os.environ.get(VARIABLE) or folder)
+    folder = Path(os.environ.get(CACHE_VARIABLE) or folder)
     key = key_of(model, processor, fingerprint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,9 @@ def cached(
                 fcntl.flock(lock, fcntl.LOCK_EX)
             target = folder / key
             if not (target / DONE).is_file():
-                _make(splits, fingerprint, model, processor, target, device)
+                _make(splits, fingerprint, model, processor, target, device, max(keep_free, SPARE_BYTES))
+        with suppress(OSError):
+            os.utime(target / DONE)  # its last use
         return {name: _open(split, target / f"{name}.bf16", model) for name, split in splits.items()}
     except (OSError, ValueError) as error:
         log.warning("no feature cache, so the convolutions are computed every time: %s", first_line(error))
@@ -163,14 +166,19 @@ def _make(
     processor: Wav2Vec2Processor,
     target: Path,
     device: torch.device,
+    keep_free: float,
 ) -> None:
     """Write the features of all splits to `target`, which is complete or absent."""
     _remove_leftovers(target)
     channels = int(model.config.conv_dim[-1])
     needed = sum(int(_frames(split, model).sum()) for split in splits.values()) * channels * _BYTES
+    _make_room(target.parent, needed + keep_free)
     free = shutil.disk_usage(target.parent).free
-    if needed + SPARE_BYTES > free:
-        raise OSError(f"{target.parent} has {free / 2**30:.1f} GiB free and {needed / 2**30:.1f} GiB are needed")
+    if needed + keep_free > free:
+        raise OSError(
+            f"{target.parent} has {free / 2**30:.1f} GiB free; {needed / 2**30:.1f} GiB are needed, and "
+            f"{keep_free / 2**30:.1f} GiB for checkpoints"
+        )
     log.info("computing features for the cache: %.2f GiB in %s", needed / 2**30, target)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -185,6 +193,16 @@ def _make(
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_room(folder: Path, wanted: float) -> None:
+    """Remove caches that were not used for a week, the oldest first, until so many bytes are free."""
+    caches = sorted((done.stat().st_mtime, done.parent) for done in folder.glob(f"*/{DONE}"))
+    for used, cache in caches:
+        if shutil.disk_usage(folder).free >= wanted or time.time() - used < _UNUSED_S:
+            return
+        log.info("removing the feature cache %s, which nobody has used for a week", cache)
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def _remove_leftovers(target: Path) -> None:

@@ -25,7 +25,8 @@ from hausa_asr.settings.sweep import SweepConfig
 
 PAGE = Path(__file__).parents[2] / "docs/settings.md"
 _NOT_SEARCHED = {
-    "seed", "length_s", "micro_batch_s", "eval_every_steps", "gradient_checkpointing", "compile", "feature_cache",
+    "seed", "length_epochs", "length_s", "micro_batch_s", "eval_every_steps", "dev_part_s", "checkpoint_every_s",
+    "gradient_checkpointing", "compile", "feature_cache",
 }  # fmt: skip
 """Settings of chance, length, memory and speed. To search them would compare trials that are not alike."""
 _HEADINGS = ("setting", "may be", "default", "what it does")
@@ -117,7 +118,7 @@ def _recipe(model: Any) -> str:
     """The recipe's table, with what can be searched; the descriptions are from `FinetuneConfig`'s docstring."""
     meanings = dict(_attributes(inspect.getdoc(FinetuneConfig) or ""))
     rows = [
-        (*row[:3], "no" if name in _NOT_SEARCHED else "yes", meanings[name])
+        (*row[:3], "no" if name in _NOT_SEARCHED else "yes", meanings.get(name) or row[3])
         for name, row in zip(model.model_fields, _rows(model, "finetune."), strict=True)
     ]
     about = (

@@ -56,7 +56,21 @@ _LIMITS: dict[str, dict[str, Any]] = {
 }
 """What each setting of a recipe may be; a test holds that none of `FinetuneConfig` is left out."""
 
+_SWITCHES = ("compile", "feature_cache")
 _KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+class _Switches(Strict):
+    """Settings that may be `on` or `off`, which YAML reads as true and false where they are not quoted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unquoted(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        words = {True: "on", False: "off"}
+        switched = {name: words[values[name]] for name in _SWITCHES if isinstance(values.get(name), bool)}
+        return {**values, **switched}
 
 
 def _recipe_model() -> type[BaseModel]:
@@ -64,7 +78,8 @@ def _recipe_model() -> type[BaseModel]:
     for field in dataclasses.fields(FinetuneConfig):
         kind = _KINDS[str(field.type)]
         fields[field.name] = (kind, Field(default=field.default, **_LIMITS[field.name]))
-    return create_model("FinetuneSettings", __base__=Strict, **fields)
+    epochs = Field(None, gt=0, description="The trial's length in passes over the train split, in place of `length_s`.")
+    return create_model("FinetuneSettings", __base__=_Switches, length_epochs=(float | None, epochs), **fields)
 
 
 FinetuneSettings: Any = _recipe_model()

@@ -196,7 +196,14 @@ class SweepConfig(Strict):
 
     def recipe(self, settings: Mapping[str, Any] | None = None) -> FinetuneConfig:
         """The fixed recipe, with some of its settings replaced."""
-        return FinetuneConfig(**{**self.finetune.model_dump(), **(settings or {})})
+        return FinetuneConfig(**{**self.finetune.model_dump(exclude={"length_epochs"}), **(settings or {})})
+
+    def with_length(self, train_s: float) -> SweepConfig:
+        """The settings with `finetune.length_epochs`, if that is given, in seconds of a train split of this length."""
+        if self.finetune.length_epochs is None:
+            return self
+        length_s = round(self.finetune.length_epochs * train_s, 1)
+        return self.model_copy(update={"finetune": self.finetune.model_copy(update={"length_s": length_s})})
 
     def to_yaml(self) -> str:
         """The settings as a file that `load` reads again."""

@@ -42,6 +42,7 @@ def finetune(
     folder: Path,
     device: torch.device | None = None,
     cache: Path | None = None,
+    keep_free: float = 0.0,
     evaluate_at_s: Sequence[float] = (),
 ) -> FinetuneResult:
     """Fine-tune a wav2vec 2.0 checkpoint for Hausa by one recipe, or resume it.
@@ -66,6 +67,7 @@ def finetune(
         device: where to compute; by default a GPU if there is one, else the CPU. A GPU without an index is the current
             one.
         cache: a folder for the features of frozen convolutions, shared by all trials; None for no cache.
+        keep_free: bytes of the disk that the cache leaves for checkpoints.
         evaluate_at_s: further evaluations, each at the first update by which that many seconds of audio were trained
             on: the rungs of a sweep.
 
@@ -105,7 +107,7 @@ def finetune(
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL uses the current device
     saved = checkpoint.latest(folder)
-    run = start(config, data, base, folder, device, saved, cache)
+    run = start(config, data, base, folder, device, saved, cache, keep_free)
     progress = _progress_at(saved, folder) if saved else None
     due = evaluations(run.plan, config.eval_every_steps, evaluate_at_s)
     rungs = evaluations(run.plan, run.plan.updates, evaluate_at_s)

@@ -106,6 +106,7 @@ def start(
     device: torch.device,
     saved: checkpoint.Checkpoint | None,
     cache: Path | None,
+    keep_free: float = 0.0,
 ) -> Run:
     """Start a run, or resume it from its newest checkpoint, `saved`; the other arguments are those of `finetune`.
 
@@ -120,7 +121,7 @@ def start(
     data = _with_dev_part(data, config.dev_part_s)
     if cache and data.fingerprint and worthwhile(config):
         splits = {"train": data.train, "dev": data.dev}
-        splits = cached(splits, data.fingerprint, model, processor, cache, device)
+        splits = cached(splits, data.fingerprint, model, processor, cache, device, keep_free)
         data = replace(data, train=splits["train"], dev=splits["dev"])
     _prepare_layers(model, config)
     plan = UpdatePlan(data.train.n_samples, config.batch_s, config.length_s, config.seed)

@@ -15,6 +15,7 @@ from threading import Thread
 
 from rich.console import Console
 
+from hausa_asr.dataset.dev_part import dev_part
 from hausa_asr.tracking.tracker import Tracker
 from hausa_asr.utterance import SAMPLE_RATE
 from sweeps.driver.sweep import Sweep
@@ -85,7 +86,8 @@ def _stopped(count: int, chance: float) -> str:
 def _report(sweep: Sweep, conclusion: Conclusion, stopped: str) -> Path | None:
     """Write the report; None if it can't be, since a picture must not cost a sweep its end."""
     outcomes = (conclusion.best, conclusion.baseline)
-    dev_s = float(sweep.prepared.splits["dev"].n_samples.sum()) / SAMPLE_RATE
+    scored = dev_part(sweep.prepared.splits["dev"], sweep.config.recipe().dev_part_s)
+    dev_s = float(scored.n_samples.sum()) / SAMPLE_RATE
     try:
         return write_report(
             sweep.config, sweep.ledger.state, sweep.folder, verdict=conclusion.verdict, dev_s=dev_s,

@@ -26,6 +26,7 @@ from sweeps.on_ray.callbacks import SweepCallback
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
+from sweeps.planning.estimate import checkpoint_space
 from sweeps.record.state import TrialRecord
 
 _MAX_CRASHES = 2
@@ -112,6 +113,7 @@ def _tune_config(sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None) 
         "prepared": str(sweep.prepared.path),
         "folder": str(sweep.ledger.trial_folder(trial.id)),
         "cache": str(Path(sweep.config.storage) / CACHE / FEATURES),
+        "keep_free": checkpoint_space(sweep.config, sweep.plan.slots).least or 0.0,
         "rungs": [] if trial.of else sweep.ledger.state.marks,  # finalists are not ranked
     }
     return {"slot": spec, "job": job}

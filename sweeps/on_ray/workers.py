@@ -88,6 +88,7 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
             folder=folder,
             device=device,
             cache=Path(job["cache"]),
+            keep_free=job["keep_free"],
             evaluate_at_s=job["rungs"],
         )
         log.info("%s at step %d", result.end, result.progress.step)

@@ -116,7 +116,7 @@ def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: Sl
                 f"{cpus - drivers} of {cpus} CPUs for workers",
             )
         )
-    lines += [*_trials(config), *_figures(config, prediction), ("disk", _disk(config, prediction))]
+    lines += [*_trials(config, prediction.epochs), *_figures(config, prediction), ("disk", _disk(config, prediction))]
     budget = [f"{setting} {limit:g}" for setting, limit in config.budget.model_dump(exclude_none=True).items()]
     lines.append(("budget", ", ".join(budget) or "none is set"))
     lines += [("warning", warning) for warning in prediction.warnings]
@@ -141,9 +141,10 @@ def _slots(config: SweepConfig, plan: SlotPlan) -> str:
     return f"{trials} with {many(workers, 'worker')} of {takes}{each}"
 
 
-def _trials(config: SweepConfig) -> list[tuple[str, str]]:
+def _trials(config: SweepConfig, epochs: float | None) -> list[tuple[str, str]]:
     length_s, stops, runs = config.recipe().length_s, rungs_s(config), finalist_runs(config)
     text = f"{many(config.search.trials, 'trial')}, the baseline among them, of up to {length_s:,.0f} s of audio each"
+    text += f", {epochs:.3g} times the train split" if epochs else ""
     if stops:
         text += f"; 1 in {config.pruning.reduction} goes on at {' and '.join(f'{at:,.0f}' for at in stops)} s"
     seeds = config.finalists.seeds
@@ -179,4 +180,5 @@ def _disk(config: SweepConfig, prediction: Prediction) -> str:
         return f"not known; {free}"
     bound = f", max_checkpoint_gb {config.max_checkpoint_gb:g}" if config.max_checkpoint_gb is not None else ""
     most, least = size(prediction.disk_expected), size(prediction.disk_least)
-    return f"checkpoints about {most} at their most, {least} at the least; {free}{bound}"
+    features = f"; cached features {size(prediction.features)}" if prediction.features else ""
+    return f"checkpoints about {most} at their most, {least} at the least{features}; {free}{bound}"

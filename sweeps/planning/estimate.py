@@ -7,18 +7,22 @@ writes as text. It uses no network.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from hausa_asr.recipe import CACHE_VARIABLE
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import devices, finalist_length_s, finalist_runs, hours_word
+from sweeps.planning.epochs import epochs
+from sweeps.planning.epochs import warning as epochs_warning
 from sweeps.planning.expected_length import least_s, mean_s, most_s, passing_shares
 from sweeps.planning.slots import SlotPlan
-from sweeps.planning.speed import Speed, base_of, speed_of, trained_weights
+from sweeps.planning.speed import Speed, base_of, cached_features, speed_of, trained_weights
 from sweeps.wording import amount, duration, size
 
 _START_S = 40.0
@@ -60,6 +64,8 @@ class Prediction:
         disk_least: bytes of the checkpoints that cannot be dropped, at their peak; None if the base is not known.
         disk_expected: bytes of all checkpoints at their peak.
         disk_free: bytes free on the disk of the storage.
+        features: bytes of the features that are cached; None if the length of the data or the base is not known.
+        epochs: how often a trial of full length sees the train split; None if that is not known.
         warnings: what the user should know before starting.
     """
 
@@ -71,26 +77,31 @@ class Prediction:
     disk_least: float | None
     disk_expected: float | None
     disk_free: float
+    features: float | None
+    epochs: float | None
     warnings: tuple[str, ...]
 
 
-def predict(config: SweepConfig, plan: SlotPlan, storage: Path, dev_s: float | None = None) -> Prediction:
+def predict(
+    config: SweepConfig, plan: SlotPlan, storage: Path, seconds: Mapping[str, float] | None = None
+) -> Prediction:
     """Predict what a sweep takes.
 
     Args:
         config: the sweep's settings.
         plan: how many trials run side by side.
         storage: the folder for its checkpoints, with earlier sweeps; it need not exist yet.
-        dev_s: seconds of dev audio, if known.
+        seconds: of speech in each split, as far as they are known.
     """
-    speed = speed_of(config, storage, dev_s)
+    seconds = seconds or {}
+    speed = speed_of(config, storage, seconds.get("dev"))
     low = expected = high = None
     trials = config.search.trials
     if speed is not None:
         low, expected, high = (
             figures(config, plan.slots, speed, trials, a_trial) for a_trial in (least_s, mean_s, most_s)
         )
-    checkpoints = _checkpoint_space(config, plan.slots)
+    checkpoints = checkpoint_space(config, plan.slots)
     free = float(shutil.disk_usage(next(at for at in (storage, *storage.absolute().parents) if at.is_dir())).free)
     warnings = []
     if speed is None:
@@ -105,9 +116,18 @@ def predict(config: SweepConfig, plan: SlotPlan, storage: Path, dev_s: float | N
             f"checkpoints would take {size(checkpoints.peak)} and there is room for {size(room)}: the least promising "
             "paused trials lose their optimizer states, so they cannot be promoted later"
         )
+    features = _feature_space(config, seconds)
+    if features and features + (checkpoints.least or 0.0) > free and CACHE_VARIABLE not in os.environ:
+        warnings.append(
+            f"there is no room for {size(features)} of cached features beside the checkpoints, so every trial computes "
+            f"its own; {CACHE_VARIABLE} may name a folder on another disk"
+        )
+    if rarely_or_often := epochs_warning(config, seconds):
+        warnings.append(rarely_or_often)
     if speed is not None and low is not None and expected is not None:
         warnings += _budget_warnings(config, plan.slots, speed, low, expected)
-    return Prediction(plan.slots, speed, low, expected, high, *checkpoints, free, tuple(warnings))
+    times = epochs(config, seconds)
+    return Prediction(plan.slots, speed, low, expected, high, *checkpoints, free, features, times, tuple(warnings))
 
 
 def figures(
@@ -137,7 +157,7 @@ class CheckpointSpace(NamedTuple):
     peak: float | None
 
 
-def _checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
+def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
     """Predict how much disk the checkpoints take, from the number of weights that are trained."""
     base = base_of(config.model.base)
     if base is None:
@@ -156,6 +176,12 @@ def _checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
     search_peak = _WRITING * slots + _PAUSED * waiting + _ENDED * (trials - slots - waiting)
     finals_peak = _WRITING * final + _ENDED * (runs - final) + _ENDED * trials
     return CheckpointSpace(weight * least, weight * max(search_peak, finals_peak))
+
+
+def _feature_space(config: SweepConfig, seconds: Mapping[str, float]) -> float | None:
+    """Predict the bytes of the features that are cached."""
+    base = base_of(config.model.base)
+    return None if base is None or "train" not in seconds else cached_features(config, base, seconds)
 
 
 @dataclass(frozen=True)

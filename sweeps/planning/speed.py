@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,18 +45,29 @@ _USUAL_EVALUATION = 0.1
 
 @dataclass(frozen=True)
 class Base:
-    """The size of a base checkpoint: weights, those of its convolutions among them, hidden size and layers."""
+    """The size of a base checkpoint.
+
+    Attributes:
+        weights: how many it has, those of its convolutions among them.
+        convolutions: how many its convolutions have.
+        hidden: the transformer's hidden size.
+        layers: the transformer's layers.
+        features: what the convolutions give for a frame.
+        layer_norm: whether they use layer norm, so that features can be cached.
+    """
 
     weights: int
     convolutions: int
     hidden: int
     layers: int
+    features: int = 512
+    layer_norm: bool = True
 
 
 _XLSR_300M = Base(315_438_720, 4_210_176, 1024, 24)
 _XLSR_1B = Base(962_497_408, 4_210_176, 1280, 48)
 _KNOWN = {
-    "facebook/wav2vec2-base": Base(94_371_712, 4_200_448, 768, 12),
+    "facebook/wav2vec2-base": Base(94_371_712, 4_200_448, 768, 12, layer_norm=False),
     "facebook/wav2vec2-large-xlsr-53": _XLSR_300M,
     "facebook/wav2vec2-xls-r-300m": _XLSR_300M,
     "facebook/wav2vec2-xls-r-1b": _XLSR_1B,
@@ -90,13 +101,14 @@ def base_of(name: str) -> Base | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+        features, layer_norm = int(config["conv_dim"][-1]), config["feat_extract_norm"] == "layer"
         with (folder / "model.safetensors").open("rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
         return None
     counts = {key: math.prod(value["shape"]) for key, value in header.items() if key != "__metadata__"}
     convolutions = sum(count for key, count in counts.items() if "feature_extractor." in key)
-    return Base(sum(counts.values()), convolutions, hidden, layers)
+    return Base(sum(counts.values()), convolutions, hidden, layers, features, layer_norm)
 
 
 def trained_weights(config: SweepConfig, base: Base) -> int:
@@ -106,6 +118,22 @@ def trained_weights(config: SweepConfig, base: Base) -> int:
         width, hidden = max(widths), base.hidden
         return base.layers * (2 * hidden + hidden * width + width + width * hidden + hidden)
     return base.weights - (base.convolutions if all(_values(config, "freeze_feature_encoder")) else 0)
+
+
+def cached_features(config: SweepConfig, base: Base, seconds: Mapping[str, float]) -> float:
+    """The bytes of the feature cache that a sweep fills: 50 frames a second in bfloat16; 0 where none is used.
+
+    Args:
+        config: the sweep's settings.
+        base: its base checkpoint.
+        seconds: of each split.
+    """
+    frozen = any(_values(config, "freeze_feature_encoder"))
+    unaltered = min(_values(config, "speed_perturb")) == 0 and min(_values(config, "noise_prob")) == 0
+    if config.recipe().feature_cache == "off" or not base.layer_norm or not frozen or not unaltered:
+        return 0.0
+    part_s = config.recipe().dev_part_s or math.inf
+    return (seconds.get("train", 0.0) + min(seconds.get("dev", 0.0), part_s)) * _FRAMES_PER_S * base.features * 2
 
 
 def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> Speed | None:
@@ -155,6 +183,7 @@ def _guess(config: SweepConfig, dev_s: float | None) -> Speed | None:
     flops *= workers if workers == 1 else workers * _SECOND_WORKER
     evaluation = _USUAL_EVALUATION
     if dev_s is not None:
+        dev_s = min(dev_s, recipe.dev_part_s or dev_s)
         evaluation = dev_s * _FORWARD / (_FORWARD + backward) / (recipe.eval_every_steps * recipe.batch_s)
     source = f"a guess, from {base.weights / 1e6:,.3g} M weights and {device}"
     return Speed(flops / operations / (1 + evaluation), source, guessed=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import time
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from hausa_asr.model import feature_cache as features
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.feature_cache import CachedSplit, cached, worthwhile
 from hausa_asr.model.wav2vec2 import new_model
-from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from hausa_asr.recipe import CACHE_VARIABLE, Answer, FinetuneConfig, Progress
 from hausa_asr.training.finetune import Data, finetune
 from helpers.fine_tunes import RECIPE, losses, run
 from helpers.speech import ToneSplit
@@ -81,7 +84,7 @@ def test_made_once_and_shared(layer_norm_base: Path, tmp_path: Path, monkeypatch
     assert isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
     assert next(tmp_path.glob("*/train.bf16")).stat().st_mtime_ns == stamp
     assert first["train"].n_samples.tolist() == ToneSplit(24, 0).n_samples.tolist()
-    monkeypatch.setenv(features.VARIABLE, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "elsewhere"))
     make(layer_norm_base, tmp_path)
     assert list((tmp_path / "elsewhere").glob("*/train.bf16"))
 
@@ -133,6 +136,30 @@ def test_a_full_disk_costs_the_cache_and_not_the_trial(
     monkeypatch.setattr(features, "SPARE_BYTES", shutil.disk_usage(tmp_path).free)
     assert trained(layer_norm_base, tmp_path / "trial", tmp_path / "cache", length_s=60)[-1].last
     assert not list((tmp_path / "cache").glob("*/*"))
+
+
+def test_caches_that_nobody_has_used_for_a_week_make_room_for_a_new_one(
+    layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(layer_norm_base, tmp_path)
+    old = next(tmp_path.glob("*/features.json"))
+    recent = tmp_path / "recent"
+    shutil.copytree(old.parent, recent)
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if old.is_file() else 2**32))
+    os.utime(old, (time.time() - 8 * 86_400,) * 2)
+    model, processor = new_model(str(layer_norm_base), RECIPE)
+    other = {"train": ToneSplit(6, 5)}
+    found = cached(other, "other", model, processor, tmp_path, CPU, keep_free=2**31)
+    assert isinstance(found["train"], CachedSplit)
+    assert not old.exists() and recent.is_dir()
+
+
+def test_a_cache_that_is_used_keeps_its_place(layer_norm_base: Path, tmp_path: Path) -> None:
+    make(layer_norm_base, tmp_path)
+    done = next(tmp_path.glob("*/features.json"))
+    os.utime(done, (0, 0))
+    make(layer_norm_base, tmp_path)
+    assert time.time() - done.stat().st_mtime < 60
 
 
 def test_a_damaged_cache_is_not_read(layer_norm_base: Path, tmp_path: Path) -> None:

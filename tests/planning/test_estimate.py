@@ -35,11 +35,13 @@ NODE = "cluster.nodes=[{CPU: 32, GPU: 8}]"
 LAPTOP = "cluster.nodes=[{CPU: 2}]"
 
 
-def planned(preset: str, storage: Path, *changes: str) -> tuple[SweepConfig, Prediction, str]:
+def planned(
+    preset: str, storage: Path, *changes: str, seconds: dict[str, float] | None = None
+) -> tuple[SweepConfig, Prediction, str]:
     config = load(CONFIGS / f"{preset}.yaml", [f"storage={storage}", *changes], environment={})
     nodes = local_nodes(config.cluster)
     plan = admit(config.resources, nodes, config.search.trials)
-    prediction = predict(config, plan, storage)
+    prediction = predict(config, plan, storage, seconds)
     return config, prediction, describe(config, nodes, plan, prediction)
 
 
@@ -96,6 +98,52 @@ def test_where_only_a_sweep_without_finalists_fits_that_is_said(tmp_path: Path) 
     trials = fix.rpartition(" ")[2]
     config, prediction, _ = planned("demo", tmp_path, *of, "finalists.k=0", f"search.trials={trials}")
     assert not refusals(config, prediction)
+
+
+# -- large and small corpora -------------------------------------------------------------------------------------
+
+HOURS_500 = {"train": 450 * 3600.0, "dev": 50 * 3600.0, "test": 0.0}
+
+
+def test_the_dev_of_a_large_corpus_does_not_take_the_time_of_training(tmp_path: Path) -> None:
+    speeds = []
+    for change in ("finetune.dev_part_s=0", "finetune.dev_part_s=3600"):
+        _, prediction, _ = planned("xlsr_300m", tmp_path, NODE, change, seconds=HOURS_500)
+        assert prediction.speed is not None
+        speeds.append(prediction.speed.audio_s_per_s)
+    _, without, _ = planned("xlsr_300m", tmp_path, NODE, seconds={"train": 1.0, "dev": 0.0})
+    assert without.speed is not None
+    whole, part = (1 - speed / without.speed.audio_s_per_s for speed in speeds)
+    assert whole == pytest.approx(0.81, abs=0.01)
+    assert part < 0.1
+
+
+def test_the_features_to_cache_are_in_the_plan(tmp_path: Path) -> None:
+    _, prediction, text = planned("xlsr_300m", tmp_path, NODE, seconds=HOURS_500)
+    assert prediction.features == (450 * 3600 + 3600) * 50 * 512 * 2
+    assert "cached features 83.1 GB" in text
+    for change in ("finetune.feature_cache=off", "finetune.freeze_feature_encoder=false", "finetune.noise_prob=0.5"):
+        assert planned("xlsr_300m", tmp_path, NODE, change, seconds=HOURS_500)[1].features == 0
+    assert planned("wav2vec2_base", tmp_path, NODE, seconds=HOURS_500)[1].features == 0, "a group norm"
+    assert planned("xlsr_300m", tmp_path, NODE)[1].features is None
+
+
+def test_features_without_room_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HAUSA_ASR_CACHE", raising=False)
+    seconds = {"train": 1e9, "dev": 3600.0}
+    assert "no room for 51.2 TB of cached features" in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
+    monkeypatch.setenv("HAUSA_ASR_CACHE", "/scratch")
+    assert "no room for" not in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
+
+
+@pytest.mark.parametrize(("hours", "warned"), [(0.5, True), (5, False), (500, True)])
+def test_a_length_far_from_what_has_worked_is_warned_of(tmp_path: Path, hours: float, warned: bool) -> None:
+    seconds = {"train": hours * 3600.0}
+    _, prediction, text = planned("xlsr_300m", tmp_path, NODE, seconds=seconds)
+    assert prediction.epochs == pytest.approx(420_000 / (hours * 3600))
+    assert ("set finetune.length_epochs" in text) is warned
+    assert f"{prediction.epochs:.3g} times the train split" in text
+    assert "length_epochs" not in planned("demo", tmp_path, LAPTOP, seconds=seconds)[2]
 
 
 # -- refusals and warnings ---------------------------------------------------------------------------------------

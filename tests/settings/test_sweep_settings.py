@@ -42,6 +42,20 @@ def test_trial_0_is_the_published_run_whatever_the_other_trials_have() -> None:
     assert (recipe.activation_dropout, recipe.feat_proj_dropout, recipe.final_dropout) == (0.0, 0.0, 0.0)
 
 
+def test_a_length_in_epochs_is_that_of_the_train_split_and_survives_being_saved(tmp_path: Path) -> None:
+    config = load(None, ["finetune.length_epochs=20", "finetune.length_s=5"], environment={})
+    assert config.recipe().length_s == 5, "nothing is known of the data yet"
+    known = config.with_length(5_916.3)
+    assert known.recipe().length_s == pytest.approx(118_326)
+    assert known.recipe({"lr_peak": 1e-3}).length_s == known.recipe().length_s
+    saved = tmp_path / "sweep.yaml"
+    saved.write_text(known.to_yaml(), encoding="utf-8")
+    assert load(saved, environment={}).with_length(5_916.3) == known
+    assert load(None, environment={}).with_length(1.0).recipe().length_s == FinetuneConfig().length_s
+    with pytest.raises(UserError, match="length_epochs"):
+        load(None, ["finetune.length_epochs=0"], environment={})
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_no_starting_point_is_a_wasted_trial(path: Path) -> None:
     config = load(path, environment={})
@@ -73,6 +87,19 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
     assert config.baseline["lr_peak"] == 5e-5
     assert config.space["lr_peak"][0].choices == [1e-4, 3e-4]
     assert config.recipe(config.baseline).lr_peak == 5e-5
+
+
+def test_on_and_off_may_stand_without_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("finetune: {compile: on, feature_cache: off}\n")
+    assert (load(path, environment={}).recipe().compile, load(path, environment={}).recipe().feature_cache) == (
+        "on",
+        "off",
+    )
+    assert load(None, ["finetune.compile=off"], environment={}).recipe().compile == "off"
+    assert check_setting("compile", False) == "off"
+    with pytest.raises(UserError):
+        load(None, ["finetune.feature_cache=on"], environment={})
 
 
 def test_all_problems_are_named_at_once_with_the_nearest_name(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""How often a trial sees its train split, and whether that is far from what has worked.
+
+In: the settings, and the seconds of each split as far as they are known. Out: the length in seconds; words for the plan
+and the start of a sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hausa_asr.errors import UserError
+from hausa_asr.settings.sweep import SweepConfig
+
+FEW, MANY = 3, 100
+"""Published fine-tunes of hours of speech see them 15 to 100 times (docs/results.md has the sources of ours)."""
+
+
+def of_known_length(config: SweepConfig, seconds: Mapping[str, float]) -> SweepConfig:
+    """The settings with a trial's length in seconds.
+
+    Raises:
+        UserError: it is given in epochs, and nothing is prepared yet.
+    """
+    if config.finetune.length_epochs is None:
+        return config
+    if "train" not in seconds:
+        raise UserError(
+            "A trial's length is given in epochs, but how long the train split is will be known once it is prepared.",
+            where="finetune.length_epochs",
+            fix="Run `hausa-asr prepare --config FILE` first, or give finetune.length_s.",
+        )
+    return config.with_length(seconds["train"])
+
+
+def epochs(config: SweepConfig, seconds: Mapping[str, float]) -> float | None:
+    """How often a trial of full length sees the train split; None if that is not known."""
+    train_s = seconds.get("train")
+    return config.recipe().length_s / train_s if train_s else None
+
+
+def warning(config: SweepConfig, seconds: Mapping[str, float]) -> str:
+    """What to look at where a trial sees its data very rarely or very often; "" otherwise. The demo is to be short."""
+    times = epochs(config, seconds)
+    if times is None or FEW <= times <= MANY or config.data.corpus == "demo":
+        return ""
+    train_h = seconds["train"] / 3600
+    return (
+        f"a trial sees its {train_h:.3g} h of train {times:.2g} times, where {FEW} to {MANY} are usual; "
+        f"set finetune.length_epochs"
+    )
