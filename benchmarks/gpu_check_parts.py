@@ -21,9 +21,10 @@ from trainer_peer import wait
 
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, finetune
-from hausa_asr.training.run import Run, start, update
+from hausa_asr.training.one_update import update
+from hausa_asr.training.run import Run, start
+from hausa_asr.training.saving import Saving
 
 Finding = dict[str, Any]
 
@@ -108,7 +109,7 @@ class _WriteClock:
 
     def __init__(self) -> None:
         self.write_s = self.wait_s = 0.0
-        write, finish = checkpoint.Saving._write, checkpoint.Saving.finish
+        write, finish = Saving._write, Saving.finish
 
         def timed_write(*given: Any) -> None:
             started = time.monotonic()
@@ -121,8 +122,8 @@ class _WriteClock:
             self.wait_s = time.monotonic() - started
             return done
 
-        checkpoint.Saving._write = timed_write  # type: ignore[method-assign,assignment]
-        checkpoint.Saving.finish = timed_finish  # type: ignore[method-assign,assignment]
+        Saving._write = timed_write  # type: ignore[method-assign,assignment]
+        Saving.finish = timed_finish  # type: ignore[method-assign,assignment]
 
 
 def _bytes(folder: Path) -> dict[str, int]:

@@ -44,7 +44,8 @@ from hausa_asr.model.evaluate import EvalReport, evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, finetune
-from hausa_asr.training.run import start, update
+from hausa_asr.training.one_update import update
+from hausa_asr.training.run import start
 
 COLUMNS = ("loss", "cer", "wer")
 EVALUATIONS = 30

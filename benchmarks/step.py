@@ -37,7 +37,8 @@ import torch
 from trainer_peer import loop, recipe, timed, trainer, wait
 
 from hausa_asr.model.batch import PAD_UNIT
-from hausa_asr.training.run import Data, start, update
+from hausa_asr.training.one_update import update
+from hausa_asr.training.run import Data, start
 from hausa_asr.training.updates import UpdatePlan
 
 GFLOP_PER_AUDIO_S = {"xlsr-300m": 105.4, "base": 34.6}

@@ -140,6 +140,12 @@ class ClusterSettings(Strict):
     startup_timeout_s: float = Field(
         300.0, gt=0, description="Seconds a worker has to start on a trial; after that its slot is restarted."
     )
+    report_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds without a report after which workers count as hung and are restarted: at least ten times "
+        "the longest wait for a report so far, and six hours before a slot's first.",
+    )
     nodes: list[dict[str, float]] = Field(
         [], description="For `--plan`: the nodes to plan for, such as [{CPU: 32, GPU: 8}], in place of the real ones."
     )

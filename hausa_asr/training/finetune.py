@@ -21,7 +21,9 @@ from hausa_asr.model.batch import Share
 from hausa_asr.model.evaluate import EvalReport, evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import checkpoint
-from hausa_asr.training.run import MAX_NONFINITE_STEPS, Data, Run, Window, chosen_device, has_diverged, start, update
+from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, has_diverged, update
+from hausa_asr.training.run import Data, Run, Window, chosen_device, close, start
+from hausa_asr.training.saving import Saving
 from hausa_asr.training.updates import UpdatePlan
 
 __all__ = ["Data", "Report", "finetune"]
@@ -127,7 +129,7 @@ def finetune(
                 update(run)
             progress = _evaluate(run, may_end=run.step in rungs)
     finally:
-        run.loader.close()
+        close(run)
 
 
 def evaluations(plan: UpdatePlan, every_steps: int, at_s: Sequence[float] = ()) -> frozenset[int]:
@@ -196,13 +198,13 @@ def _evaluate(run: Run, may_end: bool) -> Progress:
     return progress
 
 
-def _saving(run: Run, state: bool) -> checkpoint.Saving:
-    return checkpoint.Saving(
+def _saving(run: Run, state: bool) -> Saving:
+    return Saving(
         run.folder, run.step, run.model, run.processor, run.optimizer, run.base, state=state, digests=run.digests
     )
 
 
-def _finish(run: Run, saving: checkpoint.Saving, progress: Progress) -> None:
+def _finish(run: Run, saving: Saving, progress: Progress) -> None:
     saving.finish(asdict(progress), int(run.best["step"]))
     if saving.state:
         run.schedule.written(saving.took_s)
@@ -247,6 +249,7 @@ def _metrics(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
         "grad_norm": norms / good if good else math.nan,
         "masked_fraction": masked.item() / window.updates,
         "nonfinite_steps": skipped,
+        "micro_batch_s": run.loader.micro_batch_s,
         "samples_per_s": window.utterances / seconds,
         "audio_s_per_s": window.audio_s / seconds,
         "eval_runtime_s": scores.runtime_s,

@@ -61,6 +61,9 @@ class Loader:
         model_input: how the model takes its audio.
         share: this rank's.
         device: where batches are wanted. For a GPU, threads prepare `AHEAD` updates.
+
+    Attributes:
+        micro_batch_s: seconds of audio, padding included, in a micro-batch.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Loader:
     ) -> None:
         self._split, self._plan, self._input = split, plan, model_input
         self._masking, self._augmentation = Masking.of(config), Augmentation.of(config)
-        self._micro_batch_s, self._share, self._device = config.micro_batch_s, share, device
+        self.micro_batch_s, self._share, self._device = config.micro_batch_s, share, device
         self._pool = ThreadPoolExecutor(2, "loader") if device.type == "cuda" else None
         self._ready: dict[int, Future[list[Batch]]] = {}
 
@@ -87,6 +90,13 @@ class Loader:
                 self._ready[ahead] = self._pool.submit(self._load, ahead)
         return [batch.to(self._device) for batch in self._ready.pop(step).result()]
 
+    def halve(self) -> None:
+        """Cut smaller micro-batches from now on. Their sums are the same, so the results are."""
+        for future in self._ready.values():
+            future.cancel()
+        self._ready.clear()
+        self.micro_batch_s /= 2
+
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
@@ -94,7 +104,7 @@ class Loader:
 
     def _load(self, step: int) -> list[Batch]:
         epoch, indices = self._plan.batch(step)
-        parts = micro_batches(indices, self._split.n_samples, self._plan.edges, self._micro_batch_s, self._share)
+        parts = micro_batches(indices, self._split.n_samples, self._plan.edges, self.micro_batch_s, self._share)
         return [self._batch([self._augmentation(self._split[index], epoch) for index in part], epoch) for part in parts]
 
     def _batch(self, examples: list[Example], epoch: int) -> Batch:

@@ -1,11 +1,12 @@
-"""A fine-tune under way: start or resume it (`start`), and make one update (`update`).
+"""A fine-tune under way: its state, started anew or resumed (`start`), and ended (`close`).
 
-Called by `finetune`; the benchmarks time it. In an update only the CTC loss waits for the device, since torch copies
-its lengths over. Losses, norms and skipped updates are added up on the device, and read when a report is due.
+Called by `finetune`; `update` moves it on.
 """
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -13,25 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.dataset.dev_part import dev_part
 from hausa_asr.errors import UserError
-from hausa_asr.model.batch import Batch, Share
+from hausa_asr.model.batch import Share
 from hausa_asr.model.feature_cache import cached, worthwhile
-from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training import checkpoint
-from hausa_asr.training.freezing import Trainable, set_trainable, trainable
+from hausa_asr.training.freezing import Trainable
 from hausa_asr.training.loader import Loader, ModelInput
 from hausa_asr.training.optimizer import Optimizer
+from hausa_asr.training.saving import Digests, Schedule
 from hausa_asr.training.updates import UpdatePlan
-from hausa_asr.utterance import SAMPLE_RATE, Split
+from hausa_asr.utterance import Split
 
-MAX_NONFINITE_STEPS = 10
-"""A trial has diverged after this many updates in a row without finite gradients."""
+FITTING: dict[str, float] = {}
+"""Seconds of audio in a micro-batch that fit into this process's memory, by base checkpoint, where fewer do than asked.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class Run:
     best: dict[str, float]
     window: Window
     skipped_in_a_row: torch.Tensor  # () on the device
-    schedule: checkpoint.Schedule
+    schedule: Schedule
     resumable: int  # the step of the newest checkpoint to resume from; 0 if there is none
-    digests: checkpoint.Digests = field(default_factory=dict)
+    digests: Digests = field(default_factory=dict)
     parts: Trainable | None = None  # the parts that learn; None before the first update
     learning: list[torch.nn.Parameter] = field(default_factory=list)
 
@@ -115,6 +116,7 @@ def start(
     """
     share = Share.current()
     _set_up(device)
+    config = replace(config, micro_batch_s=min(config.micro_batch_s, FITTING.get(base, math.inf)))
     _check_agreed(saved.step if saved else 0, folder, share)
     model, processor = checkpoint.load(saved.folder, base) if saved else new_model(base, config)
     model.to(device).train()  # type: ignore[arg-type]
@@ -144,9 +146,19 @@ def start(
         best=saved.progress["best"] if saved else {},
         window=Window(device),
         skipped_in_a_row=torch.zeros((), device=device),
-        schedule=checkpoint.Schedule(config.checkpoint_every_s),
+        schedule=Schedule(config.checkpoint_every_s),
         resumable=saved.step if saved else 0,
     )
+
+
+def close(run: Run) -> None:
+    """End a run, and let go of its memory: a worker starts its next trial in the same process."""
+    run.loader.close()
+    if run.config.compile == "on":
+        # Each trial's dropout rates are constants of its graphs. What is kept of them keeps its model too, and after
+        # some trials torch would no longer compile.
+        torch._dynamo.reset()
+        gc.collect()
 
 
 def _with_dev_part(data: Data, seconds: float) -> Data:
@@ -195,80 +207,3 @@ def _prepare_layers(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> None:
     torch._dynamo.config.recompile_limit = 64  # training or not, frozen or not, with a mask or without
     for layer in model.wav2vec2.encoder.layers:
         layer.compile(dynamic=True)
-
-
-def update(run: Run) -> None:
-    """Make one optimizer update on one global batch."""
-    config, step = run.config, run.step
-    _set_learning(run)
-    # Dropout and layerdrop follow from the step too, so a resumed trial draws the same numbers.
-    torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + run.share.rank)
-    _, indices = run.plan.batch(step)
-    loss, masked = torch.zeros((), device=run.device), 0.0
-    for batch in run.loader.update(step):
-        # Over the utterances of the *global* batch, so ranks and micro-batches add up to its mean.
-        part_loss = _losses(run, batch).sum() / len(indices)
-        part_loss.backward()
-        loss += part_loss.detach()
-        masked += batch.masked / len(indices)
-    loss = _sum_over_ranks(run.learning, loss, run.share.world)
-    norm, skipped = run.optimizer.step(step, run.learning, loss)
-
-    window = run.window
-    good = 1.0 - skipped
-    window.sums += torch.stack([good, good * loss.nan_to_num(), good * norm.nan_to_num(), skipped])
-    run.skipped_in_a_row = (run.skipped_in_a_row + 1.0) * skipped
-    window.masked += masked
-    window.updates += 1
-    window.utterances += len(indices)
-    window.audio_s += float(run.data.train.n_samples[indices].sum()) / SAMPLE_RATE
-    run.step += 1
-
-
-def _losses(run: Run, batch: Batch) -> torch.Tensor:
-    """The CTC losses of a micro-batch, (B,)."""
-    assert run.parts is not None
-    frozen = run.config.freeze_feature_encoder or not run.parts.projection or run.config.adapter_dim > 0
-    with autocast(run.device):
-        features = batch.features
-        if features is None:
-            assert batch.samples is not None
-            features = encode_audio(run.model, batch.samples, frozen=frozen)
-        logits = ctc_logits(run.model, features, batch.frames, batch.time_mask, batch.feature_mask)
-    return ctc_losses(logits, batch.frames, batch.labels, batch.label_lengths)
-
-
-def has_diverged(run: Run) -> bool:
-    """Whether the last `MAX_NONFINITE_STEPS` updates were all skipped. Waits for the device."""
-    return run.skipped_in_a_row.item() >= MAX_NONFINITE_STEPS
-
-
-def _set_learning(run: Run) -> None:
-    """Turn gradients on for the parts that learn in the next update."""
-    config = run.config
-    layers = len(run.model.wav2vec2.encoder.layers)
-    parts = trainable(run.step, run.plan.updates, layers, config.freeze_transformer_fraction, config.unfreeze)
-    if parts != run.parts:
-        set_trainable(
-            run.model, parts, feature_encoder=not config.freeze_feature_encoder, adapters=config.adapter_dim > 0
-        )
-        run.parts = parts
-        run.learning = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
-
-
-def _sum_over_ranks(learning: list[torch.nn.Parameter], loss: torch.Tensor, world: int) -> torch.Tensor:
-    """Add up gradients and loss over the ranks, in one message.
-
-    Plain sums and no DistributedDataParallel: a parameter without a gradient on some rank counts as zero there, so
-    freezing, layerdrop and a rank without an utterance need no special case. One difference: a layer that all of
-    several ranks dropped has gradients of zero, so AdamW's momentum still moves it; on one rank it has none.
-    """
-    if world == 1:
-        return loss
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in learning]
-    flat = torch.cat([grad.flatten() for grad in grads] + [loss.flatten()])
-    dist.all_reduce(flat)
-    *parts, summed = flat.split([grad.numel() for grad in grads] + [1])
-    for parameter, part in zip(learning, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
-    return summed[0]

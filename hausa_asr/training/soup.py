@@ -24,6 +24,7 @@ from hausa_asr.model.evaluate import EvalReport, evaluate
 from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpoint import PROGRESS
+from hausa_asr.training.saving import write_model
 from hausa_asr.utterance import Split
 
 MOST = 8
@@ -169,7 +170,7 @@ def write(soup: Soup, folder: Path, *, base: str | None = None) -> Path:
     metrics = {name: getattr(soup.soup, name) for name in ("loss", "wer", "cer", "wer_folded", "cer_folded")}
     progress = {"metrics": metrics, "members": [str(member) for member in soup.members]}
     with folder_written_whole(folder) as aside:
-        checkpoint.write_model(aside, soup.model, soup.processor, base or abouts[0]["base"], frozen)
+        write_model(aside, soup.model, soup.processor, base or abouts[0]["base"], frozen)
         (aside / PROGRESS).write_text(json.dumps(progress, ensure_ascii=False, indent=1), encoding="utf-8")
     return folder
 

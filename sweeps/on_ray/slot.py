@@ -26,6 +26,10 @@ _POLL_S = 1.0
 """How often a slot that waits for a message checks that its workers are still alive."""
 _IDLE_S = 0.2
 """How long a step of a slot without a job lasts."""
+_FIRST_REPORT_S = 6 * 3600.0
+"""How long a slot's first report may take: the model may be large, and its feature cache has to be made."""
+_OVERDUE = 10.0
+"""A report that takes this many times the longest wait so far is overdue."""
 
 
 class SlotBroken(RuntimeError):
@@ -48,6 +52,7 @@ class Slot(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self._spec = config["slot"]
         self._name = f"slot-{time.time_ns()}"
+        self._longest_wait_s = 0.0
         self._open()
         self._take(config["job"])
 
@@ -92,21 +97,26 @@ class Slot(tune.Trainable):
         if self._phase is Phase.REPORTED:
             self._answer(Answer.CONTINUE)
             self._phase = Phase.TRAINING
-        message = self._next_message()
+        since_s = time.monotonic()
+        message = self._next_message(since_s)
         while isinstance(message, Taken):
-            self._phase = Phase.TRAINING
-            message = self._next_message()
+            self._phase, since_s = Phase.TRAINING, time.monotonic()
+            message = self._next_message(since_s)
+        self._longest_wait_s = max(self._longest_wait_s, time.monotonic() - since_s)
         if isinstance(message, Ended):  # its last report has been lost
             message = Failed(f"it ended as {message.end} without a last report")
         goes_on = isinstance(message, Reported) and not message.is_end
         self._phase = Phase.REPORTED if goes_on else Phase.OVER
         return {MESSAGE: to_text(message if isinstance(message, Failed) else Reported(message.progress, self._name))}
 
-    def _next_message(self) -> Message:
+    def _next_message(self, since_s: float) -> Message:
         """Wait for the workers' next message.
 
+        Args:
+            since_s: when the wait for a report began, by the monotonic clock.
+
         Raises:
-            SlotBroken: they have ended, or do not start.
+            SlotBroken: they have ended, do not start, or have not reported for far too long.
         """
         while True:
             message = ray.get(self._desk.message.remote(self._job_number, _POLL_S))
@@ -117,6 +127,15 @@ class Slot(tune.Trainable):
             waited_s = time.monotonic() - self._posted_s
             if self._phase is Phase.STARTING and waited_s > self._spec["startup_timeout_s"]:
                 raise SlotBroken(f"no worker has taken the trial within {waited_s:.0f} s")
+            # A call that hangs, in NCCL or a network file system, would hold the slot for ever.
+            if self._phase is Phase.TRAINING and time.monotonic() - since_s > self._patience_s():
+                raise SlotBroken(f"its workers have not reported for {time.monotonic() - since_s:.0f} s")
+
+    def _patience_s(self) -> float:
+        """How long to wait for a report."""
+        if not self._longest_wait_s:
+            return _FIRST_REPORT_S
+        return max(self._spec["report_timeout_s"], _OVERDUE * self._longest_wait_s)
 
     def _answer(self, answer: Answer) -> None:
         ray.get(self._desk.answer.remote(self._job_number, answer))

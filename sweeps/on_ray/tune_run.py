@@ -98,6 +98,7 @@ def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
         "threads": sweep.plan.threads,
         "train_storage": str(storage),
         "startup_timeout_s": sweep.config.cluster.startup_timeout_s,
+        "report_timeout_s": sweep.config.cluster.report_timeout_s,
         "goodbye_s": _GOODBYE_S,
     }
 

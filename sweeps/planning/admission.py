@@ -16,12 +16,8 @@ from sweeps.planning.budget import finalist_length_s, finalist_runs, hours_word
 from sweeps.planning.estimate import Prediction, figures, fitting, limits
 from sweeps.planning.expected_length import least_s
 from sweeps.planning.slots import SlotPlan, stock_would_hang
-from sweeps.planning.speed import Speed
 from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, many, size
-
-GUESS_FACTOR = 3.0
-"""With a guessed speed, a sweep is refused for its budget only if it is too long even at this many times the guess."""
 
 
 def check(config: SweepConfig, prediction: Prediction) -> None:
@@ -34,12 +30,10 @@ def check(config: SweepConfig, prediction: Prediction) -> None:
     if not reasons:
         return
     fixes = "; ".join(one.fix for one in reasons)
-    guessed = prediction.speed is not None and prediction.speed.guessed
     raise UserError(
         "\n".join(one.reason for one in reasons),
         where=f"a sweep of {config.search.trials} trials, {prediction.slots} side by side",
-        fix=f"{fixes[:1].upper()}{fixes[1:]}."
-        + (" If the guessed speed is wrong, set resources.audio_s_per_s." if guessed else ""),
+        fix=f"{fixes[:1].upper()}{fixes[1:]}.",
     )
 
 
@@ -71,17 +65,15 @@ def _too_little_disk(config: SweepConfig, prediction: Prediction) -> Iterator[Re
 
 
 def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator[Refusal]:
-    if prediction.speed is None:
+    speed, trials = prediction.speed, config.search.trials
+    if speed is None or speed.guessed:  # a guess may be wrong by a factor of ten: it warns and refuses nothing
         return
-    guessed, trials = prediction.speed.guessed, config.search.trials
-    sure = Speed(prediction.speed.audio_s_per_s * (GUESS_FACTOR if guessed else 1.0), prediction.speed.source, guessed)
-    at_least = f"even at {GUESS_FACTOR:g} times the guessed speed" if guessed else "at the least"
-    for limit in limits(config, figures(config, prediction.slots, sure, trials, least_s)):
+    for limit in limits(config, figures(config, prediction.slots, speed, trials, least_s)):
         if limit.taken <= limit.limit:
             continue
-        enough = fitting(config, prediction.slots, sure, limit, least_s)
+        enough = fitting(config, prediction.slots, speed, limit, least_s)
         without = config.model_copy(update={"finalists": config.finalists.model_copy(update={"k": 0})})
-        enough_without = fitting(without, prediction.slots, sure, limit, least_s)
+        enough_without = fitting(without, prediction.slots, speed, limit, least_s)
         if enough > 1:
             instead = f"search.trials to {enough}"
         elif enough_without > 1:
@@ -92,7 +84,7 @@ def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator
             instead = "finetune.length_s to less"
         taken, allowed = limit.say(limit.taken), limit.say(limit.limit)
         yield Refusal(
-            f"The sweep takes {taken} {at_least}, but {limit.setting} allows {allowed}.",
+            f"The sweep takes {taken} at the least, but {limit.setting} allows {allowed}.",
             f"set {limit.setting} to {math.ceil(limit.taken * 100) / 100:g}, or {instead}",
         )
 

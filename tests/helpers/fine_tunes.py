@@ -8,9 +8,9 @@ import torch
 
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.training import checkpoint as checkpoints
 from hausa_asr.training.finetune import Data, finetune
 from hausa_asr.training.optimizer import Optimizer
+from hausa_asr.training.saving import Saving
 
 RECIPE = FinetuneConfig(
     length_s=300,
@@ -55,5 +55,5 @@ def save_checkpoint(trial: Path, base: Path, seed: int = 0) -> Path:
         model.lm_head.weight.normal_(std=1.0, generator=generator)
     optimizer = Optimizer(model, FinetuneConfig(), updates=10)
     metrics = {"wer": 0.9, "cer": 0.8, "wer_folded": 0.7, "cer_folded": 0.6, "loss": 2.0}
-    saving = checkpoints.Saving(trial, 40, model, processor, optimizer, str(base))
+    saving = Saving(trial, 40, model, processor, optimizer, str(base))
     return saving.finish({"step": 40, "metrics": metrics, "best": {"step": 40}}, 40)

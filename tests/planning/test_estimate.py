@@ -14,6 +14,7 @@ import pytest
 
 import sweeps
 from hausa_asr.errors import UserError
+from hausa_asr.recipe import Answer
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.training import checkpoint
@@ -172,14 +173,17 @@ def test_what_is_only_expected_to_be_too_long_is_no_reason_to_refuse(tmp_path: P
     assert 10 < trial < 40
 
 
-def test_by_a_guess_only_what_is_far_too_long_is_refused(tmp_path: Path) -> None:
+def test_a_guess_warns_and_a_measurement_refuses(tmp_path: Path) -> None:
     of = (NODE, "max_checkpoint_gb=900")
     _, prediction, _ = planned("xlsr_300m", tmp_path, *of)
     assert prediction.low and prediction.speed and prediction.speed.guessed
-    for part, refused in ((0.5, False), (0.2, True)):
-        config, prediction, text = planned("xlsr_300m", tmp_path, *of, f"budget.hours={part * prediction.low.hours}")
-        assert bool(refusals(config, prediction)) is refused
-        assert "if the guessed speed is right" in text
+    of = (*of, f"budget.hours={0.2 * prediction.low.hours}")
+    config, guessed, text = planned("xlsr_300m", tmp_path, *of)
+    assert not refusals(config, guessed)
+    assert "if the guessed speed is right" in text
+    measured = f"resources.audio_s_per_s={prediction.speed.audio_s_per_s}"
+    config, known, text = planned("xlsr_300m", tmp_path, *of, measured)
+    assert refusals(config, known)
 
 
 def test_an_unknown_base_gets_no_figures(tmp_path: Path) -> None:
@@ -327,7 +331,7 @@ def test_speed_is_the_settings_then_the_measured_then_a_guess(tmp_path: Path) ->
 
 def test_the_guess_for_a_gpu_is_the_published_figure(tmp_path: Path) -> None:
     """About 190 hours of audio per GPU-hour: SpeechBrain on an A100, a model of XLS-R 300M's size."""
-    config = load(CONFIGS / "xlsr_300m.yaml", [], environment={})
+    config = load(CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=0"], environment={})
     speed = speed_of(config, tmp_path)
     assert speed and 150 < speed.audio_s_per_s < 200
     long_dev = speed_of(config, tmp_path, dev_s=140 * 100 * 3.0)  # scoring it takes as long as training between
@@ -339,7 +343,7 @@ def test_the_guess_for_a_gpu_is_the_published_figure(tmp_path: Path) -> None:
 
 def test_checkpoints_are_as_large_as_predicted(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, length_s=48, eval_every_steps=2, freeze_transformer_fraction=0.0)
-    run(recipe, Data(ToneSplit(8, 0), ToneSplit(2, 1)), Path("demo"), tmp_path)
+    run(recipe, Data(ToneSplit(8, 0), ToneSplit(2, 1)), Path("demo"), tmp_path, {2: Answer.STOP})
     files = [path for one in checkpoint.all_checkpoints(tmp_path) for path in one.folder.iterdir()]
     newest = checkpoint.latest(tmp_path)
     assert newest is not None

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from hausa_asr.errors import UserError
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.training import checkpoint
+from hausa_asr.training import checkpoint, saving
 from hausa_asr.training.finetune import Data, finetune
 from helpers.fine_tunes import RECIPE, losses, run
 from helpers.speech import ToneSplit
@@ -114,7 +114,7 @@ IMPROVING = dataclasses.replace(RECIPE, lr_peak=1e-2)
 @pytest.fixture
 def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if writing the optimizer's state took long, as it does for a large model."""
-    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", 1e-9)
+    monkeypatch.setattr(saving, "_WRITING_SHARE", 1e-9)
 
 
 def test_the_optimizers_state_is_written_only_where_a_trial_may_have_to_go_on(
@@ -181,8 +181,8 @@ def test_weights_that_stay_frozen_are_digested_once(
     data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digested = []
-    digest = checkpoint._digest
-    monkeypatch.setattr(checkpoint, "_digest", lambda weights: digested.append(len(weights)) or digest(weights))
+    digest = checkpoint.digest
+    monkeypatch.setattr(saving, "digest", lambda weights: digested.append(len(weights)) or digest(weights))
     head_only = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.9, checkpoint_every_s=0)
     run(head_only, data, layer_norm_base, tmp_path, {15: Answer.STOP})
     assert len(digested) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -13,14 +14,19 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from transformers import Wav2Vec2ForCTC
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2EncoderLayerStableLayerNorm
 
 from hausa_asr.dataset.dev_part import dev_part
 from hausa_asr.errors import UserError
+from hausa_asr.model.batch import Batch
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.forward import ctc_logits
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.training import checkpoint
+from hausa_asr.training import checkpoint, one_update
+from hausa_asr.training import run as runs
 from hausa_asr.training.finetune import Data, evaluations, finetune
 from hausa_asr.training.freezing import set_trainable, trainable
 from hausa_asr.training.updates import UpdatePlan
@@ -119,6 +125,45 @@ def test_micro_batches_change_nothing(data: Data, layer_norm_base: Path, tmp_pat
         assert many == pytest.approx(one, rel=2e-3)
 
 
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """A device whose memory holds so many utterances at once, as `fits`."""
+    memory = {"fits": 3}
+    real = one_update._losses
+
+    def losses_if_they_fit(run: runs.Run, batch: Batch) -> torch.Tensor:
+        found = real(run, batch)
+        if len(batch.frames) > memory["fits"]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return found
+
+    monkeypatch.setattr(one_update, "_losses", losses_if_they_fit)
+    monkeypatch.setattr(runs, "FITTING", {})
+    monkeypatch.setattr(one_update, "FITTING", runs.FITTING)
+    return memory
+
+
+def test_too_little_memory_costs_smaller_micro_batches_and_nothing_else(
+    data: Data, layer_norm_base: Path, tmp_path: Path, little_memory: dict[str, int]
+) -> None:
+    _, small = run(dataclasses.replace(RECIPE, micro_batch_s=3), data, layer_norm_base, tmp_path / "small")
+    little_memory["fits"] = 2
+    _, found = run(RECIPE, data, layer_norm_base, tmp_path / "found")
+    for one, other in zip(losses(found), losses(small), strict=True):
+        assert one == pytest.approx(other, rel=2e-3)
+    assert found[-1].metrics["micro_batch_s"] < RECIPE.micro_batch_s
+    _, later = run(RECIPE, data, layer_norm_base, tmp_path / "later", {5: Answer.STOP})
+    assert later[0].metrics["micro_batch_s"] == found[-1].metrics["micro_batch_s"], "the next trial knows it"
+
+
+def test_where_not_even_one_utterance_fits_the_trial_fails(
+    data: Data, layer_norm_base: Path, tmp_path: Path, little_memory: dict[str, int]
+) -> None:
+    little_memory["fits"] = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        run(RECIPE, data, layer_norm_base, tmp_path)
+
+
 def test_frozen_parts_stay_as_they_were(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.9, freeze_feature_encoder=False)
     _, reports = run(recipe, data, layer_norm_base, tmp_path, {10: Answer.STOP})
@@ -187,6 +232,32 @@ def test_compiled_it_learns_the_same(
         assert one == pytest.approx(other, rel=1e-3)
     model, _ = checkpoint.load(quick[-1].checkpoint)
     assert not any("_orig_mod" in name for name in model.state_dict())
+
+
+def models_alive() -> int:
+    gc.collect()
+    return sum(isinstance(one, Wav2Vec2ForCTC) for one in gc.get_objects())
+
+
+def test_a_trials_model_goes_with_it(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    before = models_alive()
+    for number in range(3):
+        run(RECIPE, data, layer_norm_base, tmp_path / str(number), {5: Answer.STOP})
+    assert models_alive() == before
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for a CPU")
+@pytest.mark.slow
+def test_one_compiled_trial_after_another_leaves_no_model_and_no_graph(
+    data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    before = models_alive()
+    for number in range(2):
+        recipe = dataclasses.replace(RECIPE, compile="on", hidden_dropout=0.1 + 0.01 * number)
+        run(recipe, data, layer_norm_base, tmp_path / str(number), {5: Answer.STOP})
+        assert not _debug_get_cache_entry_list(Wav2Vec2EncoderLayerStableLayerNorm.forward.__code__)
+        assert models_alive() == before
 
 
 def test_with_adapters_only_they_and_the_head_learn(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ from hausa_asr.model.forward import ctc_logits, ctc_losses
 from hausa_asr.model.wav2vec2 import load_model, new_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import PAD, VOCAB, encode
+from hausa_asr.training import one_update
 from hausa_asr.training.finetune import _order
 from hausa_asr.training.masking import Masking, span_mask
-from hausa_asr.training.run import _set_up, _sum_over_ranks
+from hausa_asr.training.run import _set_up
 from helpers.speech import ToneSplit
 
 ROOT = Path(__file__).parents[2]
@@ -189,14 +190,16 @@ def summed(rank: int, store: str) -> list[list[float]]:
     dist.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
+    whole, one_update._BUCKET = one_update._BUCKET, 1  # each gradient is a message of its own
     try:
         kept, dropped = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))
         if rank == 0:
             kept.grad, dropped.grad = torch.tensor([1.0, 2.0]), torch.ones(3)
-        loss = _sum_over_ranks([kept, dropped], torch.tensor(0.5 if rank == 0 else 0.0), 2)
+        loss = one_update._sum_over_ranks([kept, dropped], torch.tensor(0.5 if rank == 0 else 0.0), 2)
         assert kept.grad is not None and dropped.grad is not None
         return [kept.grad.tolist(), dropped.grad.tolist(), [loss.item()]]
     finally:
+        one_update._BUCKET = whole
         dist.destroy_process_group()
 
 

@@ -29,7 +29,8 @@ from sweeps.sampling.study import Study
 pytestmark = pytest.mark.timeout(900)
 TRIALS = 4
 LONGER = (
-    "--set", "finetune.length_s=480", "--set", "finalists={k: 1, seeds: 1}", "--set", f"search.trials={TRIALS}",
+    "--set", "finetune.length_s=480", "--set", "finetune.checkpoint_every_s=0",
+    "--set", "finalists={k: 1, seeds: 1}", "--set", f"search.trials={TRIALS}",
 )  # fmt: skip
 NAMES = {"controller": "TrainController", "worker": "RayTrainWorker"}
 """What Ray calls the processes of a slot's worker group."""
