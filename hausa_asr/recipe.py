@@ -46,6 +46,8 @@ class FinetuneConfig:
         weight_decay: AdamW's weight decay, on matrices only.
         adam_beta1: how much of its running mean of gradients AdamW keeps in each update.
         adam_beta2: the same of its running mean of their squares: 0.98 in fairseq's recipes, 0.999 in Hugging Face's.
+        ema_fraction: evaluate and export an exponential moving average of the weights, over about this share of the
+            updates; 0 for the last weights. It takes the memory of one more copy of them.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         mask_time_prob: share of the frames to mask (the Hugging Face meaning: about the share that ends up masked).
         mask_time_length: frames per mask, 20 ms each.
@@ -94,6 +96,7 @@ class FinetuneConfig:
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.98
+    ema_fraction: float = 0.0
     max_grad_norm: float = 1.0
     mask_time_prob: float = 0.3
     mask_time_length: int = 10

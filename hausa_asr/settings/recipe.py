@@ -30,6 +30,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "weight_decay": {"ge": 0.0},
     "adam_beta1": {"ge": 0.0, "lt": 1.0},
     "adam_beta2": {"ge": 0.0, "lt": 1.0},
+    "ema_fraction": _fraction,
     "max_grad_norm": {"ge": 0.0},
     "mask_time_prob": {"ge": 0.0, "lt": 1.0},
     "mask_time_length": {"ge": 1},

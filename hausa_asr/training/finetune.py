@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -122,12 +123,14 @@ def finetune(
                 if progress.last:
                     return FinetuneResult("finished", progress)
                 if answer is not Answer.CONTINUE:
-                    _make_resumable(run, progress)
+                    with run.ema.applied() if run.ema else nullcontext():
+                        _make_resumable(run, progress)
                     return FinetuneResult("paused" if answer is Answer.PAUSE else "stopped", progress)
             run.window = Window(device)
             while not _due(run, due):
                 update(run)
-            progress = _evaluate(run, may_end=run.step in rungs)
+            with run.ema.applied() if run.ema else nullcontext():
+                progress = _evaluate(run, may_end=run.step in rungs)
     finally:
         close(run)
 
@@ -199,9 +202,11 @@ def _evaluate(run: Run, may_end: bool) -> Progress:
 
 
 def _saving(run: Run, state: bool) -> Saving:
+    weights = run.ema.others() if run.ema and state else None
     return Saving(
-        run.folder, run.step, run.model, run.processor, run.optimizer, run.base, state=state, digests=run.digests
-    )
+        run.folder, run.step, run.model, run.processor, run.optimizer, run.base,
+        state=state, weights=weights, digests=run.digests,
+    )  # fmt: skip
 
 
 def _finish(run: Run, saving: Saving, progress: Progress) -> None:

@@ -38,6 +38,9 @@ def update(run: Run) -> None:
     loss = _sum_over_ranks(run.learning, loss, run.share.world)
     norm, skipped = run.optimizer.step(step, run.learning, loss)
 
+    if run.ema is not None:
+        run.ema.update(step, run.learning)
+
     window = run.window
     good = 1.0 - skipped
     window.sums += torch.stack([good, good * loss.nan_to_num(), good * norm.nan_to_num(), skipped])

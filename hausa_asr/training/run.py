@@ -23,10 +23,11 @@ from hausa_asr.model.feature_cache import cached, worthwhile
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training import checkpoint
+from hausa_asr.training.ema import Ema
 from hausa_asr.training.freezing import Trainable
 from hausa_asr.training.loader import Loader, ModelInput
 from hausa_asr.training.optimizer import Optimizer
-from hausa_asr.training.saving import Digests, Schedule
+from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Digests, Schedule
 from hausa_asr.training.updates import UpdatePlan
 from hausa_asr.utterance import Split
 
@@ -81,6 +82,7 @@ class Run:
     best: dict[str, float]
     window: Window
     skipped_in_a_row: torch.Tensor  # () on the device
+    ema: Ema | None
     schedule: Schedule
     resumable: int  # the step of the newest checkpoint to resume from; 0 if there is none
     digests: Digests = field(default_factory=dict)
@@ -128,8 +130,13 @@ def start(
     _prepare_layers(model, config)
     plan = UpdatePlan(data.train.n_samples, config.batch_s, config.length_s, config.seed)
     optimizer = Optimizer(model, config, plan.updates)
+    ema = Ema(model, config.ema_fraction, plan.updates) if config.ema_fraction else None
     if saved and not saved.is_end:
-        optimizer.load_state_dict(saved.training_state())
+        state = saved.training_state()
+        weights = state.pop(WEIGHTS_BESIDE_EMA, {})
+        if ema:
+            ema.resume(model, weights)
+        optimizer.load_state_dict(state)
     return Run(
         config=config,
         data=data,
@@ -146,6 +153,7 @@ def start(
         best=saved.progress["best"] if saved else {},
         window=Window(device),
         skipped_in_a_row=torch.zeros((), device=device),
+        ema=ema,
         schedule=Schedule(config.checkpoint_every_s),
         resumable=saved.step if saved else 0,
     )

@@ -26,6 +26,8 @@ from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from hausa_asr.training.checkpoint import PROGRESS, WEIGHTS, all_checkpoints, digest, latest
 from hausa_asr.training.optimizer import Optimizer
 
+WEIGHTS_BESIDE_EMA = "weights_beside_ema"
+"""In `training.pt`: the weights, where `weights.safetensors` has their moving average."""
 _WRITING_SHARE = 0.02
 """Writing optimizer states may take this share of a trial's time."""
 
@@ -65,6 +67,7 @@ class Saving:
         model, processor, optimizer: what to save.
         base: the base checkpoint that the trial started from.
         state: write the optimizer's state too, so that training can resume from here.
+        weights: the weights by name, where the model has their average in their place; they go with the state.
         digests: those of frozen weights, by their names, as far as they are known; more are added.
 
     Attributes:
@@ -81,10 +84,11 @@ class Saving:
         base: str,
         *,
         state: bool = True,
+        weights: dict[str, torch.Tensor] | None = None,
         digests: Digests | None = None,
     ) -> None:
         self._trial, self._step = trial, step
-        self.state, self.took_s = state, 0.0
+        self.state, self.took_s, self._weights = state, 0.0, weights
         self._digests = {} if digests is None else digests
         self._target = step_folder(trial, step)
         self._partial = trial / f".{self._target.name}.partial"
@@ -111,7 +115,8 @@ class Saving:
         frozen = {name for name, weight in weights.items() if not is_new(name) and id(weight) not in touched}
         write_model(self._partial, model, processor, base, frozen, self._digests)
         if self.state:
-            torch.save(optimizer.state_dict(), self._partial / TRAINING)
+            beside = {WEIGHTS_BESIDE_EMA: self._weights} if self._weights else {}
+            torch.save({**optimizer.state_dict(), **beside}, self._partial / TRAINING)
             for file in self._partial.iterdir():
                 _fsync(file)  # here, since the evaluation goes on meanwhile
 

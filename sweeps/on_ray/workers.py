@@ -32,7 +32,7 @@ _MOST_LETTERS = 500
 
 def work(config: dict[str, Any]) -> None:
     """Run on each Ray Train worker: fine-tune the desk's jobs until it closes."""
-    # Before the GPU is first used: trials of other batch sizes follow each other, and their memory must not be in pieces.
+    # Before the GPU is first used. Trials with other batch sizes follow each other: their memory must not be in pieces.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     import torch
     from ray import train
