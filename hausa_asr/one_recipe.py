@@ -6,8 +6,10 @@ The folder holds what a sweep's trial holds (`trial.json`, `step-000120/`) and a
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +107,7 @@ def _train(settings: SweepConfig, data: Prepared, out: Path, console: Console, r
         console.print(f"{updates} steps of about {recipe.batch_s:g} s of audio, evaluated every {every}; base {base}")
     cache = Path(settings.storage) / CACHE / FEATURES
     try:
-        with _ProgressDisplay(console, updates, resumed_from or 0) as display:
+        with _logged_to(console), _ProgressDisplay(console, updates, resumed_from or 0) as display:
             result = finetune(
                 recipe, Data(train, dev, data.fingerprint), display.report, base=base, folder=out, cache=cache
             )
@@ -119,6 +121,25 @@ def _train(settings: SweepConfig, data: Prepared, out: Path, console: Console, r
             fix="Use a lower finetune.lr_peak or a longer finetune.warmup_fraction, and a new folder.",
         )
     return result.progress
+
+
+@contextmanager
+def _logged_to(console: Console) -> Iterator[None]:
+    """Show what the fine-tune logs: that it computes features for the cache, that memory was short."""
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.print(record.getMessage())
+
+    log, handler = logging.getLogger("hausa_asr.trial"), Shown()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _export(
@@ -225,10 +246,9 @@ class _ProgressDisplay:
             left_s = (time.monotonic() - self._started) / done * (self._updates - progress.step)
             left = f"{int(left_s // 60)}:{int(left_s % 60):02d} left"
         mark = " *" if progress.step == progress.best["step"] else ""
+        speed = metrics["audio_s_per_s"]
         line = f"step {progress.step:>6}  train loss {metrics['train_loss']:7.4f}  dev loss {metrics['loss']:7.4f}"
-        line += (
-            f"  WER {metrics['wer']:.4f}  CER {metrics['cer']:.4f}  {metrics['audio_s_per_s']:.0f} audio-s/s  {left}"
-        )
+        line += f"  WER {metrics['wer']:.4f}  CER {metrics['cer']:.4f}  {speed:.{0 if speed >= 10 else 1}f} audio-s/s  {left}"
         self._console.print(line + mark)
         self._bar.update(self._task, completed=progress.step, description=left)
         return Answer.CONTINUE

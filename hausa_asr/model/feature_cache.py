@@ -36,7 +36,7 @@ from hausa_asr.model.forward import autocast, encode_audio, frame_lengths, uses_
 from hausa_asr.recipe import CACHE_VARIABLE, FinetuneConfig
 from hausa_asr.utterance import Example, Split
 
-log = logging.getLogger("hausa_asr.one_recipe")
+log = logging.getLogger("hausa_asr.trial")
 
 FORMAT = 1
 SPARE_BYTES = 2 * 2**30

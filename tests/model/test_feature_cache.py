@@ -78,11 +78,17 @@ def test_features_are_the_encoders_own_unpadded(layer_norm_base: Path, tmp_path:
         assert len(split[index].samples) == 0
 
 
-def test_made_once_and_shared(layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_once_and_shared(
+    layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="hausa_asr.trial")  # what a trial's train.log has
     first = make(layer_norm_base, tmp_path)
+    assert "computing features for the cache" in caplog.text
+    caplog.clear()
     stamp = next(tmp_path.glob("*/train.bf16")).stat().st_mtime_ns
     assert isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
     assert next(tmp_path.glob("*/train.bf16")).stat().st_mtime_ns == stamp
+    assert not caplog.text
     assert first["train"].n_samples.tolist() == ToneSplit(24, 0).n_samples.tolist()
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "elsewhere"))
     make(layer_norm_base, tmp_path)
