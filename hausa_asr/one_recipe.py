@@ -246,9 +246,9 @@ class _ProgressDisplay:
             left_s = (time.monotonic() - self._started) / done * (self._updates - progress.step)
             left = f"{int(left_s // 60)}:{int(left_s % 60):02d} left"
         mark = " *" if progress.step == progress.best["step"] else ""
-        speed = metrics["audio_s_per_s"]
+        speed = f"{metrics['audio_s_per_s']:.{0 if metrics['audio_s_per_s'] >= 10 else 1}f}"
         line = f"step {progress.step:>6}  train loss {metrics['train_loss']:7.4f}  dev loss {metrics['loss']:7.4f}"
-        line += f"  WER {metrics['wer']:.4f}  CER {metrics['cer']:.4f}  {speed:.{0 if speed >= 10 else 1}f} audio-s/s  {left}"
+        line += f"  WER {metrics['wer']:.4f}  CER {metrics['cer']:.4f}  {speed} audio-s/s  {left}"
         self._console.print(line + mark)
         self._bar.update(self._task, completed=progress.step, description=left)
         return Answer.CONTINUE
