@@ -154,8 +154,6 @@ def measure(given: argparse.Namespace, device: str, model: str, peer: str) -> di
         "ours": {"row": "ours"},
     }
     left_out = {"ours"}
-    if model == "base":  # a group-norm checkpoint has neither
-        left_out |= {"without the feature cache", "with each batch padded to its longest"}
     tricks = {name: {"row": "ours", **what} for name, what in TRICKS.items() if name not in left_out}
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -59,6 +59,7 @@ class Batch:
         samples: (B, S) float32, normalised if the checkpoint wants it, padded with 0; None with features.
         features: (B, T, C) bfloat16 from the feature cache, padded with 0; None with samples.
         frames: (B,) int64 frames before padding. Stays on the CPU.
+        n_samples: (B,) int64 samples before padding. Stays on the CPU; None with features.
         labels: (sum of lengths,) int64 label ids, one utterance after another.
         label_lengths: (B,) int64. Stays on the CPU.
         time_mask: (B, T) bool, frames to mask; None for no masks.
@@ -70,6 +71,7 @@ class Batch:
     samples: torch.Tensor | None
     features: torch.Tensor | None
     frames: torch.Tensor
+    n_samples: torch.Tensor | None
     labels: torch.Tensor
     label_lengths: torch.Tensor
     time_mask: torch.Tensor | None = None
@@ -111,16 +113,17 @@ def collate(
     if cached:
         frames = torch.tensor([len(one) for one in cached])
         features = _padded_features(cached, int(frames.max()), frames_of, edges)
-        return Batch(ids, None, features, frames, labels, label_lengths)
-    lengths = [len(example.samples) for example in examples]
-    size = max(lengths) if edges is None else padded(max(lengths), edges)
+        return Batch(ids, None, features, frames, None, labels, label_lengths)
+    lengths = torch.tensor([len(example.samples) for example in examples])
+    longest = int(lengths.max())
+    size = longest if edges is None else padded(longest, edges)
     samples = np.zeros((len(examples), size), dtype=np.float32)
     for row, example in zip(samples, examples, strict=True):
         audio = example.samples
         if do_normalize:
             audio = (audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)
         row[: len(audio)] = audio
-    return Batch(ids, torch.from_numpy(samples), None, frames_of(torch.tensor(lengths)), labels, label_lengths)
+    return Batch(ids, torch.from_numpy(samples), None, frames_of(lengths), lengths, labels, label_lengths)
 
 
 def _padded_features(
@@ -185,7 +188,7 @@ def padded(longest: int, edges: np.ndarray) -> int:
     return max(1, -(-(longest - _UNIT_REST) // _UNIT_SAMPLES)) * _UNIT_SAMPLES + _UNIT_REST
 
 
-def evaluation_batches(n_samples: np.ndarray, batch_s: float, one_by_one: bool) -> Iterator[list[int]]:
+def evaluation_batches(n_samples: np.ndarray, batch_s: float) -> Iterator[list[int]]:
     """Cut all utterances into batches of about equal lengths, the longest first.
 
     Longest first, so that what does not fit into memory fails at once.
@@ -193,14 +196,13 @@ def evaluation_batches(n_samples: np.ndarray, batch_s: float, one_by_one: bool) 
     Args:
         n_samples: (N,) lengths in samples.
         batch_s: seconds of audio per batch, padding included.
-        one_by_one: no batches of several, for group-norm checkpoints, whose output depends on padding.
 
     Yields:
         The indices of a batch.
     """
     batch: list[int] = []
     for index in np.argsort(-np.asarray(n_samples), kind="stable"):
-        if batch and (one_by_one or (len(batch) + 1) * n_samples[batch[0]] > batch_s * SAMPLE_RATE):
+        if batch and (len(batch) + 1) * n_samples[batch[0]] > batch_s * SAMPLE_RATE:
             yield batch
             batch = []
         batch.append(int(index))

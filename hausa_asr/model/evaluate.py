@@ -14,7 +14,7 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from hausa_asr.decoding.greedy import greedy
 from hausa_asr.metrics import char_counts, word_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
-from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths, uses_layer_norm
+from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
 from hausa_asr.text import fold
 from hausa_asr.utterance import Example, Split
 
@@ -116,12 +116,11 @@ def _scored(
     """Score some utterances of a split, in the order that batches best."""
     device = next(model.parameters()).device
     do_normalize = processor.feature_extractor.do_normalize
-    layer_norm = uses_layer_norm(model)
     n_samples = np.asarray(split.n_samples)
-    edges = pad_lengths(n_samples) if layer_norm else None
-    sizes = n_samples if edges is None else edges[np.searchsorted(edges, n_samples)]
+    edges = pad_lengths(n_samples)
+    sizes = edges[np.searchsorted(edges, n_samples)]
     rows = []
-    for part in evaluation_batches(sizes[indices], batch_s, one_by_one=not layer_norm):
+    for part in evaluation_batches(sizes[indices], batch_s):
         chosen = [int(indices[i]) for i in part]
         examples = [split[index] for index in chosen]
         batch = collate(examples, do_normalize, lambda n: frame_lengths(model, n), edges).to(device)
@@ -148,7 +147,7 @@ def transcribe_samples(
     device = next(model.parameters()).device
     texts = [""] * len(samples)
     lengths = np.array([len(one) for one in samples])
-    for indices in evaluation_batches(lengths, batch_s, one_by_one=not uses_layer_norm(model)):
+    for indices in evaluation_batches(lengths, batch_s):
         examples = [Example("", samples[index], no_labels, "", "") for index in indices]
         batch = collate(examples, processor.feature_extractor.do_normalize, lambda n: frame_lengths(model, n))
         logits = _logits(model, batch.to(device), device)
@@ -162,6 +161,6 @@ def _logits(model: Wav2Vec2ForCTC, batch: Batch, device: torch.device) -> torch.
     with autocast(device):
         features = batch.features
         if features is None:
-            assert batch.samples is not None
-            features = encode_audio(model, batch.samples, frozen=True)
+            assert batch.samples is not None and batch.n_samples is not None
+            features = encode_audio(model, batch.samples, batch.n_samples, frozen=True)
         return ctc_logits(model, features, batch.frames)

@@ -5,8 +5,8 @@ every trial. It is written once for each base checkpoint and prepared dataset, a
 split. All trials of a node and later sweeps map it into memory: 50 frames of C features per second, 184 MB per hour of
 speech for XLS-R (C = 512).
 
-Valid for layer-norm checkpoints only (with a group norm, padding changes the features), and without waveform
-augmentation. Called by the fine-tune, once it has its model: a cache's name is a digest of the weights.
+Valid without waveform augmentation only. Called by the fine-tune, once it has its model: a cache's name is a digest of
+the weights.
 
     KEY/train.bf16, dev.bf16    (sum of T, C) frames, one utterance after another
     KEY/features.json           written last
@@ -32,7 +32,7 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.errors import first_line
 from hausa_asr.model.batch import collate, evaluation_batches
-from hausa_asr.model.forward import autocast, encode_audio, frame_lengths, uses_layer_norm
+from hausa_asr.model.forward import autocast, encode_audio, frame_lengths
 from hausa_asr.recipe import CACHE_VARIABLE, FinetuneConfig
 from hausa_asr.utterance import Example, Split
 
@@ -111,9 +111,8 @@ def cached(
 ) -> dict[str, Split]:
     """Give splits their features, computing them unless they are on disk already.
 
-    One process computes while the others of the node wait. Without a cache (a group-norm checkpoint, too little disk
-    space, a folder that can't be written) the splits come back as they are and the log says why: a trial then is
-    slower, and otherwise the same.
+    One process computes while the others of the node wait. Without a cache (too little disk space, a folder that can't
+    be written) the splits come back as they are and the log says why: a trial then is slower, and otherwise the same.
 
     Args:
         splits: the splits, by name.
@@ -124,9 +123,6 @@ def cached(
         device: where to compute.
         keep_free: bytes to leave on the disk, at least `SPARE_BYTES`. Caches that nobody has used for a week go first.
     """
-    if not uses_layer_norm(model):
-        log.info("no feature cache: a group-norm checkpoint's features depend on padding")
-        return dict(splits)
     folder = Path(os.environ.get(CACHE_VARIABLE) or folder)
     key = key_of(model, processor, fingerprint)
     try:
@@ -224,11 +220,11 @@ def _write(split: Split, file: Path, model: Wav2Vec2ForCTC, processor: Wav2Vec2P
     was_training = model.training
     model.eval()
     do_normalize = processor.feature_extractor.do_normalize
-    for indices in evaluation_batches(np.asarray(split.n_samples), _BATCH_S, one_by_one=False):
+    for indices in evaluation_batches(np.asarray(split.n_samples), _BATCH_S):
         batch = collate([split[index] for index in indices], do_normalize, lambda n: frame_lengths(model, n)).to(device)
-        assert batch.samples is not None
+        assert batch.samples is not None and batch.n_samples is not None
         with autocast(device):
-            encoded = encode_audio(model, batch.samples, frozen=True)
+            encoded = encode_audio(model, batch.samples, batch.n_samples, frozen=True)
         bits = encoded.to(torch.bfloat16).cpu().view(torch.uint16).numpy()
         for index, row in zip(indices, bits, strict=True):
             features[ends[index] - frames[index] : ends[index]] = row[: frames[index]]

@@ -17,7 +17,7 @@ from hausa_asr.text import PAD, VOCAB
 
 
 def uses_layer_norm(model: Wav2Vec2ForCTC) -> bool:
-    """Whether the convolutions use layer norm ("large", XLS-R, MMS): only then padding does not change the output."""
+    """Whether the convolutions use layer norm ("large", XLS-R, MMS): `transformers` masks the padding of these only."""
     return model.config.feat_extract_norm == "layer"
 
 
@@ -33,12 +33,18 @@ def frame_lengths(model: Wav2Vec2ForCTC, n_samples: torch.Tensor) -> torch.Tenso
     return lengths.to(torch.int64)
 
 
-def encode_audio(model: Wav2Vec2ForCTC, samples: torch.Tensor, *, frozen: bool) -> torch.Tensor:
+def encode_audio(
+    model: Wav2Vec2ForCTC, samples: torch.Tensor, n_samples: torch.Tensor, *, frozen: bool
+) -> torch.Tensor:
     """Run the convolutional feature encoder.
+
+    Padding changes nothing, also where the first convolution has a group norm (wav2vec2-base): its mean and variance
+    are those of an utterance's own samples.
 
     Args:
         model: the model.
-        samples: (B, S) float32, normalised.
+        samples: (B, S) float32, normalised, padded.
+        n_samples: (B,) samples of each utterance before padding, on the CPU.
         frozen: compute no gradients.
 
     Returns:
@@ -46,8 +52,32 @@ def encode_audio(model: Wav2Vec2ForCTC, samples: torch.Tensor, *, frozen: bool) 
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
         # The encoder asks for a gradient of its input in training mode, which would keep every activation.
-        model.wav2vec2.feature_extractor._requires_grad = not frozen
-        return model.wav2vec2.feature_extractor(samples).transpose(1, 2)
+        encoder = model.wav2vec2.feature_extractor
+        encoder._requires_grad = not frozen
+        if uses_layer_norm(model) or int(n_samples.min()) == samples.shape[1]:
+            return encoder(samples).transpose(1, 2)
+        first, *others = encoder.conv_layers
+        hidden = _normed_by_own(first, samples, n_samples)
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden.transpose(1, 2)
+
+
+def _normed_by_own(layer: Any, samples: torch.Tensor, n_samples: torch.Tensor) -> torch.Tensor:
+    """Run a convolution and its group norm, whose statistics leave out the padding; (B, S) to (B, C, T).
+
+    Every channel is a group of its own. In float32, as torch computes norms under autocast too.
+    """
+    hidden = layer.conv(samples[:, None])
+    (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
+    lengths = ((n_samples - kernel) // stride + 1).to(hidden.device, non_blocking=True)[:, None, None]
+    own = torch.arange(hidden.shape[-1], device=hidden.device) < lengths
+    with torch.autocast(hidden.device.type, enabled=False):
+        values, norm = hidden.float(), layer.layer_norm
+        mean = torch.where(own, values, 0.0).sum(-1, keepdim=True) / lengths
+        variance = torch.where(own, (values - mean) ** 2, 0.0).sum(-1, keepdim=True) / lengths
+        normed = (values - mean) * torch.rsqrt(variance + norm.eps)
+        return layer.activation(normed * norm.weight[:, None] + norm.bias[:, None])
 
 
 def ctc_logits(
@@ -91,7 +121,7 @@ def _transformer(model: Wav2Vec2ForCTC, hidden: torch.Tensor, frames: torch.Tens
     """
     encoder = model.wav2vec2.encoder
     attention_mask = None
-    if uses_layer_norm(model) and int(frames.min()) < hidden.shape[1]:
+    if int(frames.min()) < hidden.shape[1]:
         on_device = frames.to(hidden.device, non_blocking=True)
         not_padded = torch.arange(hidden.shape[1], device=hidden.device) < on_device[:, None]
         hidden = hidden * not_padded[:, :, None]

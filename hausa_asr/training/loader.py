@@ -13,7 +13,7 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.model.batch import Batch, Frames, Share, collate
-from hausa_asr.model.forward import frame_lengths, uses_layer_norm
+from hausa_asr.model.forward import frame_lengths
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training.augment import Augmentation
 from hausa_asr.training.masking import Masking
@@ -31,14 +31,11 @@ class ModelInput:
     Attributes:
         do_normalize, frames_of: as in `collate`.
         hidden: features of the transformer's input, for their mask.
-        few_lengths: pad to the plan's few lengths, and not just to the longest of a batch. Not for group-norm
-            checkpoints, whose output depends on padding.
     """
 
     do_normalize: bool
     frames_of: Frames
     hidden: int
-    few_lengths: bool
 
     @classmethod
     def of(cls, model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor) -> ModelInput:
@@ -47,7 +44,6 @@ class ModelInput:
             do_normalize=processor.feature_extractor.do_normalize,
             frames_of=lambda n_samples: frame_lengths(model, n_samples),
             hidden=model.config.hidden_size,
-            few_lengths=uses_layer_norm(model),
         )
 
 
@@ -108,8 +104,7 @@ class Loader:
         return [self._batch([self._augmentation(self._split[index], epoch) for index in part], epoch) for part in parts]
 
     def _batch(self, examples: list[Example], epoch: int) -> Batch:
-        edges = self._plan.edges if self._input.few_lengths else None
-        batch = collate(examples, self._input.do_normalize, self._input.frames_of, edges)
+        batch = collate(examples, self._input.do_normalize, self._input.frames_of, self._plan.edges)
         if self._masking.on:
             frames = batch.frames.tolist()
             masks = self._masking.batch(batch.ids, epoch, frames, self._input.hidden, self._padded_frames(batch))

@@ -98,8 +98,8 @@ def _losses(run: Run, batch: Batch) -> torch.Tensor:
     with autocast(run.device):
         features = batch.features
         if features is None:
-            assert batch.samples is not None
-            features = encode_audio(run.model, batch.samples, frozen=frozen)
+            assert batch.samples is not None and batch.n_samples is not None
+            features = encode_audio(run.model, batch.samples, batch.n_samples, frozen=frozen)
         logits = ctc_logits(run.model, features, batch.frames, batch.time_mask, batch.feature_mask)
     return ctc_losses(logits, batch.frames, batch.labels, batch.label_lengths)
 

@@ -52,8 +52,7 @@ class Base:
         convolutions: how many its convolutions have.
         hidden: the transformer's hidden size.
         layers: the transformer's layers.
-        features: what the convolutions give for a frame.
-        layer_norm: whether they use layer norm, so that features can be cached.
+        features: how many figures the convolutions give for a frame.
     """
 
     weights: int
@@ -61,13 +60,12 @@ class Base:
     hidden: int
     layers: int
     features: int = 512
-    layer_norm: bool = True
 
 
 _XLSR_300M = Base(315_438_720, 4_210_176, 1024, 24)
 _XLSR_1B = Base(962_497_408, 4_210_176, 1280, 48)
 _KNOWN = {
-    "facebook/wav2vec2-base": Base(94_371_712, 4_200_448, 768, 12, layer_norm=False),
+    "facebook/wav2vec2-base": Base(94_371_712, 4_200_448, 768, 12),
     "facebook/wav2vec2-large-xlsr-53": _XLSR_300M,
     "facebook/wav2vec2-xls-r-300m": _XLSR_300M,
     "facebook/wav2vec2-xls-r-1b": _XLSR_1B,
@@ -101,14 +99,14 @@ def base_of(name: str) -> Base | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
-        features, layer_norm = int(config["conv_dim"][-1]), config["feat_extract_norm"] == "layer"
+        features = int(config["conv_dim"][-1])
         with (folder / "model.safetensors").open("rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
         return None
     counts = {key: math.prod(value["shape"]) for key, value in header.items() if key != "__metadata__"}
     convolutions = sum(count for key, count in counts.items() if "feature_extractor." in key)
-    return Base(sum(counts.values()), convolutions, hidden, layers, features, layer_norm)
+    return Base(sum(counts.values()), convolutions, hidden, layers, features)
 
 
 def trained_weights(config: SweepConfig, base: Base) -> int:
@@ -130,7 +128,7 @@ def cached_features(config: SweepConfig, base: Base, seconds: Mapping[str, float
     """
     frozen = any(_values(config, "freeze_feature_encoder"))
     unaltered = min(_values(config, "speed_perturb")) == 0 and min(_values(config, "noise_prob")) == 0
-    if config.recipe().feature_cache == "off" or not base.layer_norm or not frozen or not unaltered:
+    if config.recipe().feature_cache == "off" or not frozen or not unaltered:
         return 0.0
     part_s = config.recipe().dev_part_s or math.inf
     return (seconds.get("train", 0.0) + min(seconds.get("dev", 0.0), part_s)) * _FRAMES_PER_S * base.features * 2

@@ -40,12 +40,11 @@ def test_one_length_or_few_need_no_more_edges_than_there_are() -> None:
 
 
 def test_evaluation_covers_everything_longest_first(lengths: np.ndarray) -> None:
-    batches = list(evaluation_batches(lengths, 60, one_by_one=False))
+    batches = list(evaluation_batches(lengths, 60))
     order = [i for batch in batches for i in batch]
     assert sorted(order) == list(range(500))
     assert [lengths[i] for i in order] == sorted(lengths, reverse=True)
     assert all(len(b) == 1 or len(b) * lengths[b].max() <= 60 * 16_000 for b in batches)
-    assert all(len(batch) == 1 for batch in evaluation_batches(lengths, 60, one_by_one=True))
 
 
 def frames_of(n_samples: torch.Tensor) -> torch.Tensor:
