@@ -38,6 +38,7 @@ class CheckpointSpace:
     def __init__(self, ledger: Ledger, rule: Rule, config: SweepConfig) -> None:
         self._ledger, self._rule, self._config = ledger, rule, config
         self._bytes: dict[str, int] = {}
+        self._just_left: list[TrialRecord] = []
 
     def begin(self) -> None:
         """Before any slot works: remove what killed trials have left half-written."""
@@ -47,7 +48,16 @@ class CheckpointSpace:
             self._measure(trial)
 
     def tidy(self, trial: TrialRecord) -> None:
-        """A trial has left its slot: drop what it does not need, then make room if that is due."""
+        """A trial has left its slot: drop what it does not need, then make room if that is due.
+
+        Its workers hear of it later, and may still write a checkpoint to resume from. So it is looked at once more when
+        the next trial leaves.
+        """
+        for before in self._just_left:
+            if before.state in ("finished", "failed"):
+                self._drop_state(before)
+            self._measure(before)
+        self._just_left = [trial]
         folder = self._ledger.trial_folder(trial.id)
         for partial in folder.glob(f".{STEP_PREFIX}*.partial"):
             shutil.rmtree(partial, ignore_errors=True)

@@ -65,6 +65,17 @@ def test_with_room_all_that_wait_can_go_on(slots: Slots) -> None:
     assert all(one == (True, True) for one in kept(slots).values())
 
 
+def test_what_a_worker_writes_after_its_trial_was_ended_goes_too(slots: Slots) -> None:
+    one, trials = space(slots, 1.0), slots.ledger.state.trials
+    slots.ledger.append("ended", trial="t004", state="failed", reason="diverged")
+    one.tidy(trials["t004"])
+    write(slots, trials["t004"], [40])  # its worker heard of it only now
+    assert kept(slots)["t004"][1]
+    one.tidy(trials["t003"])
+    assert not kept(slots)["t004"][1]
+    assert kept(slots)["t003"] == (True, True)
+
+
 def test_the_worst_losers_optimizer_states_go_first(slots: Slots) -> None:
     total = size(slots.folder / "trials")
     assert total == 5 * (WEIGHTS + STATE)
