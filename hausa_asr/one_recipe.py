@@ -56,12 +56,12 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
     from hausa_asr.model.base_check import check_base
     from hausa_asr.training import checkpoint
 
-    check_base(settings.model.base)
+    check_base(settings.recipe().base)
     data = prepared()
     settings = settings.with_length(data.seconds["train"])
     about: dict[str, Any] = {
         "trial": out.name,
-        "base": settings.model.base,
+        "base": settings.recipe().base,
         "prepared": str(data.path),
         "fingerprint": data.fingerprint,
         "settings": asdict(settings.recipe()),
@@ -97,7 +97,8 @@ def _train(settings: SweepConfig, data: Prepared, out: Path, console: Console, r
     from hausa_asr.training.finetune import Data, finetune
     from hausa_asr.training.updates import UpdatePlan
 
-    recipe, base = settings.recipe(), settings.model.base
+    recipe = settings.recipe()
+    base = recipe.base
     train, dev = data.splits["train"], data.splits["dev"]
     updates = UpdatePlan(train.n_samples, recipe.batch_s, recipe.length_s, recipe.seed).updates
     if resumed_from is not None:
@@ -175,7 +176,8 @@ def _open_folder(out: Path, about: dict[str, Any]) -> None:
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
         old, new = {**_defaults(), **_flat(before)}, _flat(about)
-        names = sorted({*old, *new} - {"trial", "prepared"})  # folders may be moved; the fingerprint decides
+        # Folders may be moved, so the fingerprint decides; `base` is there besides.
+        names = sorted({*old, *new} - {"trial", "prepared", "finetune.base"})
         changed = [
             f"{name}: {old.get(name)} then, {new.get(name)} now" for name in names if old.get(name) != new.get(name)
         ]

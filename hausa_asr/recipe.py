@@ -31,6 +31,8 @@ class FinetuneConfig:
     Every field can be fixed or searched by a sweep. Durations are in seconds of audio.
 
     Attributes:
+        base: the base checkpoint, which `finetune` is given apart; "" for the sweep's (`model.base`). Search it to
+            compare several, such as XLS-R and MMS.
         length_s: the trial's length: seconds of audio trained on, repetitions included.
         batch_s: seconds of audio per update, over all ranks.
         micro_batch_s: seconds of audio, padding included, that one rank computes at once; a memory limit only.
@@ -83,6 +85,7 @@ class FinetuneConfig:
         'tri_stage'
     """
 
+    base: str = ""
     length_s: float = 36_000.0
     batch_s: float = 140.0
     micro_batch_s: float = 80.0

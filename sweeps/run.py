@@ -155,7 +155,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     from sweeps.sampling import space
 
     space.check(config)
-    check_base(config.model.base)
+    for base in config.bases:
+        check_base(base)
     prepare_environment(config.cluster)
     with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
         prepared = _data(config, folder, console)
@@ -268,9 +269,9 @@ def _data(config: SweepConfig, folder: Path, console: Console) -> Prepared:
 
 def _describe(sweep: Sweep, notes: list[str], console: Console) -> None:
     """Print what will run where, and what the user should know before."""
-    workers = many(sweep.config.resources.workers_per_trial, "worker")
+    workers, bases = many(sweep.config.resources.workers_per_trial, "worker"), " or ".join(sweep.config.bases)
     trials = f"{many(sweep.config.search.trials, 'trial')}, {sweep.plan.slots} side by side with {workers} each"
-    _say(console, f"{trials}; base checkpoint {sweep.config.model.base}; logs in {sweep.folder}")
+    _say(console, f"{trials}; base checkpoint {bases}; logs in {sweep.folder}")
     times = sweep.config.recipe().length_s / sweep.prepared.seconds["train"]
     _say(console, f"a trial of full length sees the train split {times:.3g} times")
     for note in notes:

@@ -67,6 +67,10 @@ class Card:
     headline: str = ""
     members: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Leave the base out of the recipe: the card names it, and a folder's whole path is nobody's business."""
+        object.__setattr__(self, "recipe", {name: value for name, value in self.recipe.items() if name != "base"})
+
 
 def render(card: Card) -> str:
     """The README.md of an exported model."""

@@ -210,8 +210,9 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
         if sqlite:
             how = f"set {TRACKING_VARIABLE} to a server's address or to sqlite:////absolute/mlflow.db"
             relative.append(f"mlflow.uri: {config.mlflow.uri} ({how})")
-        if os.path.isdir(config.model.base) and not os.path.isabs(config.model.base):
-            relative.append(f"model.base: {config.model.base} (give an absolute path that every node has)")
+        for base in config.bases:
+            if os.path.isdir(base) and not os.path.isabs(base):
+                relative.append(f"model.base: {base} (give an absolute path that every node has)")
         relative += config.data.relative()
         if relative:
             raise UserError(
@@ -220,12 +221,26 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
                 fix="Set them with ray job submit --runtime-env-json '{\"env_vars\": {...}}', as the README shows.",
             )
     uri = f"sqlite:///{_absolute(sqlite[1])}" if sqlite else config.mlflow.uri
-    base = _absolute(config.model.base) if os.path.isdir(config.model.base) else config.model.base
+    space = {
+        name: [one.model_copy(update=_absolute_bases(one)) for one in ranges] if name == "base" else ranges
+        for name, ranges in config.space.items()
+    }
     return config.model_copy(
         update={
             "storage": _absolute(config.storage),
             "mlflow": config.mlflow.model_copy(update={"uri": uri}),
             "data": config.data.absolute(),
-            "model": config.model.model_copy(update={"base": base}),
+            "model": config.model.model_copy(update={"base": _absolute_base(config.model.base)}),
+            "space": space,
         }
     )
+
+
+def _absolute_bases(one: Dimension) -> dict[str, Any]:
+    """The choices of base checkpoints, those that are folders with their whole path."""
+    return {"choices": [_absolute_base(choice) for choice in one.choices or []]}
+
+
+def _absolute_base(base: str) -> str:
+    """A base checkpoint's folder with its whole path; a hub id as it is."""
+    return _absolute(base) if os.path.isdir(base) else base

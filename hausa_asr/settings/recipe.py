@@ -17,6 +17,7 @@ from hausa_asr.settings.data import Strict
 
 _fraction = {"ge": 0.0, "le": 1.0}
 _LIMITS: dict[str, dict[str, Any]] = {
+    "base": {},
     "length_s": {"gt": 0.0},
     "batch_s": {"gt": 0.0},
     "micro_batch_s": {"gt": 0.0},

@@ -22,7 +22,11 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 class ModelSettings(Strict):
     """The base checkpoint: `demo`, a hub id such as facebook/wav2vec2-xls-r-300m, or a folder."""
 
-    base: str = Field("demo", min_length=1, description="The checkpoint that every trial starts from.")
+    base: str = Field(
+        "demo",
+        min_length=1,
+        description="The checkpoint that every trial starts from, unless `space.base` names several.",
+    )
 
 
 class SearchSettings(Strict):
@@ -202,7 +206,16 @@ class SweepConfig(Strict):
 
     def recipe(self, settings: Mapping[str, Any] | None = None) -> FinetuneConfig:
         """The fixed recipe, with some of its settings replaced."""
-        return FinetuneConfig(**{**self.finetune.model_dump(exclude={"length_epochs"}), **(settings or {})})
+        values = {**self.finetune.model_dump(exclude={"length_epochs"}), **(settings or {})}
+        return FinetuneConfig(**{**values, "base": values["base"] or self.model.base})
+
+    @property
+    def bases(self) -> list[str]:
+        """The base checkpoints of all trials: one, unless the space or a starting point names several."""
+        given = [self.baseline, *self.starting_points.values()]
+        searched = [choice for one in self.space.get("base", []) for choice in one.choices or []]
+        every = [*(self.recipe(settings).base for settings in given), *(searched or [self.recipe().base])]
+        return list(dict.fromkeys(every))
 
     def with_length(self, train_s: float) -> SweepConfig:
         """The settings with `finetune.length_epochs`, if that is given, in seconds of a train split of this length."""

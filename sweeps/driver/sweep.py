@@ -77,7 +77,7 @@ class Sweep:
         """What each of its runs in MLflow says of base checkpoint and data."""
         prepared = self.prepared
         return {
-            "base": self.config.model.base, "prepared": str(prepared.path), "fingerprint": prepared.fingerprint,
+            "base": ", ".join(self.config.bases), "prepared": str(prepared.path), "fingerprint": prepared.fingerprint,
         }  # fmt: skip
 
 

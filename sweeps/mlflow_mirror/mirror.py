@@ -147,7 +147,7 @@ class Mirror:
         runs: dict[str, TrialRun] = {}
         if run_id is None:
             began = next(read_events(self._ledger.path))["time"]
-            tags = {"base": self._config.model.base, "folder": str(self._ledger.folder)}
+            tags = {"base": ", ".join(self._config.bases), "folder": str(self._ledger.folder)}
             run_id = self._tracker.start_sweep(name, self._params(), tags, key=f"{name} {began!r}", settings_file=False)
             self._ledger.append("mirrored", run_id=run_id)
         else:
@@ -251,12 +251,12 @@ class Mirror:
             return trial, 0 if trial.run_id else list(state.trials).index(trial_id), state.run_id
 
     def _start(self, trial: TrialRecord, number: int, parent: str, mine: RunContents) -> str:
-        tags = {**self._tags, "source": trial.source, "mlflow.runColor": colour(number)}
+        recipe = asdict(self._config.recipe(trial.settings))
+        tags = {**self._tags, "base": recipe["base"], "source": trial.source, "mlflow.runColor": colour(number)}
         if trial.of:
             tags |= {"source": FINALIST, "finalist_of": trial.of}
         fresh = trial.id not in self._tried
         self._tried.add(trial.id)
-        recipe = asdict(self._config.recipe(trial.settings))
         run_id = self._tracker.start_trial(
             parent, self._ledger.state.name, trial.id, recipe, tags, fresh=fresh, settings_file=False
         )

@@ -110,7 +110,7 @@ def _tune_config(sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None) 
     job = {
         "trial": trial.id,
         "recipe": asdict(sweep.config.recipe(trial.settings)),
-        "base": sweep.config.model.base,
+        "base": sweep.config.recipe(trial.settings).base,
         "prepared": str(sweep.prepared.path),
         "folder": str(sweep.ledger.trial_folder(trial.id)),
         "cache": str(Path(sweep.config.storage) / CACHE / FEATURES),

@@ -22,7 +22,7 @@ from sweeps.planning.epochs import epochs
 from sweeps.planning.epochs import warning as epochs_warning
 from sweeps.planning.expected_length import least_s, mean_s, most_s, passing_shares
 from sweeps.planning.slots import SlotPlan
-from sweeps.planning.speed import Speed, base_of, cached_features, speed_of, trained_weights
+from sweeps.planning.speed import Speed, cached_features, largest_base, speed_of, trained_weights
 from sweeps.wording import amount, duration, size
 
 _START_S = 40.0
@@ -103,14 +103,13 @@ def predict(
         )
     checkpoints = checkpoint_space(config, plan.slots)
     free = float(shutil.disk_usage(next(at for at in (storage, *storage.absolute().parents) if at.is_dir())).free)
-    warnings = []
+    warnings, bases = [], " or ".join(config.bases)
     if speed is None:
         warnings.append(
-            f"nothing is known of the speed of {config.model.base}, so time and cost are not predicted; "
-            "set resources.audio_s_per_s"
+            f"nothing is known of the speed of {bases}, so time and cost are not predicted; set resources.audio_s_per_s"
         )
     if checkpoints.peak is None:
-        warnings.append(f"how large checkpoints of {config.model.base} are is not known")
+        warnings.append(f"how large checkpoints of {bases} are is not known")
     elif checkpoints.peak > (room := min(free, (config.max_checkpoint_gb or math.inf) * 1e9)):
         warnings.append(
             f"checkpoints would take {size(checkpoints.peak)} and there is room for {size(room)}: the least promising "
@@ -159,7 +158,7 @@ class CheckpointSpace(NamedTuple):
 
 def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
     """Predict how much disk the checkpoints take, from the number of weights that are trained."""
-    base = base_of(config.model.base)
+    base = largest_base(config)
     if base is None:
         return CheckpointSpace(None, None)
     weight = trained_weights(config, base)
@@ -180,7 +179,7 @@ def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
 
 def _feature_space(config: SweepConfig, seconds: Mapping[str, float]) -> float | None:
     """Predict the bytes of the features that are cached."""
-    base = base_of(config.model.base)
+    base = largest_base(config)
     return None if base is None or "train" not in seconds else cached_features(config, base, seconds)
 
 

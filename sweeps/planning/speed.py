@@ -109,6 +109,12 @@ def base_of(name: str) -> Base | None:
     return Base(sum(counts.values()), convolutions, hidden, layers, features)
 
 
+def largest_base(config: SweepConfig) -> Base | None:
+    """The size of the largest base checkpoint that trials start from; None if that of any is not known."""
+    sizes = [base_of(name) for name in config.bases]
+    return None if None in sizes else max((one for one in sizes if one), key=lambda one: one.weights)
+
+
 def trained_weights(config: SweepConfig, base: Base) -> int:
     """Count the weights that learn, and so are in a checkpoint, in the largest trial that the settings allow."""
     widths = _values(config, "adapter_dim")
@@ -131,7 +137,8 @@ def cached_features(config: SweepConfig, base: Base, seconds: Mapping[str, float
     if config.recipe().feature_cache == "off" or not frozen or not unaltered:
         return 0.0
     part_s = config.recipe().dev_part_s or math.inf
-    return (seconds.get("train", 0.0) + min(seconds.get("dev", 0.0), part_s)) * _FRAMES_PER_S * base.features * 2
+    cached_s = seconds.get("train", 0.0) + min(seconds.get("dev", 0.0), part_s)
+    return cached_s * _FRAMES_PER_S * base.features * 2 * len(config.bases)
 
 
 def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> Speed | None:
@@ -165,7 +172,7 @@ def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> 
 
 
 def _guess(config: SweepConfig, dev_s: float | None) -> Speed | None:
-    base, wanted, recipe = base_of(config.model.base), config.resources, config.recipe()
+    base, wanted, recipe = largest_base(config), config.resources, config.recipe()
     if base is None:
         return None
     backward = _BACKWARD_OF_ADAPTERS if min(_values(config, "adapter_dim")) > 0 else _BACKWARD
@@ -196,7 +203,8 @@ def _values(config: SweepConfig, setting: str) -> list[Any]:
 def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
     """Yield the folders of earlier sweeps with the same base checkpoint and workers per trial, the newest first."""
     wanted = config.resources
-    like = (config.model.base, wanted.workers_per_trial, wanted.gpus_per_worker, wanted.cpus_per_worker)
+    searched = config.model_dump(mode="json", exclude_none=True)["space"].get("base")
+    like = (config.model.base, searched, wanted.workers_per_trial, wanted.gpus_per_worker, wanted.cpus_per_worker)
     try:
         ledgers = sorted(storage.glob(f"*/{LEDGER_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
@@ -208,7 +216,8 @@ def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
             settings = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             taken = settings["resources"]
             per_trial = taken["workers_per_trial"], taken["gpus_per_worker"], taken["cpus_per_worker"]
-            if (settings["model"]["base"], *per_trial) == like:
+            bases = settings["model"]["base"], settings.get("space", {}).get("base")
+            if (*bases, *per_trial) == like:
                 yield ledger.parent
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             continue

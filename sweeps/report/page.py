@@ -87,7 +87,7 @@ def _header(
         "spent": f"{took.hours:,.2f} {unit}{paid}{part}",
         "wall-clock": duration(took.wall_s),
         "trials": f"{len(state.searched):,}: " + ", ".join(f"{count:,} {name}" for name, count in states.most_common()),
-        "base checkpoint": config.model.base,
+        "base checkpoint": " or ".join(config.bases),
         "dataset": state.prepared,
     }
     yield table((), [[name, value] for name, value in facts.items() if value], "")

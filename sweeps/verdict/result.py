@@ -211,7 +211,7 @@ def _export(
     card = Card(
         sweep=ledger.state.name,
         trial=best.run.id,
-        base=config.model.base,
+        base=config.recipe(best.run.settings).base,
         recipe=asdict(config.recipe(best.run.settings)),
         data=prepared.report,
         dev=ErrorRates(**_dev(errors, best.run)),

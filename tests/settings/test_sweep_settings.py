@@ -18,7 +18,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "sweeps/configs").glob("*.yaml"))
 
 def test_every_setting_of_a_recipe_has_its_limits() -> None:
     assert set(RECIPE_FIELDS) == {field.name for field in dataclasses.fields(FinetuneConfig)}
-    assert load(None, environment={}).recipe() == FinetuneConfig()
+    assert load(None, environment={}).recipe() == FinetuneConfig(base="demo")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -40,6 +40,30 @@ def test_trial_0_is_the_published_run_whatever_the_other_trials_have() -> None:
     assert (recipe.adam_beta1, recipe.adam_beta2, recipe.weight_decay, recipe.head_lr_mult) == (0.9, 0.999, 0.0, 1.0)
     assert (recipe.attention_dropout, recipe.hidden_dropout, recipe.layerdrop) == (0.1, 0.1, 0.1)
     assert (recipe.activation_dropout, recipe.feat_proj_dropout, recipe.final_dropout) == (0.0, 0.0, 0.0)
+
+
+def test_a_sweep_may_compare_base_checkpoints_with_ranges_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    path.write_text(
+        "model: {base: facebook/wav2vec2-xls-r-300m}\n"
+        "space:\n"
+        "  base: {choices: [facebook/wav2vec2-xls-r-300m, facebook/mms-1b-all]}\n"
+        "  lr_peak:\n"
+        "    - {low: 1.0e-4, high: 1.0e-3, log: true, when: {base: {is: facebook/mms-1b-all}}}\n"
+        "    - {low: 2.0e-5, high: 2.0e-4, log: true}\n"
+    )
+    config = load(path, environment={})
+    assert config.bases == ["facebook/wav2vec2-xls-r-300m", "facebook/mms-1b-all"]
+    assert config.recipe(config.baseline).base == "facebook/wav2vec2-xls-r-300m"
+    assert config.recipe({"base": "facebook/mms-1b-all"}).base == "facebook/mms-1b-all"
+    assert load(None, ["model.base=demo"], environment={}).bases == ["demo"]
+
+
+def test_folders_of_searched_bases_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    config = make_absolute(load(None, ["space.base={choices: [mine, some/hub-id]}"], {}), in_job=False)
+    assert config.bases[1:] == [str(tmp_path / "mine"), "some/hub-id"]
 
 
 def test_a_length_in_epochs_is_that_of_the_train_split_and_survives_being_saved(tmp_path: Path) -> None:

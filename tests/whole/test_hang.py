@@ -1,7 +1,8 @@
-"""A sweep one of whose workers hangs: it is replaced, and its trial goes on."""
+"""A sweep that compares two base checkpoints, and one of whose workers hangs."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.whole_sweeps import ONE_SLOT, SETTINGS, check_whole, finish, gone, ledger_of, start
+from helpers.whole_sweeps import ONE_SLOT, SETTINGS, Runs, check_whole, finish, gone, ledger_of, start
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -28,12 +29,14 @@ def workers_of(session: int) -> list[int]:
     return found
 
 
-def test_a_worker_that_hangs_is_replaced_and_its_trial_goes_on(
-    tmp_path: Path, audio: Path, layer_norm_base: Path
+def test_a_worker_that_hangs_is_replaced_and_trials_start_from_the_base_that_was_chosen(
+    tmp_path: Path, audio: Path, layer_norm_base: Path, group_norm_base: Path
 ) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=tmp_path))
-    more = "--set", "cluster.report_timeout_s=1", "--set", "finetune.length_s=480", "--set", "pruning.rule=none"
+    bases = [str(layer_norm_base), str(group_norm_base)]
+    more = ("--set", "cluster.report_timeout_s=1", "--set", "finetune.length_s=480", "--set", "pruning.rule=none",
+            "--set", f"space.base={{choices: [{', '.join(bases)}]}}", "--set", "search.trials=5")  # fmt: skip
     process = start("--config", path, "--set", "name=hangs", *ONE_SLOT, *more)
     sweep = tmp_path / "runs/hangs"
     try:
@@ -48,7 +51,15 @@ def test_a_worker_that_hangs_is_replaced_and_its_trial_goes_on(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    check_whole(tmp_path, "hangs", 3)
+    result = check_whole(tmp_path, "hangs", 5)
     assert "have not reported for" in (sweep / "sweep.log").read_text() + output
     assert len({event["slot"] for event in ledger_of(sweep) if event["event"] == "reported"}) > 1, "on new workers"
     assert gone(process.pid) == []
+    chosen = {trial["id"]: trial["settings"].get("base", bases[0]) for trial in result["trials"]}
+    assert set(chosen.values()) == set(bases), "the seed of the search draws both"
+    for name, base in chosen.items():
+        abouts = [json.loads(file.read_text()) for file in sweep.glob(f"trials/{name}/step-*/base.json")]
+        assert abouts and all(about["base"] == base for about in abouts)
+    params = {run.data.tags["trial"]: run.data.params["base"] for run in Runs(tmp_path).children}
+    assert params == chosen
+    assert f"`{Path(chosen[result['best']['id']]).name}`" in (sweep / "export/README.md").read_text()
