@@ -21,7 +21,7 @@ from rich.progress import Progress as Bar
 from hausa_asr.errors import UserError
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.files import write_whole
-from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from hausa_asr.recipe import Answer, FinetuneConfig, Progress, without_base
 from hausa_asr.settings.sweep import SweepConfig
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
         "base": settings.recipe().base,
         "prepared": str(data.path),
         "fingerprint": data.fingerprint,
-        "settings": asdict(settings.recipe()),
+        "settings": without_base(settings.recipe()),
     }
     _open_folder(out, about)
     saved = checkpoint.latest(out)
@@ -176,8 +176,7 @@ def _open_folder(out: Path, about: dict[str, Any]) -> None:
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
         old, new = {**_defaults(), **_flat(before)}, _flat(about)
-        # Folders may be moved, so the fingerprint decides; `base` is there besides.
-        names = sorted({*old, *new} - {"trial", "prepared", "finetune.base"})
+        names = sorted({*old, *new} - {"trial", "prepared"})  # folders may be moved; the fingerprint decides
         changed = [
             f"{name}: {old.get(name)} then, {new.get(name)} now" for name in names if old.get(name) != new.get(name)
         ]
@@ -199,7 +198,7 @@ def _open_folder(out: Path, about: dict[str, Any]) -> None:
 
 def _defaults() -> dict[str, Any]:
     """What a setting is that the version which began the trial did not have."""
-    return {f"finetune.{name}": value for name, value in asdict(FinetuneConfig()).items()}
+    return {f"finetune.{name}": value for name, value in without_base(FinetuneConfig()).items()}
 
 
 def _flat(about: dict[str, Any]) -> dict[str, Any]:

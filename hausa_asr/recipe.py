@@ -5,9 +5,10 @@ Plain data and nothing else, so the driver of a sweep and the settings read this
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 SCHEDULES = ("linear", "cosine", "tri_stage")
 UNFREEZE = ("all", "top_down")
@@ -173,6 +174,11 @@ class FinetuneResult:
 
     end: str
     progress: Progress
+
+
+def without_base(config: FinetuneConfig) -> dict[str, Any]:
+    """A recipe by name, without its base checkpoint: a folder's whole path is nobody's business in a model's card."""
+    return {name: value for name, value in asdict(config).items() if name != "base"}
 
 
 def step_folder(trial: Path, step: int) -> Path:

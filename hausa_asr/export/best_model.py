@@ -264,10 +264,10 @@ def _figures_of(checkpoint: Path) -> dict[str, float]:
 
 
 def _recipe(params: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of a recipe among a run's params, which MLflow keeps as text."""
+    """The settings of a recipe among a run's params, which MLflow keeps as text; the base is a tag besides."""
     recipe: dict[str, Any] = {}
     for name in RECIPE_FIELDS:
-        if name in params:
+        if name in params and name != "base":
             try:
                 recipe[name] = check_setting(name, params[name])
             except ValueError:  # recorded by another version, which allowed it

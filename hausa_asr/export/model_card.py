@@ -46,7 +46,7 @@ class Card:
         sweep: the sweep's name; "" for a single fine-tune.
         trial: the trial's id.
         base: the base checkpoint: a hub id, a folder, or `demo`.
-        recipe: the settings of the fine-tune, by name.
+        recipe: the settings of the fine-tune, by name; `without_base` of those that a trial had.
         data: `report.json` of the prepared dataset; {} where it is lost.
         dev, test: of the model; None for test if there is no test split or it was not scored.
         baseline_trial, baseline_dev, baseline_test: of the sweep's baseline, None if there is none.
@@ -66,10 +66,6 @@ class Card:
     baseline_test: ErrorRates | None = None
     headline: str = ""
     members: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Leave the base out of the recipe: the card names it, and a folder's whole path is nobody's business."""
-        object.__setattr__(self, "recipe", {name: value for name, value in self.recipe.items() if name != "base"})
 
 
 def render(card: Card) -> str:

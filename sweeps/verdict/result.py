@@ -12,7 +12,7 @@ import logging
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
 from hausa_asr.files import write_whole
+from hausa_asr.recipe import without_base
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import complete
 from sweeps.record.ledger import Ledger
@@ -212,7 +213,7 @@ def _export(
         sweep=ledger.state.name,
         trial=best.run.id,
         base=config.recipe(best.run.settings).base,
-        recipe=asdict(config.recipe(best.run.settings)),
+        recipe=without_base(config.recipe(best.run.settings)),
         data=prepared.report,
         dev=ErrorRates(**_dev(errors, best.run)),
         test=test(best),
@@ -227,7 +228,7 @@ def _export(
         card = replace(
             card,
             members=tuple(soup.members),
-            recipe=asdict(config.recipe(first.settings)),
+            recipe=without_base(config.recipe(first.settings)),
             dev=ErrorRates(**soup.dev),
             test=ErrorRates(**soup.test) if soup.test else None,
         )
