@@ -223,7 +223,7 @@ def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction
     def left(state: State) -> str:
         return str(forecast(state, config, slots, time.time(), prediction))
 
-    with Board(sweep.ledger, config.search.trials, slots, left, console) as board:
+    with Board(sweep.ledger, config, slots, left, console) as board:
         return search(sweep, agenda, mirror, board)
 
 

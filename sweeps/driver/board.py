@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.finalists import missing
 from sweeps.planning.forecast import last_interval
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import State, TrialRecord
@@ -47,16 +49,16 @@ class Board:
 
     Args:
         ledger: the sweep's ledger.
-        trials: how many trials the search will have.
+        config: the sweep's settings.
         slots: how many run side by side.
         forecast: says in words when the sweep will end; called now and then.
         console: where to; one without a terminal gets a line per report.
     """
 
     def __init__(
-        self, ledger: Ledger, trials: int, slots: int, forecast: Callable[[State], str], console: Console
+        self, ledger: Ledger, config: SweepConfig, slots: int, forecast: Callable[[State], str], console: Console
     ) -> None:
-        self._ledger, self._trials, self._slots, self._console = ledger, trials, slots, console
+        self._ledger, self._config, self._slots, self._console = ledger, config, slots, console
         self._forecast = forecast
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._next_tick = self._next_forecast = 0.0
@@ -128,9 +130,10 @@ class Board:
     def _footer(self) -> str:
         state = self._ledger.state
         tried = sum(not trial.is_open for trial in state.searched)
-        parts = [f"{tried} of {self._trials} trials tried, {self._slots} side by side"]
+        parts = [f"{tried} of {self._config.search.trials} trials tried, {self._slots} side by side"]
         if runs := state.finalists:
-            parts.append(f"{sum(not run.is_open for run in runs)} of {many(len(runs), 'finalist run')} done")
+            every = len(runs) + len(missing(state, self._config))
+            parts.append(f"{sum(not run.is_open for run in runs)} of {many(every, 'finalist run')} done")
         parts.append(self._forecast(state) if self._reported() else self._waiting())
         best, baseline = state.best(), state.baseline()
         if best and best.best:
