@@ -12,6 +12,7 @@ settings that were left out when the model was fitted hold the model's own error
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +88,7 @@ def _trees(known: np.ndarray, parts: np.ndarray) -> tuple[list[Any], np.ndarray]
 
 def _process(known: np.ndarray, parts: np.ndarray) -> tuple[list[Any], np.ndarray]:
     """A model for each component, and what each misses of settings that were left out."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
@@ -94,7 +96,9 @@ def _process(known: np.ndarray, parts: np.ndarray) -> tuple[list[Any], np.ndarra
     models, missed = [], np.empty_like(parts)
     for column in range(parts.shape[1]):
         model = GaussianProcessRegressor(ConstantKernel() * lengths + WhiteKernel(0.1, (0.01, 1.0)))
-        model.fit(known, parts[:, column])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a setting that does nothing has the largest length
+            model.fit(known, parts[:, column])
         inverse = np.linalg.inv(model.kernel_(known))
         missed[:, column] = inverse @ parts[:, column] / np.diag(inverse)  # the leave-one-out residual
         models.append(model)
