@@ -21,10 +21,14 @@ def uses_layer_norm(model: Wav2Vec2ForCTC) -> bool:
     return model.config.feat_extract_norm == "layer"
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device is a GPU with bfloat16 of its own (Ampere and newer); on others it is slower than float32."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU that computes in it, else float32: on a CPU bfloat16 is slower."""
-    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    """bfloat16 where the device computes in it, else float32; never float16, in which CTC's sums overflow."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_in_bfloat16(device))
 
 
 def frame_lengths(model: Wav2Vec2ForCTC, n_samples: torch.Tensor) -> torch.Tensor:

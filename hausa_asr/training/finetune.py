@@ -53,8 +53,9 @@ def finetune(
     Trains a new CTC head and the encoder on `data.train`. Every `config.eval_every_steps` updates it scores `data.dev`
     and calls `report`. Two checkpoints are kept in `folder`: the newest to resume from, and the best by dev WER.
 
-    If `folder` has checkpoints of this trial, training resumes from the newest as if it had not stopped. It first sends
-    that checkpoint's report again, with the same step, since the first may have been lost. Where training can resume:
+    If `folder` has checkpoints of this trial, training resumes from the newest as if it had not stopped (bit for bit on
+    a CPU; on a GPU the last bits of sums differ from run to run). It first sends that checkpoint's report again,
+    with the same step, since the first may have been lost. Where training can resume:
     at `evaluate_at_s`, where the answer was to pause or stop, and in between about every `config.checkpoint_every_s`.
 
     Under `torch.distributed` every rank calls this with the same arguments. The ranks share each global batch, and only

@@ -6,6 +6,7 @@ Called by `finetune`; `update` moves it on.
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import os
 import time
@@ -20,6 +21,7 @@ from hausa_asr.dataset.dev_part import dev_part
 from hausa_asr.errors import UserError
 from hausa_asr.model.batch import Share
 from hausa_asr.model.feature_cache import cached, worthwhile
+from hausa_asr.model.forward import computes_in_bfloat16
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training import checkpoint
@@ -30,6 +32,8 @@ from hausa_asr.training.optimizer import Optimizer
 from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Digests, Schedule
 from hausa_asr.training.updates import UpdatePlan
 from hausa_asr.utterance import Split
+
+log = logging.getLogger("hausa_asr.trial")
 
 FITTING: dict[str, float] = {}
 """Seconds of audio in a micro-batch that fit into this process's memory, by base checkpoint, where fewer do than asked.
@@ -122,6 +126,9 @@ def start(
     _check_agreed(saved.step if saved else 0, folder, share)
     model, processor = checkpoint.load(saved.folder, base) if saved else new_model(base, config)
     model.to(device).train()  # type: ignore[arg-type]
+    if device.type == "cuda" and not computes_in_bfloat16(device):
+        name = torch.cuda.get_device_name(device)
+        log.warning("%s has no bfloat16, so it computes in float32, which is slower and takes more memory", name)
     data = _with_dev_part(data, config.dev_part_s)
     if cache and data.fingerprint and worthwhile(config):
         splits = {"train": data.train, "dev": data.dev}
