@@ -37,7 +37,7 @@ class FinetuneConfig:
         length_s: the trial's length: seconds of audio trained on, repetitions included.
         batch_s: seconds of audio per update, over all ranks.
         micro_batch_s: seconds of audio, padding included, that one rank computes at once; a memory limit only.
-        eval_every_steps: updates between two evaluations on dev, each with a checkpoint and a report.
+        eval_every_steps: updates between two evaluations on dev, each with a report.
         dev_part_s: seconds of dev that evaluations score, from all speakers alike, the same in every trial; 0 for all.
             Finalists and the winner are scored on all of dev at the end.
         checkpoint_every_s: seconds of wall clock after which a checkpoint gets the optimizer's state again, which is

@@ -173,7 +173,7 @@ def _default(field: FieldInfo) -> str:
         return "the published run"
     if value is None:
         return "not set"
-    if value in ({}, []):
+    if value in ({}, [], ""):
         return "empty"
     if isinstance(value, list):
         return f"`[{', '.join(map(str, value))}]`"
