@@ -8,9 +8,9 @@ into a model that has a curve for any setting (`modelled_world`), and a sweep pr
 of a sweep (`Study`, `Rule`, `Predictor`), with the baseline first.
 
 `stock` is Optuna's TPE with its defaults and Ray's ASHA on WER, reduction 2 from a fifth of the length; a stopped trial
-reports its last WER to TPE, as `OptunaSearch` does. `random` trains random settings to their end. `--ours` gives
-settings that differ from the shipped ones, such as `search.sampler=tpe,pruning.rank_by=blend`; repeat it for more.
-Two workers, a clock of 13 trials' lengths each, an evaluation takes 3 % of a length. `--stock-gap` is what the stock
+reports its last WER to TPE, as `OptunaSearch` does. `optuna` is TPE with Optuna's MedianPruner, both with its defaults;
+`random` trains random settings to their end. `--ours` gives settings that differ from the shipped ones, such as
+`search.sampler=tpe,pruning.rank_by=blend`; repeat it for more. Two workers, a clock of 13 trials' lengths each, an evaluation takes 3 % of a length. `--stock-gap` is what the stock
 pattern loses at each trial's start, in lengths: 0 as for trials of hours; 0.8 as in the race of the demo, where a
 trial takes some 27 s, and a Ray Train run of its own 23 s (`python benchmarks/turnaround.py`).
 
@@ -141,6 +141,25 @@ class Stock:
         return None
 
 
+class Alone(Stock):
+    """Optuna alone with its defaults: TPE, and its MedianPruner at the evaluations."""
+
+    def __init__(self, world: ModelledWorld, seed: int) -> None:
+        super().__init__(world, seed)
+        self._study = optuna.create_study(sampler=self._sampler(seed), pruner=optuna.pruners.MedianPruner())
+
+    def decide(self, number: int, points: list[Point]) -> bool:
+        trial, last = self._asked[number], points[-1]
+        trial.report(last.wer, len(points))
+        if last.seen_s >= 1.0:
+            self._study.tell(trial, min(one.wer for one in points))
+            return False
+        if trial.should_prune():
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return False
+        return True
+
+
 class Random(Stock):
     """Random settings, each to its end."""
 
@@ -154,6 +173,9 @@ class Random(Stock):
 
     def decide(self, number: int, points: list[Point]) -> bool:
         return points[-1].seen_s < 1.0
+
+
+PEERS = {"random": Random, "optuna": Alone}
 
 
 @dataclass(frozen=True)
@@ -227,8 +249,9 @@ def simulated(job: tuple[str, Kind, str, int, float]) -> Run:
     world = world_of(table, kind)
     if label == "stock":
         return run(world, Stock(world, seed), seed, stock_gap)
-    search = Random(world, seed) if label == "random" else Ours(world, seed, tuple(filter(None, label[5:].split(","))))
-    return run(world, search, seed, 0.0)
+    if label in PEERS:
+        return run(world, PEERS[label](world, seed), seed, 0.0)
+    return run(world, Ours(world, seed, tuple(filter(None, label[5:].split(",")))), seed, 0.0)
 
 
 def figures(runs: list[Run], stock: list[Run], worlds: int) -> dict[str, Any]:
@@ -269,7 +292,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     worlds = [(table, kind) for table in given.table or TABLES for kind in KINDS]
-    labels = ["stock", "random", "ours", *(f"ours:{one}" for one in given.ours)]
+    labels = ["stock", *PEERS, "ours", *(f"ours:{one}" for one in given.ours)]
     found, rows = {}, []
     with ProcessPoolExecutor(2) as pool:
         stock: list[Run] = []
