@@ -10,9 +10,10 @@ of a sweep (`Study`, `Rule`, `Predictor`), with the baseline first.
 `stock` is Optuna's TPE with its defaults and Ray's ASHA on WER, reduction 2 from a fifth of the length; a stopped trial
 reports its last WER to TPE, as `OptunaSearch` does. `optuna` is TPE with Optuna's MedianPruner, both with its defaults;
 `random` trains random settings to their end. `--ours` gives settings that differ from the shipped ones, such as
-`search.sampler=tpe,pruning.rank_by=blend`; repeat it for more. Two workers, a clock of 13 trials' lengths each, an evaluation takes 3 % of a length. `--stock-gap` is what the stock
-pattern loses at each trial's start, in lengths: 0 as for trials of hours; 0.8 as in the race of the demo, where a
-trial takes some 27 s, and a Ray Train run of its own 23 s (`python benchmarks/turnaround.py`).
+`search.sampler=tpe,pruning.rank_by=blend`; repeat it for more. Two workers, a clock of 13 trials' lengths each, an
+evaluation takes 3 % of a length. `--stock-gap` is what the stock pattern loses at each trial's start, in lengths: 0 as
+for trials of hours; 0.8 as in the race of the demo, where a trial takes some 27 s, and a Ray Train run of its own 23 s
+(`python benchmarks/turnaround.py`).
 
 Printed, against `stock` on the same seed and world: the time until its final WER was reached, over the time at which it
 reached it itself (a run that never does counts with the whole clock); the difference of the lowest WER at the end; and
