@@ -38,7 +38,7 @@ class FinetuneConfig:
         batch_s: seconds of audio per update, over all ranks.
         micro_batch_s: seconds of audio, padding included, that one rank computes at once; a memory limit only.
         eval_every_steps: updates between two evaluations on dev, each with a report.
-        dev_part_s: seconds of dev that evaluations score, from all speakers alike, the same in every trial; 0 for all.
+        dev_part_s: evaluations score a speaker-balanced part of dev, this many seconds, fixed for all trials; 0: all.
             Finalists and the winner are scored on all of dev at the end.
         checkpoint_every_s: seconds of wall clock after which a checkpoint gets the optimizer's state again, which is
             what a crash can cost. Sooner where writing it takes little; always where a trial may be paused. 0: always.
@@ -177,7 +177,7 @@ class FinetuneResult:
 
 
 def without_base(config: FinetuneConfig) -> dict[str, Any]:
-    """A recipe by name, without its base checkpoint: a folder's whole path is nobody's business in a model's card."""
+    """A recipe by name, without its base checkpoint, whose local path does not belong into a published model card."""
     return {name: value for name, value in asdict(config).items() if name != "base"}
 
 

@@ -269,11 +269,14 @@ def _data(config: SweepConfig, folder: Path, console: Console) -> Prepared:
 
 def _describe(sweep: Sweep, notes: list[str], console: Console) -> None:
     """Print what will run where, and what the user should know before."""
+    from sweeps.planning.epochs import epochs
+
     workers, bases = many(sweep.config.resources.workers_per_trial, "worker"), " or ".join(sweep.config.bases)
     trials = f"{many(sweep.config.search.trials, 'trial')}, {sweep.plan.slots} side by side with {workers} each"
     _say(console, f"{trials}; base checkpoint {bases}; logs in {sweep.folder}")
-    times = sweep.config.recipe().length_s / sweep.prepared.seconds["train"]
-    _say(console, f"a trial of full length sees the train split {times:.3g} times")
+    _say(
+        console, f"a trial of full length sees the train split {epochs(sweep.config, sweep.prepared.seconds):.3g} times"
+    )
     for note in notes:
         _say(console, note)
 

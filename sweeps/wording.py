@@ -22,7 +22,7 @@ def many(count: float, noun: str) -> str:
 
 
 def amount(figure: float) -> str:
-    """Hours or money, with as many digits as matter."""
+    """Hours, money or a speed, with as many digits as matter."""
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"
 
 

@@ -40,7 +40,7 @@ class Part:
 
 
 def dev_part(split: Split, seconds: float) -> Split:
-    """Choose utterances of about so many seconds, from all speakers alike.
+    """Choose a speaker-balanced part of a split, of about the given duration.
 
     Speakers take turns, each with one more utterance at random, until there is enough: so a part has as many speakers
     as can be, and tells more of a model than the same time of a few. Utterances without a speaker count as one each.

@@ -192,7 +192,7 @@ def _make(
 
 
 def _make_room(folder: Path, wanted: float) -> None:
-    """Remove caches that were not used for a week, the oldest first, until so many bytes are free."""
+    """Free disk space: remove caches that were not used for a week, the oldest first, until `wanted` bytes are free."""
     caches = sorted((done.stat().st_mtime, done.parent) for done in folder.glob(f"*/{DONE}"))
     for used, cache in caches:
         if shutil.disk_usage(folder).free >= wanted or time.time() - used < _UNUSED_S:

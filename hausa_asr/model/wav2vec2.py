@@ -135,7 +135,7 @@ def _reset_adapters(model: Wav2Vec2ForCTC) -> None:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A base checkpoint in memory: of the last two, only the first trial of a process reads them from disk."""
+    """A base checkpoint in memory, so that only the first trial of a process reads it from disk."""
 
     config: Any
     weights: dict[str, torch.Tensor]
@@ -143,7 +143,7 @@ class _Kept:
     new_mask_embedding: bool
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2)  # a sweep that compares two base checkpoints uses both
 def _kept(base: str, adapter_dim: int) -> _Kept:
     check_base(base)
     adapters: Any = {"adapter_attn_dim": adapter_dim} if adapter_dim else {}

@@ -212,7 +212,7 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
             relative.append(f"mlflow.uri: {config.mlflow.uri} ({how})")
         for base in config.bases:
             if os.path.isdir(base) and not os.path.isabs(base):
-                relative.append(f"model.base: {base} (give an absolute path that every node has)")
+                relative.append(f"base checkpoint: {base} (give an absolute path that every node has)")
         relative += config.data.relative()
         if relative:
             raise UserError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from rich.console import Console, Group
@@ -21,7 +21,7 @@ from sweeps.planning.finalists import missing
 from sweeps.planning.forecast import last_interval
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import State, TrialRecord
-from sweeps.wording import duration, many, short
+from sweeps.wording import amount, duration, many, short
 
 log = logging.getLogger("sweeps")
 
@@ -163,7 +163,7 @@ def _cells(trial: TrialRecord) -> list[str]:
         f"{figures['wer']:.3f}",
         f"{last.best['wer']:.3f}",
         f"{figures['cer']:.3f}",
-        _speed(figures),
+        amount(figures["audio_s_per_s"]),
         duration(left_s(trial)) if trial.is_open else "",
         settings,
     ]
@@ -180,7 +180,7 @@ def describe(trial: TrialRecord) -> str:
             f"loss {figures['loss']:.3f}",
             f"WER {figures['wer']:.3f}",
             f"(best {last.best['wer']:.3f})",
-            f"{_speed(figures)} audio-s/s",
+            f"{amount(figures['audio_s_per_s'])} audio-s/s",
         ]
         if trial.is_open:
             parts.append(f"{duration(left_s(trial))} left")
@@ -197,9 +197,3 @@ def left_s(trial: TrialRecord) -> float:
     audio_s, took_s = last_interval(trial)
     length_s = last.seen_s * last.updates / last.step
     return max(0.0, (length_s - last.seen_s) / max(audio_s / max(took_s, 1e-9), 1e-9))
-
-
-def _speed(figures: Mapping[str, float]) -> str:
-    """Seconds of audio per second; of a large model on a CPU less than ten."""
-    speed = figures["audio_s_per_s"]
-    return f"{speed:.{0 if speed >= 10 else 1}f}"

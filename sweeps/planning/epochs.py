@@ -12,7 +12,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
 
 FEW, MANY = 3, 100
-"""Published fine-tunes of hours of speech see them 15 to 100 times (docs/results.md has the sources of ours)."""
+"""Published fine-tunes on a few hours see them 15 to 100 times; of hundreds of hours fewer passes are enough."""
 
 
 def of_known_length(config: SweepConfig, seconds: Mapping[str, float]) -> SweepConfig:
@@ -46,5 +46,5 @@ def warning(config: SweepConfig, seconds: Mapping[str, float]) -> str:
     train_h = seconds["train"] / 3600
     return (
         f"a trial sees its {train_h:.3g} h of train {times:.2g} times, where {FEW} to {MANY} are usual; "
-        f"set finetune.length_epochs"
+        "set finetune.length_epochs"
     )

@@ -19,7 +19,7 @@ from hausa_asr.settings.recipe import Dimension
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.pruning.rule import AT_ANY_AGE
 from sweeps.pruning.rungs import ready_s, rungs_s
-from sweeps.sampling.conditions import draw
+from sweeps.sampling.candidates import Candidates
 
 _COHORTS, _ENOUGH = 25, 300
 """The number of draws, and the cohort above which the share hardly changes."""
@@ -68,8 +68,8 @@ def _shares_unranked(marks: tuple[float, ...], fixed: str, space: str) -> tuple[
     """Compute which share of random settings is not ready at each rung. JSON, so that the answer can be kept."""
     recipe = FinetuneConfig(**json.loads(fixed))
     dimensions = {name: [Dimension(**one) for one in ranges] for name, ranges in json.loads(space).items()}
-    chance = random.Random(0)
-    drawn = [{name: at for name, at in draw(dimensions, chance).items() if name in _READY_BY} for _ in range(_DRAWS)]
+    chance, candidates = random.Random(0), Candidates(dimensions)
+    drawn = [{name: at for name, at in candidates.draw(chance).items() if name in _READY_BY} for _ in range(_DRAWS)]
     first_s = next(iter(marks), 0.0)
     ready = [ready_s(replace(recipe, **settings), first_s, recipe) for settings in drawn]
     return tuple(sum(one > mark for one in ready) / _DRAWS for mark in marks)

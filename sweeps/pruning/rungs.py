@@ -35,8 +35,8 @@ def free_s(recipe: FinetuneConfig) -> float:
 def ready_s(recipe: FinetuneConfig, first_rung_s: float = 0.0, of: FinetuneConfig | None = None) -> float:
     """The seconds of audio after which a trial can be compared: warmed up, its transformer wholly free, not too young.
 
-    A model leaves the CTC plateau after so many updates, and of the same audio large batches make fewer. So a trial is
-    too young until it has made as many as the fixed recipe makes by the first rung.
+    Leaving the CTC plateau takes a number of updates, and with large batches the same audio makes fewer of them. So a
+    trial is too young until it has made as many updates as the fixed recipe makes by the first rung.
 
     Args:
         recipe: the trial's.

@@ -1,13 +1,11 @@
-"""What a settings' space allows: the order in which settings are drawn, which ranges hold, and a random draw.
+"""The conditions of a space: in which order its settings are drawn, and which range of one holds.
 
-Plain values in and out, without Optuna. Called by `space`, and by the planning before a sweep.
+Plain values in and out, without Optuna. Called by all that draws settings (`space`, `candidates`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from random import Random
 from typing import Any
 
 from hausa_asr.errors import UserError
@@ -55,22 +53,3 @@ def active(space: Space, name: str, settings: Mapping[str, Any]) -> int | None:
         ):
             return number
     return None
-
-
-def draw(space: Space, chance: Random) -> dict[str, Any]:
-    """A full set of searched settings at random, each as likely as its range says. Inactive ones are left out."""
-    settings: dict[str, Any] = {}
-    for name in ordered(space):
-        number = active(space, name, settings)
-        if number is None:
-            continue
-        one = space[name][number]
-        if one.choices is not None:
-            settings[name] = chance.choice(one.choices)
-            continue
-        assert one.low is not None and one.high is not None
-        if one.log:
-            settings[name] = math.exp(chance.uniform(math.log(one.low), math.log(one.high)))
-        else:
-            settings[name] = chance.uniform(one.low, one.high)
-    return settings

@@ -117,8 +117,8 @@ def test_our_forward_pass_is_transformers_own(norm: str, request: pytest.Fixture
         ]
         logits, loss = [one.logits[0] for one in alone], torch.stack([one.loss for one in alone]).mean()
     for one, other, length in zip(ours, logits, frames, strict=True):
-        torch.testing.assert_close(one[:length], other[:length], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(losses.mean(), loss, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one[:length], other[:length])
+    torch.testing.assert_close(losses.mean(), loss)
 
 
 @pytest.mark.parametrize("norm", ["layer", "group"])

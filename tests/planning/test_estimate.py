@@ -29,7 +29,7 @@ from sweeps.planning.speed import base_of, speed_of, trained_weights
 from sweeps.pruning.rule import Rule, Score
 from sweeps.pruning.rungs import ready_s, rungs, rungs_s
 from sweeps.record.ledger import Ledger
-from sweeps.sampling.conditions import draw
+from sweeps.sampling.candidates import Candidates
 
 CONFIGS = Path(sweeps.__file__).parent / "configs"
 NODE = "cluster.nodes=[{CPU: 32, GPU: 8}]"
@@ -265,8 +265,8 @@ def test_settings_that_warm_up_past_a_rung_are_expected_to_pass_it_where_they_do
     for rank_by in ("loss", "predicted"):
         config = load(CONFIGS / "xlsr_300m.yaml", [*change, f"pruning.rank_by={rank_by}"], environment={})
         means[rank_by] = mean_s(config, 40) / config.recipe().length_s
-    chance = random.Random(1)
-    recipes = [config.recipe(draw(config.space, chance)) for _ in range(400)]
+    chance, candidates = random.Random(1), Candidates(config.space)
+    recipes = [config.recipe(candidates.draw(chance)) for _ in range(400)]
     ready = [ready_s(one, rungs_s(config)[0], config.recipe()) for one in recipes]
     late = [sum(one > mark for one in ready) / 400 for mark in rungs_s(config)]
     assert late[0] > 0.3 and late[-1] == 0, "all are ready by the last rung, many not by the first"

@@ -127,7 +127,7 @@ def test_micro_batches_change_nothing(data: Data, layer_norm_base: Path, tmp_pat
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """A device whose memory holds so many utterances at once, as `fits`."""
+    """Simulate a device whose memory holds `fits` utterances at once; more raise torch's out-of-memory error."""
     memory = {"fits": 3}
     real = one_update._losses
 

@@ -10,23 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.whole_sweeps import ONE_SLOT, SETTINGS, Runs, check_whole, finish, gone, ledger_of, start
+from helpers.whole_sweeps import ONE_SLOT, SETTINGS, Runs, check_whole, finish, gone, ledger_of, start, workers_of
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def workers_of(session: int) -> list[int]:
-    """The processes of worker groups in a session."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text().rpartition(")")[2].split()
-            program = (entry / "cmdline").read_text().partition("\0")[0]
-        except OSError:
-            continue
-        if int(stat[3]) == session and "RayTrainWorker" in program:
-            found.append(int(entry.name))
-    return found
 
 
 def test_a_worker_that_hangs_is_replaced_and_trials_start_from_the_base_that_was_chosen(
