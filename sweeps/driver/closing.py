@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 
 from rich.console import Console
 
@@ -57,8 +55,6 @@ def close_sweep(
         Whether there is a winner; False if no trial came as far as its first evaluation.
     """
     state = sweep.ledger.state
-    # The export needs torch here too: it is imported while other processes score.
-    Thread(target=import_module, args=("hausa_asr.training.checkpoint",), daemon=True).start()
     console.print("scoring the finalists" if state.finalists else "scoring baseline and best on test", highlight=False)
     missed = sweep.chance_missed()
     stopped = _stopped(*missed) if missed else ""

@@ -6,6 +6,7 @@ to the sweep's end, which knows nothing of Ray.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ def scorer(prepared_path: Path, plan: SlotPlan) -> Scorer:
             task.remote(str(prepared_path), [str(checkpoints[n]) for n in part], splits, plan.threads, gpu)
             for part in parts
         ]
+        # The export that follows needs torch in this process too, which takes seconds: now, while others work. Not in a
+        # thread: two that import transformers at once can find its modules half made.
+        import_module("hausa_asr.training.checkpoint")
         scores: dict[int, dict[str, Any]] = {}
         for part, done in zip(parts, ray.get(pending), strict=True):
             scores |= zip(part, done, strict=True)
