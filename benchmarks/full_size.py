@@ -127,6 +127,7 @@ def planned(settings: Path, prepared: Path) -> dict[str, float | None]:
     return {
         "seconds": found.expected.wall_s if found.expected else None,
         "checkpoints_gb": found.disk_expected / 1e9 if found.disk_expected else None,
+        "written_gb": found.written / 1e9 if found.written else None,
         "features_gb": found.features / 1e9 if found.features else None,
     }
 

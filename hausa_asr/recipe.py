@@ -146,7 +146,7 @@ class Progress:
         best: `step`, `wer`, `cer` and `loss` of the best checkpoint so far.
         samples: dev utterances as (id, reference, hypothesis).
         checkpoint: the folder of this step's checkpoint; there only if it is to resume from, the best or the last.
-        best_checkpoint: the folder of the best checkpoint so far.
+        best_checkpoint: the folder of the best checkpoint so far; while the trial goes on it may not be written yet.
         last: the trial ends here, at its full length, whatever the answer.
         diverged: the trial has diverged and ends here, whatever the answer.
     """

@@ -12,7 +12,7 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.decoding.greedy import greedy
-from hausa_asr.metrics import char_counts, word_counts
+from hausa_asr.metrics import edit_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
 from hausa_asr.text import fold
@@ -105,9 +105,7 @@ def _counted(rows: list[_Scored]) -> np.ndarray:
     """
     references, hypotheses = [row.reference for row in rows], [row.hypothesis for row in rows]
     folded = [fold(text) for text in references], [fold(text) for text in hypotheses]
-    pairs = (references, hypotheses), folded
-    counts = [count(*pair) for pair in pairs for count in (word_counts, char_counts)]
-    return np.array([[one.errors for one in counts], [one.reference_length for one in counts]])
+    return np.hstack([edit_counts(references, hypotheses), edit_counts(*folded)])
 
 
 def _scored(

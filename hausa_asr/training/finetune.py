@@ -1,8 +1,8 @@
 """Fine-tune one model: a recipe, train and dev splits and a base checkpoint in; checkpoints and reports out.
 
 A laptop, a test and a Ray worker call the same function. It knows neither Ray nor MLflow: the caller's `report` gets
-the figures of each evaluation and answers whether to go on. The checkpoint is on disk before `report` is called, so the
-trial can resume from there, whatever ends it.
+the figures of each evaluation and answers whether to go on. A checkpoint to resume from is on disk before `report` is
+called, so the trial can resume from there, whatever ends it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, s
 from hausa_asr.training import checkpoint
 from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, has_diverged, update
 from hausa_asr.training.run import Data, Run, Window, chosen_device, close, start
-from hausa_asr.training.saving import Saving
+from hausa_asr.training.saving import Best, Saving, remove_needless
 from hausa_asr.training.updates import UpdatePlan
 
 __all__ = ["Data", "Report", "finetune"]
@@ -57,6 +57,7 @@ def finetune(
     a CPU; on a GPU the last bits of sums differ from run to run). It first sends that checkpoint's report again,
     with the same step, since the first may have been lost. Where training can resume:
     at `evaluate_at_s`, where the answer was to pause or stop, and in between about every `config.checkpoint_every_s`.
+    The best checkpoint is on disk wherever training can resume, and when the call has ended.
 
     Under `torch.distributed` every rank calls this with the same arguments. The ranks share each global batch, and only
     rank 0 calls `report`.
@@ -118,6 +119,8 @@ def finetune(
     try:
         while True:
             if progress is not None:
+                if progress.diverged:
+                    _write_best(run)
                 answer = _answer(report, progress, run.share)
                 if progress.diverged:
                     return FinetuneResult("diverged", progress)
@@ -132,6 +135,10 @@ def finetune(
                 update(run)
             with run.ema.applied() if run.ema else nullcontext():
                 progress = _evaluate(run, may_end=run.step in rungs)
+    except BaseException:
+        with suppress(Exception):  # the first fault is the one to report
+            _write_best(run)
+        raise
     finally:
         close(run)
 
@@ -168,10 +175,9 @@ def _evaluate(run: Run, may_end: bool) -> Progress:
         may_end: the trial may be paused here, so the optimizer's state is written at once.
     """
     window_s = _seconds(run.window, run.device)
-    saving = None
-    if run.share.rank == 0:
-        state = run.step < run.plan.updates and (may_end or run.schedule.due())
-        saving = _saving(run, state)
+    ends, saving = run.step == run.plan.updates, None
+    if run.share.rank == 0 and (ends or may_end or run.schedule.due()):
+        saving = _saving(run, state=not ends)
     try:
         scores = evaluate(run.model, run.processor, run.data.dev)
         metrics = _metrics(run, scores, window_s)
@@ -195,10 +201,11 @@ def _evaluate(run: Run, may_end: bool) -> Progress:
             saving.abandon()
         raise
     if saving is not None:
-        if saving.state or progress.last or run.best["step"] == run.step:
-            _finish(run, saving, progress)
-        else:
-            saving.abandon()
+        _finish(run, saving, progress)
+    elif run.share.rank == 0 and run.best["step"] == run.step:
+        run.unwritten = Best(
+            run.folder, run.model, run.processor, run.optimizer, run.base, asdict(progress), run.digests
+        )
     return progress
 
 
@@ -210,7 +217,18 @@ def _saving(run: Run, state: bool) -> Saving:
     )  # fmt: skip
 
 
+def _write_best(run: Run) -> None:
+    """Write the best checkpoint so far, if it is not on disk."""
+    if run.unwritten is not None and run.unwritten.step == run.best["step"]:
+        run.unwritten.write()
+        remove_needless(run.folder, run.step, run.unwritten.step)
+    run.unwritten = None
+
+
 def _finish(run: Run, saving: Saving, progress: Progress) -> None:
+    if run.unwritten is not None and run.unwritten.step == run.step:
+        run.unwritten = None  # it is this one
+    _write_best(run)  # first: whoever resumes from this one needs it
     saving.finish(asdict(progress), int(run.best["step"]))
     if saving.state:
         run.schedule.written(saving.took_s)

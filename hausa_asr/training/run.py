@@ -29,7 +29,7 @@ from hausa_asr.training.ema import Ema
 from hausa_asr.training.freezing import Trainable
 from hausa_asr.training.loader import Loader, ModelInput
 from hausa_asr.training.optimizer import Optimizer
-from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Digests, Schedule
+from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best, Digests, Schedule
 from hausa_asr.training.updates import UpdatePlan
 from hausa_asr.utterance import Split
 
@@ -90,6 +90,7 @@ class Run:
     schedule: Schedule
     resumable: int  # the step of the newest checkpoint to resume from; 0 if there is none
     digests: Digests = field(default_factory=dict)
+    unwritten: Best | None = None  # the best checkpoint, where it is not on disk yet
     parts: Trainable | None = None  # the parts that learn; None before the first update
     learning: list[torch.nn.Parameter] = field(default_factory=list)
 

@@ -70,7 +70,8 @@ class SweepSearcher(Searcher):
             return
         trial = self._ledger.state.trials[name]
         if error and trial.is_open:
-            self._ledger.append("ended", trial=trial.id, state="failed", reason=CRASHED)
+            best = self._ledger.best_there(trial)  # a better one may have been in the memory of the workers
+            self._ledger.append("ended", trial=trial.id, state="failed", reason=CRASHED, best=best)
         self._agenda.back(trial)
 
     def save(self, checkpoint_path: str) -> None:

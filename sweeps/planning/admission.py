@@ -173,4 +173,5 @@ def _disk(config: SweepConfig, prediction: Prediction) -> str:
     bound = f", max_checkpoint_gb {config.max_checkpoint_gb:g}" if config.max_checkpoint_gb is not None else ""
     most, least = size(prediction.disk_expected), size(prediction.disk_least)
     features = f"; cached features {size(prediction.features)}" if prediction.features else ""
-    return f"checkpoints about {most} at their most, {least} at the least{features}; {free}{bound}"
+    written = f"; about {size(prediction.written)} written in all" if prediction.written else ""
+    return f"checkpoints about {most} at their most, {least} at the least{written}{features}; {free}{bound}"

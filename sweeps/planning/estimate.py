@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from sweeps.planning.epochs import warning as epochs_warning
 from sweeps.planning.expected_length import least_s, mean_s, most_s, passing_shares
 from sweeps.planning.slots import SlotPlan
 from sweeps.planning.speed import Speed, cached_features, largest_base, speed_of, trained_weights
+from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, size
 
 _START_S = 40.0
@@ -32,6 +33,11 @@ _BEST, _NEWEST = 4, 12
 _WRITING, _PAUSED, _ENDED = 2 * (_BEST + _NEWEST), _BEST + _NEWEST, _BEST
 """Bytes per weight of a trial's folder, at most. The newest checkpoint to resume from, and the one that is the best in
 its report, stay until its successor is complete."""
+
+
+_DISK_BYTES_PER_S, _WRITING_SHARE = 1e9, 0.002
+"""Optimizer states are written by the clock, or sooner where that takes 0.2 % of the time (training/saving.py), which
+depends on the disk."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Prediction:
         high: if no trial is pruned.
         disk_least: bytes of the checkpoints that cannot be dropped, at their peak; None if the base is not known.
         disk_expected: bytes of all checkpoints at their peak.
+        written: bytes that are written for checkpoints, all in all, in the expected case; None if that is not known.
         disk_free: bytes free on the disk of the storage.
         features: bytes of the features that are cached; None if the length of the data or the base is not known.
         epochs: how often a trial of full length sees the train split; None if that is not known.
@@ -76,6 +83,7 @@ class Prediction:
     high: Figures | None
     disk_least: float | None
     disk_expected: float | None
+    written: float | None
     disk_free: float
     features: float | None
     epochs: float | None
@@ -126,7 +134,10 @@ def predict(
     if speed is not None and low is not None and expected is not None:
         warnings += _budget_warnings(config, plan.slots, speed, low, expected)
     times = epochs(config, seconds)
-    return Prediction(plan.slots, speed, low, expected, high, *checkpoints, free, features, times, tuple(warnings))
+    written = None if speed is None else bytes_written(config, speed)
+    return Prediction(
+        plan.slots, speed, low, expected, high, *checkpoints, written, free, features, times, tuple(warnings)
+    )
 
 
 def figures(
@@ -175,6 +186,30 @@ def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
     search_peak = _WRITING * slots + _PAUSED * waiting + _ENDED * (trials - slots - waiting)
     finals_peak = _WRITING * final + _ENDED * (runs - final) + _ENDED * trials
     return CheckpointSpace(weight * least, weight * max(search_peak, finals_peak))
+
+
+def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
+    """Predict the bytes that are written for checkpoints, if the best model is another one each time.
+
+    A checkpoint to resume from is written at the first evaluation, where a trial may be paused and by the clock, and
+    with it the best model (training/saving.py). At a trial's end come its last model and its best.
+    """
+    base = largest_base(config)
+    if base is None:
+        return None
+    weight, recipe, trials, marks = trained_weights(config, base), config.recipe(), config.search.trials, rungs_s(config)
+    wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
+    evaluation_s = recipe.eval_every_steps * recipe.batch_s
+
+    def of_one(length_s: float, stops: Sequence[float]) -> float:
+        passed = sum(mark < length_s for mark in stops)
+        evaluations = max(1.0, length_s / evaluation_s) + passed
+        by_clock = length_s / speed.audio_s_per_s / wait_s if wait_s else math.inf
+        states = min(evaluations, 1 + passed + by_clock)
+        return weight * (_NEWEST * states + _BEST * (states + 1))
+
+    searched = of_one(recipe.length_s, marks) + (trials - 1) * of_one(mean_s(config, trials), marks)
+    return searched + finalist_runs(config) * of_one(finalist_length_s(config), ())
 
 
 def _feature_space(config: SweepConfig, seconds: Mapping[str, float]) -> float | None:

@@ -15,7 +15,7 @@ Events, in the order of a trial's life:
     reported   one evaluation
     ranked     one decision at a rung, with all that it was made of
     paused     it left its slot and can go on: `cause` is rung, budget or crash
-    ended      finished, pruned or failed
+    ended      finished, pruned or failed; where its workers had crashed, its `best` checkpoint that is on disk
     dropped    its optimizer state made room on the disk, so it cannot go on
     decided    the finalists' verdict, with the test scores
     souped     an average of runs was tried: its members, its gain over the winner's model, whether it is exported
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.errors import UserError
-from hausa_asr.recipe import step_folder
+from hausa_asr.recipe import CHECKPOINT, step_folder
 from sweeps.record.names import LEDGER_FILE, TRIALS_FOLDER
 from sweeps.record.state import State, TrialRecord
 
@@ -76,6 +76,13 @@ class Ledger:
     def best_checkpoint(self, trial: TrialRecord) -> Path | None:
         """A trial's best checkpoint, where the sweep's folder is now; None before its first report."""
         return step_folder(self.trial_folder(trial.id), int(trial.best["step"])) if trial.best else None
+
+    def best_there(self, trial: TrialRecord) -> dict[str, float]:
+        """`step`, `wer`, `cer` and `loss` of the best checkpoint of a trial that is on disk; empty if none is."""
+        folder = self.trial_folder(trial.id)
+        there = [one for one in trial.reports if (step_folder(folder, one.step) / CHECKPOINT).is_file()]
+        scores = [{"step": one.step, **{name: one.metrics[name] for name in ("wer", "cer", "loss")}} for one in there]
+        return min(scores, key=lambda one: (one["wer"], one["cer"], one["loss"]), default={})
 
     def _drop_torn_line(self) -> None:
         """A line without its end would swallow the next event."""

@@ -74,6 +74,7 @@ class TrialRecord:
         spent_s: seconds that a slot was busy with it.
         started: since when a slot is; None while none is.
         ended_s: when it ended, in seconds since the epoch.
+        crashed_with: as `best`, of what was on disk when its workers had crashed too often; empty if nothing was.
     """
 
     id: str
@@ -93,6 +94,7 @@ class TrialRecord:
     spent_s: float = 0.0
     started: float | None = None
     ended_s: float | None = None
+    crashed_with: dict[str, float] | None = None
 
     @property
     def is_baseline(self) -> bool:
@@ -127,12 +129,15 @@ class TrialRecord:
     @property
     def best(self) -> dict[str, float] | None:
         """`step`, `wer`, `cer` and `loss` of its best checkpoint, None before the first report."""
+        if self.crashed_with is not None:
+            return self.crashed_with or None
         return self.reports[-1].best if self.reports else None
 
     @property
     def at_best(self) -> Report:
         """The report of its best checkpoint. Raises `StopIteration` before the first report."""
-        return next(report for report in self.reports if report.step == self.reports[-1].best["step"])
+        step = None if self.best is None else self.best["step"]
+        return next(report for report in self.reports if report.step == step)
 
 
 @dataclass
@@ -207,7 +212,7 @@ class State:
             trial.state, trial.started, trial.reason, trial.cause = "running", event["time"], "", ""
             trial.recalled = trial.recalled or bool(event.get("recall"))
             trial.waits_at = None
-            trial.ended_s = None
+            trial.ended_s = trial.crashed_with = None
             self.ended.pop(trial.id, None)
         elif kind == "tracked":
             trial.run_id = event["run_id"]
@@ -229,7 +234,7 @@ class State:
             self._spend(trial, event["time"])
             trial.started = None
             if kind == "ended":
-                trial.ended_s = event["time"]
+                trial.ended_s, trial.crashed_with = event["time"], event.get("best")
                 self.ended[trial.id] = None
         elif kind == "dropped":
             trial.dropped = True

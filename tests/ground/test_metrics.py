@@ -12,6 +12,7 @@ from hausa_asr.metrics import (
     cer,
     char_counts,
     counts_by_utterance,
+    edit_counts,
     interval,
     wer,
     word_counts,
@@ -88,6 +89,18 @@ def test_counts_by_utterance_are_those_of_each_alone() -> None:
     assert [part.shape for part in counts_by_utterance([], [])] == [(0,), (0,)]
     with pytest.raises(ValueError, match="2 references but 1"):
         counts_by_utterance(["a", "b"], ["a"])
+
+
+def test_counts_without_an_alignment_are_those_of_jiwer() -> None:
+    draw = random.Random(3)
+    texts = [" ".join(draw.choices(["da", "ta", "ƙi", "'ya", "a"], k=draw.randint(0, 6))) for _ in range(200)]
+    others = [text[draw.randint(0, 3) :] for text in texts[1:]] + ["  sai\tda  "]
+    words, chars = word_counts(texts, others), char_counts(texts, others)
+    expected = [[words.errors, chars.errors], [words.reference_length, chars.reference_length]]
+    assert edit_counts(texts, others).tolist() == expected
+    assert edit_counts([], []).tolist() == [[0, 0], [0, 0]]
+    with pytest.raises(TypeError, match="not one text"):
+        edit_counts("ab", ["ab"])
 
 
 def test_speakers_are_resampled_where_all_are_known_and_enough() -> None:

@@ -17,15 +17,16 @@ from hausa_asr.errors import UserError
 from hausa_asr.recipe import Answer
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
-from hausa_asr.training import checkpoint
+from hausa_asr.training import checkpoint, saving
 from hausa_asr.training.finetune import Data
 from helpers.fine_tunes import RECIPE, run
 from helpers.speech import ToneSplit
+from sweeps.planning import estimate
 from sweeps.planning.admission import check, describe, refusals
 from sweeps.planning.estimate import Prediction, predict
 from sweeps.planning.expected_length import ahead_s, mean_s
 from sweeps.planning.slots import admit, local_nodes
-from sweeps.planning.speed import base_of, speed_of, trained_weights
+from sweeps.planning.speed import Speed, base_of, speed_of, trained_weights
 from sweeps.pruning.rule import Rule, Score
 from sweeps.pruning.rungs import ready_s, rungs, rungs_s
 from sweeps.record.ledger import Ledger
@@ -351,6 +352,30 @@ def test_checkpoints_are_as_large_as_predicted(tmp_path: Path) -> None:
     weights = trained_weights(SweepConfig(), base)
     assert sum(path.stat().st_size for path in newest.folder.iterdir()) == pytest.approx(12 * weights, rel=0.1)
     assert sum(path.stat().st_size for path in files) <= 16 * weights * 1.1
+
+
+def test_as_many_bytes_are_written_as_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    replace = saving.os.replace
+    monkeypatch.setattr(
+        saving.os, "replace", lambda a, b: (written.append(sum(f.stat().st_size for f in a.iterdir())), replace(a, b))
+    )
+    predicted, real = [], []
+    # At every evaluation; and at the first and at the end, and the best beside them.
+    for every_s in (0.0, 1e9):
+        recipe = {"length_s": 120.0, "batch_s": 12.0, "eval_every_steps": 2, "checkpoint_every_s": every_s}
+        settings = [*(f"finetune.{name}={value}" for name, value in recipe.items()), "pruning.rule=none"]
+        config = load(CONFIGS / "demo.yaml", [*settings, "search.trials=1", f"storage={tmp_path}"], environment={})
+        monkeypatch.setattr(saving, "_WRITING_SHARE", 1e-9)
+        monkeypatch.setattr(estimate, "_WRITING_SHARE", 1e-9)
+        data = Data(ToneSplit(8, 0), ToneSplit(2, 1))
+        run(dataclasses.replace(RECIPE, **recipe), data, Path("demo"), tmp_path / f"{every_s}")  # type: ignore[arg-type]
+        real.append(sum(written))
+        written.clear()
+        predicted.append(estimate.bytes_written(config, Speed(100.0, "", guessed=False)))
+    assert real[0] > 2 * real[1]
+    for said, was in zip(predicted, real, strict=True):
+        assert said is not None and 0.7 * was <= said <= 1.6 * was, (predicted, real)
 
 
 def test_the_known_sizes_are_those_of_the_models(tmp_path: Path) -> None:

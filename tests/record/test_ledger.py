@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hausa_asr.errors import UserError
+from hausa_asr.recipe import CHECKPOINT, step_folder
 from helpers.events import report
 from sweeps.pruning.rule import Score
 from sweeps.record.ledger import Ledger
@@ -169,3 +171,24 @@ def test_a_ledger_with_the_audits_of_older_versions_opens(tmp_path: Path) -> Non
     assert (open_now.state, open_now.last_step, open_now.waits_at) == ("running", 90, None), "it goes on as any other"
     ledger.append("ended", trial="t001", state="finished", reason="")
     assert Ledger(tmp_path).state.trials["t001"].state == "finished"
+
+
+def test_of_a_trial_that_crashed_for_good_counts_what_is_on_disk(tmp_path: Path) -> None:
+    """Its best model may have been in the memory of the workers."""
+    ledger = a_sweep(tmp_path)
+    trial = ledger.state.trials["t001"]
+    ledger.append("reported", trial="t001", **report(10, wer=0.6))
+    ledger.append("reported", trial="t001", **report(20, wer=0.3))
+    there = step_folder(ledger.trial_folder("t001"), 10)
+    there.mkdir(parents=True)
+    (there / CHECKPOINT).write_text("{}")
+    assert ledger.state.best() is trial
+    ledger.append("ended", trial="t001", state="failed", reason="crashed", best=ledger.best_there(trial))
+    assert ledger.best_checkpoint(trial) == there and trial.at_best.step == 10
+    assert ledger.state.best() is ledger.state.baseline(), "0.5 is better than 0.6"
+    shutil.rmtree(there)
+    ledger.append("ended", trial="t001", state="failed", reason="crashed", best=ledger.best_there(trial))
+    assert ledger.state.ranking() == [ledger.state.baseline()], "nothing of it could be exported"
+    assert Ledger(tmp_path).state == ledger.state
+    ledger.append("started", trial="t001")
+    assert trial.best and trial.best["step"] == 20

@@ -54,6 +54,7 @@ ONLY_IN = {
     "ray": {"sweeps.on_ray"},
     "datasets": {"hausa_asr.corpora"},
     "jiwer": {GROUND},
+    "rapidfuzz": {GROUND},
     "soundfile": {"hausa_asr.audio", "hausa_asr.corpora"},
     "av": {"hausa_asr.audio"},
     "matplotlib": {"hausa_asr.dataset", "sweeps.report", "sweeps.replay"},

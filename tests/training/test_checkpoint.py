@@ -6,12 +6,14 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hausa_asr.errors import UserError
+from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training import checkpoint, saving
@@ -53,8 +55,6 @@ def test_the_optimizer_keeps_no_state_of_what_is_frozen(data: Data, layer_norm_b
 def test_loaded_it_is_the_model_that_was_saved(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     _, reports = run(RECIPE, data, layer_norm_base, tmp_path)
     model, processor = checkpoint.load(reports[-1].checkpoint)
-    from hausa_asr.model.evaluate import evaluate
-
     scores = evaluate(model, processor, data.dev)
     assert (scores.wer, scores.cer) == (reports[-1].metrics["wer"], reports[-1].metrics["cer"])
     assert scores.loss == pytest.approx(reports[-1].metrics["loss"], rel=1e-6)
@@ -126,7 +126,6 @@ def test_the_optimizers_state_is_written_only_where_a_trial_may_have_to_go_on(
     def report(progress: Progress) -> Answer:
         there[progress.step] = with_state(tmp_path)
         kept[progress.step] = {one.step for one in checkpoint.all_checkpoints(tmp_path)}
-        assert Path(progress.best_checkpoint).is_dir()
         return Answer.STOP if progress.step == 20 else Answer.CONTINUE
 
     rung = 10 * RECIPE.batch_s
@@ -154,11 +153,41 @@ def test_what_crashed_between_them_goes_on_from_the_last_one_and_comes_out_the_s
     with pytest.raises(RuntimeError):
         finetune(IMPROVING, data, crash, base=str(layer_norm_base), folder=folder)
     best = checkpoint.best(folder)
-    assert best is not None and best.step > 5, "a better one than the first, which has no state"
+    assert best is not None and best.step > 5, "a better one than the first; it has no state"
     _, again = run(IMPROVING, data, layer_norm_base, folder)
     assert again[0].step == 5, "the first evaluation, the only one to resume from"
     assert losses(again) == losses(whole)
     assert Path(again[-1].best_checkpoint).is_dir()
+
+
+def test_the_best_model_is_written_only_where_a_trial_may_resume_and_at_its_end(
+    data: Data, layer_norm_base: Path, tmp_path: Path, slow_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = saving.write_model
+
+    def noted(folder: Path, *given: Any, **more: Any) -> None:
+        written.append(folder.name)
+        write(folder, *given, **more)
+
+    monkeypatch.setattr(saving, "write_model", noted)
+    reports: list[Progress] = []
+
+    def report(progress: Progress) -> Answer:
+        reports.append(progress)
+        return Answer.STOP if progress.step == 20 else Answer.CONTINUE
+
+    finetune(IMPROVING, data, report, base=str(layer_norm_base), folder=tmp_path)
+    assert [one.best["step"] for one in reports] == [5, 10, 15, 20], "each is better than the one before"
+    assert written == [".step-000005.partial", ".step-000020.partial"], "the others have not cost a byte"
+
+    worse = dataclasses.replace(IMPROVING, lr_peak=0.3, warmup_fraction=0.9)
+    folder = tmp_path / "worse"
+    finetune(worse, data, report, base=str(layer_norm_base), folder=folder)
+    best = reports[-1].best
+    assert 5 < best["step"] < 20, "its best is behind it"
+    scores = evaluate(*checkpoint.load(reports[-1].best_checkpoint), data.dev)
+    assert scores.loss == pytest.approx(best["loss"], rel=1e-6), "the weights of then, not of now"
 
 
 def test_a_trial_that_resumes_keeps_the_better_checkpoint_that_it_had_come_to(
