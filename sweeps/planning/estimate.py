@@ -102,7 +102,7 @@ def predict(
         seconds: of speech in each split, as far as they are known.
     """
     seconds = seconds or {}
-    speed = speed_of(config, storage, seconds.get("dev"))
+    speed = speed_of(config, storage, seconds.get("dev"), plan.gpus)
     low = expected = high = None
     trials = config.search.trials
     if speed is not None:
@@ -197,7 +197,12 @@ def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
     base = largest_base(config)
     if base is None:
         return None
-    weight, recipe, trials, marks = trained_weights(config, base), config.recipe(), config.search.trials, rungs_s(config)
+    weight, recipe, trials, marks = (
+        trained_weights(config, base),
+        config.recipe(),
+        config.search.trials,
+        rungs_s(config),
+    )
     wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
     evaluation_s = recipe.eval_every_steps * recipe.batch_s
 

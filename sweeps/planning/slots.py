@@ -20,6 +20,9 @@ from hausa_asr.settings.sweep import ClusterSettings, ResourceSettings
 from sweeps.wording import many
 
 HEAD = "node:__internal_head__"
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+_KIND = "accelerator_type:"
+"""Before the kind of a node's GPUs, in Ray's resources."""
 _HEAD_SHARE = 0.9
 """Of the head's marker, so that Ray Train's own helpers, which take a little of it, still start."""
 
@@ -33,12 +36,14 @@ class SlotPlan:
         slot_resources: for Ray Tune, per slot: no CPU, a share of the head's marker.
         worker_resources: for each Ray Train worker.
         threads: PyTorch threads per worker.
+        gpus: the kinds of GPU in the cluster, as Ray or the driver names them; none if that is not known.
     """
 
     slots: int
     slot_resources: dict[str, float]
     worker_resources: dict[str, float]
     threads: int
+    gpus: tuple[str, ...] = ()
 
 
 def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> SlotPlan:
@@ -72,6 +77,7 @@ def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials
         slot_resources={"CPU": 0, HEAD: int(1e4 * _HEAD_SHARE / slots) / 1e4},  # Ray counts in ten-thousandths
         worker_resources=per_worker,
         threads=max(1, int(wanted.cpus_per_worker)),
+        gpus=tuple(sorted({key.partition(":")[2] for node in nodes for key in node if key.startswith(_KIND)})),
     )
 
 
@@ -95,7 +101,8 @@ def local_nodes(cluster: ClusterSettings) -> list[dict[str, float]]:
         UserError: a node of the settings has no CPU, so nothing could run on it.
     """
     if not cluster.nodes:
-        return [{"CPU": float(cluster.local_cpus or usable_cpus()), "GPU": float(usable_gpus())}]
+        kinds = {f"{_KIND}{kind}": 1.0 for kind in gpu_kinds()}
+        return [{"CPU": float(cluster.local_cpus or usable_cpus()), "GPU": float(usable_gpus()), **kinds}]
     for number, node in enumerate(cluster.nodes):
         if node.get("CPU", 0) <= 0:
             raise UserError(
@@ -118,12 +125,20 @@ def usable_cpus() -> int:
 
 def usable_gpus() -> int:
     """Count the NVIDIA GPUs of the driver that CUDA_VISIBLE_DEVICES shows."""
-    known = Path("/proc/driver/nvidia/gpus")
-    there = len(list(known.iterdir())) if known.is_dir() else 0
+    there = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return there
     return min(there, sum(one.strip() not in ("", "-1", "NoDevFiles") for one in visible.split(",")))
+
+
+def gpu_kinds(driver: Path = _DRIVER) -> set[str]:
+    """The kinds of the NVIDIA GPUs here, such as `NVIDIA H100 80GB HBM3`, as the driver names them."""
+    found = set()
+    for file in driver.glob("*/information"):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        found |= {line.partition(":")[2].strip() for line in lines if line.startswith("Model:")}
+    return found
 
 
 def _workers_on(node: Mapping[str, float], wanted: ResourceSettings) -> int:

@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,19 @@ _SWEEPS_READ, _TRIALS_READ, _SWEEPS_LOOKED_AT = 4, 20, 30
 # with frozen convolutions (wav2vec2-base 34.6, XLS-R 300M 105, 1B 310 GFLOP per second of audio).
 _FORWARD, _BACKWARD, _BACKWARD_OF_ADAPTERS = 2, 4, 2
 _FRAMES_PER_S, _ATTENTION = 50, 1.1
-_GPU_FLOPS = 20e12
-"""What a fine-tune of wav2vec 2.0 on an A100 reached: 3.12 updates of 12 clips a second, fp16, 6 % of the card's peak
-(SpeechBrain, pull request 2010). No better documented figure is known."""
+_UNKNOWN_GPU = 20.0
+"""TFLOP/s that a fine-tune of wav2vec 2.0 by others reached on an A100: 3.12 updates of 12 clips a second, fp16
+(SpeechBrain, pull request 2010)."""
+_SHARE = 170 / 989
+"""What our fine-tune of XLS-R 300M reached on an H200 (docs/results.md), as a share of the card's peak."""
+_PEAKS = {
+    "B200": 2250, "H200": 989, "H100": 989, "H800": 989, "A100": 312, "A800": 312, "L40S": 362, "L40": 181,
+    "RTX 6000 Ada": 364, "RTX A6000": 155, "4090": 165, "A30": 165, "A40": 150, "A10G": 70, "A10": 125, "L4": 121,
+    "3090": 71, "V100": 125, "T4": 65,
+}  # fmt: skip
+"""TFLOP/s of dense matrix products in half precision, by a part of the card's name (NVIDIA's datasheets)."""
+_NO_BFLOAT16 = {"V100": 0.35, "T4": 0.35}
+"""Cards that compute in float32 here get this part of that."""
 _CPU_FLOPS = 0.03e12
 """The demo's model trains at about 100 audio-seconds per second and thread (docs/log.md)."""
 _SECOND_WORKER = 0.85
@@ -141,13 +151,14 @@ def cached_features(config: SweepConfig, base: Base, seconds: Mapping[str, float
     return cached_s * _FRAMES_PER_S * base.features * 2 * len(config.bases)
 
 
-def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> Speed | None:
+def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None, gpus: Sequence[str] = ()) -> Speed | None:
     """Estimate how fast a trial trains: from the settings, else from earlier sweeps, else a guess.
 
     Args:
         config: the sweep's settings.
         storage: the folder with earlier sweeps.
         dev_s: seconds of dev audio, if known; with it the guess of the evaluation time is better.
+        gpus: the kinds of GPU in the cluster; the guess is for the slowest.
 
     Returns:
         None if nothing is known of the base checkpoint.
@@ -168,19 +179,20 @@ def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None) -> 
     if measured:
         several = many(len(measured), "trial")
         return Speed(statistics.median(measured), f"measured on {several} of {', '.join(sweeps)}", guessed=False)
-    return _guess(config, dev_s)
+    return _guess(config, dev_s, gpus)
 
 
-def _guess(config: SweepConfig, dev_s: float | None) -> Speed | None:
+def _guess(config: SweepConfig, dev_s: float | None, gpus: Sequence[str]) -> Speed | None:
     base, wanted, recipe = largest_base(config), config.resources, config.recipe()
     if base is None:
         return None
     backward = _BACKWARD_OF_ADAPTERS if min(_values(config, "adapter_dim")) > 0 else _BACKWARD
     operations = (_FORWARD + backward) * base.weights * _FRAMES_PER_S * _ATTENTION
     if wanted.gpus_per_worker:
+        tflops, kind = min((_tflops(one), one) for one in gpus or [""])
         flops, device = (
-            _GPU_FLOPS * wanted.gpus_per_worker,
-            f"{_GPU_FLOPS / 1e12:g} TFLOP/s per GPU (an A100, published)",
+            tflops * 1e12 * wanted.gpus_per_worker,
+            f"{tflops:.3g} TFLOP/s per GPU ({kind or 'of any kind'})",
         )
     else:
         flops, device = _CPU_FLOPS * max(1, int(wanted.cpus_per_worker)), f"{_CPU_FLOPS * 1e3 / 1e12:g} GFLOP/s per CPU"
@@ -192,6 +204,12 @@ def _guess(config: SweepConfig, dev_s: float | None) -> Speed | None:
         evaluation = dev_s * _FORWARD / (_FORWARD + backward) / (recipe.eval_every_steps * recipe.batch_s)
     source = f"a guess, from {base.weights / 1e6:,.3g} M weights and {device}"
     return Speed(flops / operations / (1 + evaluation), source, guessed=True)
+
+
+def _tflops(gpu: str) -> float:
+    """Guess what a fine-tune reaches on a GPU of this name."""
+    name = next((one for one in sorted(_PEAKS, key=len, reverse=True) if one in gpu), None)
+    return _UNKNOWN_GPU if name is None else _PEAKS[name] * _SHARE * _NO_BFLOAT16.get(name, 1.0)
 
 
 def _values(config: SweepConfig, setting: str) -> list[Any]:

@@ -1,8 +1,7 @@
-"""The estimate against the real thing: lengths by the real rule, speed by real ledgers, disk by real checkpoints."""
+"""The estimate against the real thing: lengths by the real rule, budgets by what a refusal says would fit."""
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import re
 import resource
@@ -12,40 +11,15 @@ from pathlib import Path
 
 import pytest
 
-import sweeps
 from hausa_asr.errors import UserError
-from hausa_asr.recipe import Answer
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
-from hausa_asr.training import checkpoint, saving
-from hausa_asr.training.finetune import Data
-from helpers.fine_tunes import RECIPE, run
-from helpers.speech import ToneSplit
-from sweeps.planning import estimate
-from sweeps.planning.admission import check, describe, refusals
-from sweeps.planning.estimate import Prediction, predict
+from helpers.plans import CONFIGS, LAPTOP, NODE, an_earlier_sweep, planned
+from sweeps.planning.admission import check, refusals
 from sweeps.planning.expected_length import ahead_s, mean_s
-from sweeps.planning.slots import admit, local_nodes
-from sweeps.planning.speed import Speed, base_of, speed_of, trained_weights
 from sweeps.pruning.rule import Rule, Score
 from sweeps.pruning.rungs import ready_s, rungs, rungs_s
-from sweeps.record.ledger import Ledger
 from sweeps.sampling.candidates import Candidates
-
-CONFIGS = Path(sweeps.__file__).parent / "configs"
-NODE = "cluster.nodes=[{CPU: 32, GPU: 8}]"
-LAPTOP = "cluster.nodes=[{CPU: 2}]"
-
-
-def planned(
-    preset: str, storage: Path, *changes: str, seconds: dict[str, float] | None = None
-) -> tuple[SweepConfig, Prediction, str]:
-    config = load(CONFIGS / f"{preset}.yaml", [f"storage={storage}", *changes], environment={})
-    nodes = local_nodes(config.cluster)
-    plan = admit(config.resources, nodes, config.search.trials)
-    prediction = predict(config, plan, storage, seconds)
-    return config, prediction, describe(config, nodes, plan, prediction)
-
 
 # -- the four plans ----------------------------------------------------------------------------------------------
 
@@ -284,130 +258,6 @@ def test_a_trial_is_expected_to_go_on_for_longer_the_more_rungs_it_has_passed() 
     ends = [seen_s + ahead_s(config, seen_s, 40) for seen_s in (0, 299, 300, 900, 1000)]
     assert ends == sorted(ends)
     assert 300 < ends[0] < ends[2] < 1000 == ends[-1]
-
-
-# -- speed -------------------------------------------------------------------------------------------------------
-
-
-def an_earlier_sweep(storage: Path, name: str, pace: float, *changes: str) -> Ledger:
-    config = load(CONFIGS / "demo.yaml", changes, environment={})
-    folder = storage / name
-    folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    ledger = Ledger(folder)
-    scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0}
-    for trial in ("t000", "t001", "t002"):
-        ledger.append("proposed", trial=trial, settings={}, source="search")
-        ledger.append("started", trial=trial)
-        started = ledger.state.trials[trial].started
-        assert started is not None
-        ledger.append(
-            "reported", trial=trial, step=70, updates=280, seen_s=1000.0, metrics=scores, best={"step": 70, **scores},
-            last=False, diverged=False, time=started + 1000 / pace,
-        )  # fmt: skip
-    return ledger
-
-
-def test_speed_is_the_settings_then_the_measured_then_a_guess(tmp_path: Path) -> None:
-    config = load(CONFIGS / "demo.yaml", [], environment={})
-    guess = speed_of(config, tmp_path)
-    assert guess and guess.guessed and "guess" in guess.source
-    assert 70 < guess.audio_s_per_s < 130  # the demo trains at about 100 (docs/log.md)
-    an_earlier_sweep(tmp_path, "other-base", 3.0, "model.base=/else/where")
-    an_earlier_sweep(tmp_path, "other-workers", 5.0, "resources.workers_per_trial=2")
-    damaged = an_earlier_sweep(tmp_path, "damaged", 7.0)
-    damaged.path.write_text("no JSON\n" + damaged.path.read_text())
-    again = speed_of(config, tmp_path)
-    assert again == guess
-    an_earlier_sweep(tmp_path, "like-this", 120.0)
-    measured = speed_of(config, tmp_path)
-    assert measured and not measured.guessed
-    assert measured.audio_s_per_s == pytest.approx(120)
-    assert "3 trials of like-this" in measured.source
-    set_ = load(CONFIGS / "demo.yaml", ["resources.audio_s_per_s=77"], environment={})
-    said = speed_of(set_, tmp_path)
-    assert said and said.audio_s_per_s == 77
-
-
-def test_the_guess_for_a_gpu_is_the_published_figure(tmp_path: Path) -> None:
-    """About 190 hours of audio per GPU-hour: SpeechBrain on an A100, a model of XLS-R 300M's size."""
-    config = load(CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=0"], environment={})
-    speed = speed_of(config, tmp_path)
-    assert speed and 150 < speed.audio_s_per_s < 200
-    long_dev = speed_of(config, tmp_path, dev_s=140 * 100 * 3.0)  # scoring it takes as long as training between
-    assert long_dev and long_dev.audio_s_per_s == pytest.approx(speed.audio_s_per_s * 1.1 / 2)
-
-
-# -- disk --------------------------------------------------------------------------------------------------------
-
-
-def test_checkpoints_are_as_large_as_predicted(tmp_path: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, length_s=48, eval_every_steps=2, freeze_transformer_fraction=0.0)
-    run(recipe, Data(ToneSplit(8, 0), ToneSplit(2, 1)), Path("demo"), tmp_path, {2: Answer.STOP})
-    files = [path for one in checkpoint.all_checkpoints(tmp_path) for path in one.folder.iterdir()]
-    newest = checkpoint.latest(tmp_path)
-    assert newest is not None
-    base = base_of("demo")
-    assert base is not None
-    weights = trained_weights(SweepConfig(), base)
-    assert sum(path.stat().st_size for path in newest.folder.iterdir()) == pytest.approx(12 * weights, rel=0.1)
-    assert sum(path.stat().st_size for path in files) <= 16 * weights * 1.1
-
-
-def test_as_many_bytes_are_written_as_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[int] = []
-    replace = saving.os.replace
-    monkeypatch.setattr(
-        saving.os, "replace", lambda a, b: (written.append(sum(f.stat().st_size for f in a.iterdir())), replace(a, b))
-    )
-    predicted, real = [], []
-    # At every evaluation; and at the first and at the end, and the best beside them.
-    for every_s in (0.0, 1e9):
-        recipe = {"length_s": 120.0, "batch_s": 12.0, "eval_every_steps": 2, "checkpoint_every_s": every_s}
-        settings = [*(f"finetune.{name}={value}" for name, value in recipe.items()), "pruning.rule=none"]
-        config = load(CONFIGS / "demo.yaml", [*settings, "search.trials=1", f"storage={tmp_path}"], environment={})
-        monkeypatch.setattr(saving, "_WRITING_SHARE", 1e-9)
-        monkeypatch.setattr(estimate, "_WRITING_SHARE", 1e-9)
-        data = Data(ToneSplit(8, 0), ToneSplit(2, 1))
-        run(dataclasses.replace(RECIPE, **recipe), data, Path("demo"), tmp_path / f"{every_s}")  # type: ignore[arg-type]
-        real.append(sum(written))
-        written.clear()
-        predicted.append(estimate.bytes_written(config, Speed(100.0, "", guessed=False)))
-    assert real[0] > 2 * real[1]
-    for said, was in zip(predicted, real, strict=True):
-        assert said is not None and 0.7 * was <= said <= 1.6 * was, (predicted, real)
-
-
-def test_the_known_sizes_are_those_of_the_models(tmp_path: Path) -> None:
-    import torch
-    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
-
-    config = load(CONFIGS / "mms_1b.yaml", [], environment={})
-    base = base_of(config.model.base)
-    assert base is not None
-    with torch.device("meta"):
-        model = Wav2Vec2ForCTC(
-            Wav2Vec2Config(
-                hidden_size=1280, num_hidden_layers=48, intermediate_size=5120, num_attention_heads=16, vocab_size=33,
-                feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, adapter_attn_dim=16,
-            )
-        )  # fmt: skip
-    of = {name: weight.numel() for name, weight in model.named_parameters()}
-    adapters = sum(count for name, count in of.items() if "adapter_layer" in name)
-    assert trained_weights(config, base) == adapters
-    assert base.convolutions == sum(count for name, count in of.items() if "feature_extractor" in name)
-    head = sum(count for name, count in of.items() if name.startswith("lm_head"))
-    assert base.weights == sum(of.values()) - adapters - head
-
-
-def test_a_disk_that_is_too_small_is_refused_and_a_tight_one_warned_of(tmp_path: Path) -> None:
-    config, prediction, _ = planned("xlsr_300m", tmp_path, NODE, "max_checkpoint_gb=20")
-    assert any("max_checkpoint_gb" in reason for reason, _ in refusals(config, prediction))
-    small = dataclasses.replace(prediction, disk_free=1e9)
-    assert any("the disk of the storage" in reason for reason, _ in refusals(config, small))
-    config, prediction, text = planned("xlsr_300m", tmp_path, NODE, "max_checkpoint_gb=60")
-    assert not [reason for reason, _ in refusals(config, prediction) if "max_checkpoint_gb" in reason]
-    assert "lose their optimizer states" in text
 
 
 # -- at once -----------------------------------------------------------------------------------------------------

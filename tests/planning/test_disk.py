@@ -1,0 +1,89 @@
+"""The disk that is planned for, against real checkpoints and the sizes of the real models."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from hausa_asr.recipe import Answer
+from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.training import checkpoint, saving
+from hausa_asr.training.finetune import Data
+from helpers.fine_tunes import RECIPE, run
+from helpers.plans import CONFIGS, NODE, planned
+from helpers.speech import ToneSplit
+from sweeps.planning import estimate
+from sweeps.planning.admission import refusals
+from sweeps.planning.speed import Speed, base_of, trained_weights
+
+
+def test_checkpoints_are_as_large_as_predicted(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, length_s=48, eval_every_steps=2, freeze_transformer_fraction=0.0)
+    run(recipe, Data(ToneSplit(8, 0), ToneSplit(2, 1)), Path("demo"), tmp_path, {2: Answer.STOP})
+    files = [path for one in checkpoint.all_checkpoints(tmp_path) for path in one.folder.iterdir()]
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None
+    base = base_of("demo")
+    assert base is not None
+    weights = trained_weights(SweepConfig(), base)
+    assert sum(path.stat().st_size for path in newest.folder.iterdir()) == pytest.approx(12 * weights, rel=0.1)
+    assert sum(path.stat().st_size for path in files) <= 16 * weights * 1.1
+
+
+def test_as_many_bytes_are_written_as_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    replace = saving.os.replace
+    monkeypatch.setattr(
+        saving.os, "replace", lambda a, b: (written.append(sum(f.stat().st_size for f in a.iterdir())), replace(a, b))
+    )
+    predicted, real = [], []
+    # At every evaluation; and at the first and at the end, and the best beside them.
+    for every_s in (0.0, 1e9):
+        recipe = {"length_s": 120.0, "batch_s": 12.0, "eval_every_steps": 2, "checkpoint_every_s": every_s}
+        settings = [*(f"finetune.{name}={value}" for name, value in recipe.items()), "pruning.rule=none"]
+        config = load(CONFIGS / "demo.yaml", [*settings, "search.trials=1", f"storage={tmp_path}"], environment={})
+        monkeypatch.setattr(saving, "_WRITING_SHARE", 1e-9)
+        monkeypatch.setattr(estimate, "_WRITING_SHARE", 1e-9)
+        data = Data(ToneSplit(8, 0), ToneSplit(2, 1))
+        run(dataclasses.replace(RECIPE, **recipe), data, Path("demo"), tmp_path / f"{every_s}")  # type: ignore[arg-type]
+        real.append(sum(written))
+        written.clear()
+        predicted.append(estimate.bytes_written(config, Speed(100.0, "", guessed=False)))
+    assert real[0] > 2 * real[1]
+    for said, was in zip(predicted, real, strict=True):
+        assert said is not None and 0.7 * was <= said <= 1.6 * was, (predicted, real)
+
+
+def test_the_known_sizes_are_those_of_the_models(tmp_path: Path) -> None:
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    config = load(CONFIGS / "mms_1b.yaml", [], environment={})
+    base = base_of(config.model.base)
+    assert base is not None
+    with torch.device("meta"):
+        model = Wav2Vec2ForCTC(
+            Wav2Vec2Config(
+                hidden_size=1280, num_hidden_layers=48, intermediate_size=5120, num_attention_heads=16, vocab_size=33,
+                feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, adapter_attn_dim=16,
+            )
+        )  # fmt: skip
+    of = {name: weight.numel() for name, weight in model.named_parameters()}
+    adapters = sum(count for name, count in of.items() if "adapter_layer" in name)
+    assert trained_weights(config, base) == adapters
+    assert base.convolutions == sum(count for name, count in of.items() if "feature_extractor" in name)
+    head = sum(count for name, count in of.items() if name.startswith("lm_head"))
+    assert base.weights == sum(of.values()) - adapters - head
+
+
+def test_a_disk_that_is_too_small_is_refused_and_a_tight_one_warned_of(tmp_path: Path) -> None:
+    config, prediction, _ = planned("xlsr_300m", tmp_path, NODE, "max_checkpoint_gb=20")
+    assert any("max_checkpoint_gb" in reason for reason, _ in refusals(config, prediction))
+    small = dataclasses.replace(prediction, disk_free=1e9)
+    assert any("the disk of the storage" in reason for reason, _ in refusals(config, small))
+    config, prediction, text = planned("xlsr_300m", tmp_path, NODE, "max_checkpoint_gb=60")
+    assert not [reason for reason, _ in refusals(config, prediction) if "max_checkpoint_gb" in reason]
+    assert "lose their optimizer states" in text

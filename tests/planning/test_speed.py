@@ -1,0 +1,67 @@
+"""How fast a trial is expected to be: by the settings, by earlier sweeps, else by a guess from model and GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hausa_asr.settings.load import load
+from helpers.plans import CONFIGS, an_earlier_sweep, planned
+from sweeps.planning.slots import gpu_kinds
+from sweeps.planning.speed import speed_of
+
+
+def test_speed_is_the_settings_then_the_measured_then_a_guess(tmp_path: Path) -> None:
+    config = load(CONFIGS / "demo.yaml", [], environment={})
+    guess = speed_of(config, tmp_path)
+    assert guess and guess.guessed and "guess" in guess.source
+    assert 70 < guess.audio_s_per_s < 130  # the demo trains at about 100 (docs/log.md)
+    an_earlier_sweep(tmp_path, "other-base", 3.0, "model.base=/else/where")
+    an_earlier_sweep(tmp_path, "other-workers", 5.0, "resources.workers_per_trial=2")
+    damaged = an_earlier_sweep(tmp_path, "damaged", 7.0)
+    damaged.path.write_text("no JSON\n" + damaged.path.read_text())
+    again = speed_of(config, tmp_path)
+    assert again == guess
+    an_earlier_sweep(tmp_path, "like-this", 120.0)
+    measured = speed_of(config, tmp_path)
+    assert measured and not measured.guessed
+    assert measured.audio_s_per_s == pytest.approx(120)
+    assert "3 trials of like-this" in measured.source
+    set_ = load(CONFIGS / "demo.yaml", ["resources.audio_s_per_s=77"], environment={})
+    said = speed_of(set_, tmp_path)
+    assert said and said.audio_s_per_s == 77
+
+
+def test_the_guess_for_a_gpu_is_the_published_figure(tmp_path: Path) -> None:
+    """About 190 hours of audio per GPU-hour: SpeechBrain on an A100, a model of XLS-R 300M's size."""
+    config = load(CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=0"], environment={})
+    speed = speed_of(config, tmp_path)
+    assert speed and 150 < speed.audio_s_per_s < 200
+    long_dev = speed_of(config, tmp_path, dev_s=140 * 100 * 3.0)  # scoring it takes as long as training between
+    assert long_dev and long_dev.audio_s_per_s == pytest.approx(speed.audio_s_per_s * 1.1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "at_least", "at_most"),
+    [("H200", 1300, 1700), ("NVIDIA H100 80GB HBM3", 1300, 1700), ("A100-80G", 300, 700), ("T4", 20, 60)],
+)
+def test_the_guess_knows_the_gpu(tmp_path: Path, gpu: str, at_least: float, at_most: float) -> None:
+    """1,629 audio-seconds a second were measured on an H200."""
+    node = f"cluster.nodes=[{{CPU: 32, GPU: 8, 'accelerator_type:{gpu}': 1}}]"
+    _, prediction, text = planned("xlsr_300m", tmp_path, node, "finetune.dev_part_s=0", seconds={"dev": 1.0})
+    assert prediction.speed and at_least < prediction.speed.audio_s_per_s < at_most
+    assert f"({gpu})" in text
+
+
+def test_of_several_gpus_the_slowest_is_planned_for(tmp_path: Path) -> None:
+    nodes = "cluster.nodes=[{CPU: 8, GPU: 1, 'accelerator_type:H100': 1}, {CPU: 8, GPU: 1, 'accelerator_type:L4': 1}]"
+    assert "(L4)" in planned("xlsr_300m", tmp_path, nodes)[2]
+
+
+def test_the_gpus_of_this_machine_are_read_from_the_driver(tmp_path: Path) -> None:
+    assert gpu_kinds(tmp_path / "none") == set()
+    for number in ("0000:07:00.0", "0000:0f:00.0"):
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "information").write_text("Model: \t\t NVIDIA A100-SXM4-40GB\nIRQ:   \t\t 16\n")
+    assert gpu_kinds(tmp_path) == {"NVIDIA A100-SXM4-40GB"}
