@@ -38,6 +38,7 @@ class FinetuneConfig:
         batch_s: seconds of audio per update, over all ranks.
         micro_batch_s: seconds of audio, padding included, that one rank computes at once; a memory limit only.
         eval_every_steps: updates between two evaluations on dev, each with a report.
+        train_share: the share of the train split that is trained on, by duration, drawn at random by `seed`.
         dev_part_s: evaluations score a speaker-balanced part of dev, this many seconds, fixed for all trials; 0: all.
             Finalists and the winner are scored on all of dev at the end.
         checkpoint_every_s: seconds of wall clock after which a checkpoint gets the optimizer's state again, which is
@@ -91,6 +92,7 @@ class FinetuneConfig:
     batch_s: float = 140.0
     micro_batch_s: float = 80.0
     eval_every_steps: int = 100
+    train_share: float = 1.0
     dev_part_s: float = 3600.0
     checkpoint_every_s: float = 600.0
     lr_peak: float = 1e-4

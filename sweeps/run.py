@@ -176,9 +176,10 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         from sweeps.driver.sweep import open_sweep
         from sweeps.mlflow_mirror.mirror import Mirror
         from sweeps.on_ray.averaging import averager
+        from sweeps.on_ray.calibration import calibrated, is_worthwhile
         from sweeps.on_ray.guard import watched
         from sweeps.on_ray.scoring import scorer
-        from sweeps.planning.admission import check
+        from sweeps.planning.admission import check, in_a_line
         from sweeps.planning.estimate import predict
         from sweeps.planning.slots import admit
         from sweeps.sampling.study import Study
@@ -187,12 +188,15 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         plan = admit(config.resources, nodes, config.search.trials)
         prediction = predict(config, plan, Path(config.storage), prepared.seconds)
         if not resumed:
+            if is_worthwhile(prediction):
+                _say(console, "measuring a trial's speed, about a minute")
+                prediction = calibrated(config, plan, prepared, prediction)
             check(config, prediction)
         folder.mkdir(parents=True, exist_ok=True)
         with only_driver(folder):
             log_to(folder / LOG_FILE)
             sweep = open_sweep(config, folder, prepared, plan)
-            _describe(sweep, [*warm.notes, *prediction.warnings], console)
+            _describe(sweep, [in_a_line(config, prediction), *warm.notes, *prediction.warnings], console)
             agenda = Agenda(config, sweep.ledger, sweep.rule, Study(config, warm.trials, sweep.predictor))
             mirror = Mirror(tracker, sweep.ledger, config, sweep.tags)
             mirror.start()
@@ -277,7 +281,7 @@ def _describe(sweep: Sweep, notes: list[str], console: Console) -> None:
     _say(
         console, f"a trial of full length sees the train split {epochs(sweep.config, sweep.prepared.seconds):.3g} times"
     )
-    for note in notes:
+    for note in filter(None, notes):
         _say(console, note)
 
 

@@ -22,6 +22,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "batch_s": {"gt": 0.0},
     "micro_batch_s": {"gt": 0.0},
     "eval_every_steps": {"ge": 1},
+    "train_share": {"gt": 0.0, "le": 1.0},
     "dev_part_s": {"ge": 0.0},
     "checkpoint_every_s": {"ge": 0.0},
     "lr_peak": {"gt": 0.0},

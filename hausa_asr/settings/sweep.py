@@ -106,6 +106,11 @@ class FinalistSettings(Strict):
         False,
         description="Average the weights of the best runs that share a seed, and export that if dev WER clearly falls.",
     )
+    data_growth: bool = Field(
+        False,
+        description="Train the best recipe again on a quarter and on half of train, and forecast the dev WER of twice "
+        "the hours.",
+    )
 
 
 class ResourceSettings(Strict):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from hausa_asr.dataset.dev_part import dev_part
+from hausa_asr.dataset.parts import dev_part, train_part
 from hausa_asr.errors import UserError
 from hausa_asr.model.batch import Share
 from hausa_asr.model.feature_cache import cached, worthwhile
@@ -135,6 +135,8 @@ def start(
         splits = {"train": data.train, "dev": data.dev}
         splits = cached(splits, data.fingerprint, model, processor, cache, device, keep_free)
         data = replace(data, train=splits["train"], dev=splits["dev"])
+    # After the cache, which has the features of all of train.
+    data = replace(data, train=train_part(data.train, config.train_share, config.seed))
     _prepare_layers(model, config)
     plan = UpdatePlan(data.train.n_samples, config.batch_s, config.length_s, config.seed)
     optimizer = Optimizer(model, config, plan.updates)

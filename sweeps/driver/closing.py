@@ -13,15 +13,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hausa_asr.dataset.dev_part import dev_part
+from hausa_asr.dataset.parts import dev_part
 from hausa_asr.tracking.tracker import Tracker
 from hausa_asr.utterance import SAMPLE_RATE
 from sweeps.driver.sweep import Sweep
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.record.names import LOG_FILE, RESULT_FILE
 from sweeps.report.page import write_report
+from sweeps.verdict.outcome import Outcome
 from sweeps.verdict.publish import publish
-from sweeps.verdict.result import Conclusion, Outcome, conclude
+from sweeps.verdict.result import Conclusion, conclude
 from sweeps.verdict.soup import Models
 from sweeps.wording import duration, in_brackets, many
 
@@ -88,6 +89,7 @@ def _report(sweep: Sweep, conclusion: Conclusion, stopped: str) -> Path | None:
         return write_report(
             sweep.config, sweep.ledger.state, sweep.folder, verdict=conclusion.verdict, dev_s=dev_s,
             headline=conclusion.headline, stopped=stopped,
+            growth=conclusion.growth.sentence() if conclusion.growth else "",
             test={outcome.trial.id: outcome.test for outcome in outcomes if outcome and outcome.test},
         )  # fmt: skip
     except Exception as error:
@@ -118,8 +120,7 @@ def _summary(
     ]
     if stopped:
         lines.append(f"stopped   {stopped}")
-    if conclusion.soup:
-        lines.append(conclusion.soup.sentence())
+    lines += [found.sentence() for found in (conclusion.soup, conclusion.growth) if found]
     if conclusion.verdict:
         return lines + conclusion.verdict.sentences()[::-1]
     return [*lines, "(lowest dev WER on one seed: no finalists ran)", *filter(None, [conclusion.headline])]

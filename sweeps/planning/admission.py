@@ -15,6 +15,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import finalist_length_s, finalist_runs, hours_word
 from sweeps.planning.estimate import Prediction, figures, fitting, limits
 from sweeps.planning.expected_length import least_s
+from sweeps.planning.finalists import GROWTH_SHARES
 from sweeps.planning.slots import SlotPlan, stock_would_hang
 from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, many, size
@@ -117,6 +118,19 @@ def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: Sl
     return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)
 
 
+def in_a_line(config: SweepConfig, prediction: Prediction) -> str:
+    """What a sweep is expected to take, in a line; "" where nothing is known of its speed."""
+    speed, low, mean, high = prediction.speed, prediction.low, prediction.expected, prediction.high
+    if speed is None or low is None or mean is None or high is None:
+        return ""
+    cost = "" if mean.money is None else f", {amount(mean.money)} in money"
+    return (
+        f"expected to take {duration(mean.wall_s)} ({duration(low.wall_s)} to {duration(high.wall_s)}), "
+        f"{amount(mean.hours)} {hours_word(config.resources)}{cost}, at {amount(speed.audio_s_per_s)} s of audio per "
+        f"second and trial: {speed.source}"
+    )
+
+
 def _cluster(nodes: Sequence[Mapping[str, float]]) -> str:
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     return f"{many(len(nodes), 'node')}, {many(cpus, 'CPU')}, {many(gpus, 'GPU') if gpus else 'no GPU'}"
@@ -139,11 +153,11 @@ def _trials(config: SweepConfig, epochs: float | None) -> list[tuple[str, str]]:
     text += f", {epochs:.3g} times the train split" if epochs else ""
     if stops:
         text += f"; 1 in {config.pruning.reduction} goes on at {' and '.join(f'{at:,.0f}' for at in stops)} s"
-    seeds = config.finalists.seeds
-    finals = (
-        f"{many(runs, 'run')} of {finalist_length_s(config):,.0f} s: the best {runs // seeds - 1} and the baseline, "
-    )
-    finals += f"each on {many(seeds, 'fresh seed')}"
+    seeds, shares = config.finalists.seeds, GROWTH_SHARES if config.finalists.data_growth else ()
+    best = runs // seeds - 1 - len(shares)
+    finals = f"{many(runs, 'run')} of {finalist_length_s(config):,.0f} s: the best {best} and the baseline"
+    finals += f", the winner on {' and '.join(f'{100 * one:.0f}' for one in shares)} % of train" if shares else ""
+    finals += f", each on {many(seeds, 'fresh seed')}"
     return [("trials", text), ("finalists", finals if runs else "none")]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
-from sweeps.planning.finalists import planned
+from sweeps.planning.finalists import GROWTH_SHARES, growth, planned
 from sweeps.record.state import State, TrialRecord
 from sweeps.wording import duration
 
@@ -60,11 +60,13 @@ def hours_word(resources: ResourceSettings) -> str:
 def finalist_runs(config: SweepConfig, trials: int | None = None) -> int:
     """Count the finalists' runs that follow a search of `trials` trials, by default those of the settings.
 
-    The best `k` and the baseline, on each seed; with one trial there is nothing to compare.
+    The best `k` and the baseline, on each seed, and the best on parts of train; with one trial there is nothing to
+    compare.
     """
     trials = config.search.trials if trials is None else trials
     k = min(config.finalists.k, trials - 1)
-    return (k + 1) * config.finalists.seeds if k > 0 else 0
+    again = len(GROWTH_SHARES) if config.finalists.data_growth else 0
+    return (k + 1 + again) * config.finalists.seeds if k > 0 else 0
 
 
 def finalist_length_s(config: SweepConfig) -> float:
@@ -155,7 +157,7 @@ def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Rese
         return Reserve()
     length_s, mean_s = finalist_length_s(config), finalist_length_s(config) * pace.per_audio_s * _SPARE
     whole, left, taken_s = [], [], 0.0
-    for run in planned(state, config):
+    for run in (*planned(state, config), *growth(state, config)):
         per_audio_s = pace.of(state.trials[run.of]) * _SPARE
         one_s = length_s * per_audio_s
         begun = state.trials.get(run.id)

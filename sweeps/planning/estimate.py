@@ -91,7 +91,11 @@ class Prediction:
 
 
 def predict(
-    config: SweepConfig, plan: SlotPlan, storage: Path, seconds: Mapping[str, float] | None = None
+    config: SweepConfig,
+    plan: SlotPlan,
+    storage: Path,
+    seconds: Mapping[str, float] | None = None,
+    speed: Speed | None = None,
 ) -> Prediction:
     """Predict what a sweep takes.
 
@@ -100,9 +104,10 @@ def predict(
         plan: how many trials run side by side.
         storage: the folder for its checkpoints, with earlier sweeps; it need not exist yet.
         seconds: of speech in each split, as far as they are known.
+        speed: of a trial, where it was measured; by default what earlier sweeps or a guess say.
     """
     seconds = seconds or {}
-    speed = speed_of(config, storage, seconds.get("dev"), plan.gpus)
+    speed = speed or speed_of(config, storage, seconds.get("dev"), plan.gpus)
     low = expected = high = None
     trials = config.search.trials
     if speed is not None:

@@ -2,17 +2,22 @@
 
 The lowest dev WER of a search is the luckiest of many draws on one seed. So the best `k` settings and the baseline are
 trained again at full length on seeds that the search has not seen, and compared by the mean dev WER over their seeds.
+The best of them may be trained again on parts of train, to see what more data would give.
 In: the ledger's state and the settings. Out: which runs are due. Called by the agenda and by the sweep's end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.record.state import State, TrialRecord
+
+GROWTH_SHARES = (0.25, 0.5)
+"""The shares of train that the best setting is trained on again, for `finalists.data_growth`."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,33 @@ def planned(state: State, config: SweepConfig) -> list[FinalistRun]:
 
 
 def missing(state: State, config: SweepConfig) -> list[FinalistRun]:
-    """The planned runs that were not started yet."""
-    return [run for run in planned(state, config) if run.id not in state.trials]
+    """The runs that were not started yet: the planned ones, then those on parts of train."""
+    return [run for run in (*planned(state, config), *growth(state, config)) if run.id not in state.trials]
 
 
 def complete(state: State, config: SweepConfig) -> list[TrialRecord]:
     """The planned runs that have come to their end."""
     runs = [state.trials.get(run.id) for run in planned(state, config)]
     return [trial for trial in runs if trial is not None and trial.state == "finished" and trial.best]
+
+
+def growth(state: State, config: SweepConfig) -> list[FinalistRun]:
+    """The runs of the best setting on parts of train, each beside a finalist's run; none before those have ended."""
+    runs = planned(state, config) if config.finalists.data_growth else []
+    if not runs or any(run.id not in state.trials or state.trials[run.id].is_open for run in runs):
+        return []
+    by_setting: dict[str, list[float]] = {}
+    for trial in complete(state, config):
+        by_setting.setdefault(trial.of, []).append(trial.best["wer"])  # type: ignore[index]
+    if not by_setting:
+        return []
+    best = min(by_setting, key=lambda name: fmean(by_setting[name]))
+    return [
+        FinalistRun(f"{run.id}-d{100 * share:.0f}", best, {**run.settings, "train_share": share})
+        for run in runs
+        if run.of == best
+        for share in GROWTH_SHARES
+    ]
 
 
 def refuse_mixed_lengths(state: State, config: SweepConfig) -> None:

@@ -182,6 +182,22 @@ def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None, gpu
     return _guess(config, dev_s, gpus)
 
 
+def measured(config: SweepConfig, training: float, scoring: float, dev_s: float | None) -> Speed:
+    """The speed of a trial, from what one worker was measured at.
+
+    Args:
+        config: the sweep's settings.
+        training, scoring: seconds of audio per second of one worker.
+        dev_s: seconds of dev audio.
+    """
+    workers, recipe = config.resources.workers_per_trial, config.recipe()
+    rate = training * (workers if workers == 1 else workers * _SECOND_WORKER)
+    scored_s = min(dev_s or 0.0, recipe.dev_part_s or math.inf)
+    between_s = recipe.eval_every_steps * recipe.batch_s
+    per_audio_s = 1 / rate + scored_s / (scoring * workers) / between_s
+    return Speed(1 / per_audio_s, "measured just now" + (" on one worker" if workers > 1 else ""), guessed=False)
+
+
 def _guess(config: SweepConfig, dev_s: float | None, gpus: Sequence[str]) -> Speed | None:
     base, wanted, recipe = largest_base(config), config.resources, config.recipe()
     if base is None:

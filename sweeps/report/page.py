@@ -35,6 +35,7 @@ def write_report(
     test: Mapping[str, Mapping[str, float]] | None = None,
     headline: str = "",
     stopped: str = "",
+    growth: str = "",
 ) -> Path:
     """Write the page, all of it or nothing.
 
@@ -47,6 +48,7 @@ def write_report(
         test: test scores (`wer`, `cer`) by setting, means over seeds, of those that were scored.
         headline: what is known of the winner on test where no finalists ran.
         stopped: how many trials the rungs have stopped, and the chance that one of them would have won, in words.
+        growth: what more data would give, in words.
 
     Returns:
         The file.
@@ -57,7 +59,7 @@ def write_report(
     unit = hours_word(config.resources)
     rows = trial_rows(state, config.resources, dev_s)
     parts = [
-        *_header(config, state, rows, verdict, headline, unit),
+        *_header(config, state, rows, verdict, headline, growth, unit),
         *(_finalists(verdict, test or {}) if verdict else ()),
         *_curves(state, verdict),
         *_pareto(rows, unit),
@@ -70,13 +72,20 @@ def write_report(
 
 
 def _header(
-    config: SweepConfig, state: State, rows: Sequence[TrialRow], verdict: Verdict | None, headline: str, unit: str
+    config: SweepConfig,
+    state: State,
+    rows: Sequence[TrialRow],
+    verdict: Verdict | None,
+    headline: str,
+    growth: str,
+    unit: str,
 ) -> Iterator[str]:
     yield f"<h1>Sweep {escape(state.name)}</h1>"
     lead, *notes = verdict.sentences() if verdict else [*filter(None, [headline]), *_without_finalists(state)]
     yield f'<p class="lead">{escape(lead)}</p>'
     if config.finalists.soup and state.soup and (verdict or headline):
         notes.append(state.soup["sentence"])
+    notes += filter(None, [growth])
     yield from (f'<p class="note">{escape(note)}</p>' for note in notes)
     took, price = spent(state, config), config.budget.price_per_hour
     paid = f", {took.money:,.2f} at {price:g} an hour" if price else ""

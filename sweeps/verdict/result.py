@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hausa_asr.dataset.dev_part import dev_part
+from hausa_asr.dataset.parts import dev_part
 from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
@@ -28,6 +27,9 @@ from sweeps.record.ledger import Ledger
 from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
 from sweeps.record.state import TrialRecord
 from sweeps.verdict import soup as soups
+from sweeps.verdict.data_growth import DataGrowth, data_growth
+from sweeps.verdict.outcome import Outcome
+from sweeps.verdict.result_file import to_json
 from sweeps.verdict.scores import WordErrors
 from sweeps.verdict.soup import Averager, Soup
 from sweeps.verdict.verdict import Verdict
@@ -42,26 +44,6 @@ and `rates`, which are those of `RATES`."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How one setting did in the end: the trial that found it, the model of it that counts, and its error rates.
-
-    Attributes:
-        trial: the trial of the search.
-        run: the one whose model counts: the same, or its finalist run with the lowest dev WER.
-        dev, test: error rates; means over its seeds if it was a finalist. None if there is no test split.
-        interval: of the dev WER over its finalist runs, low and high; None without them.
-        seeds: how many finalist runs it has.
-    """
-
-    trial: TrialRecord
-    run: TrialRecord
-    dev: dict[str, float]
-    test: dict[str, float] | None
-    interval: tuple[float, float] | None = None
-    seeds: int = 0
-
-
-@dataclass(frozen=True)
 class Conclusion:
     """What a sweep found.
 
@@ -72,6 +54,7 @@ class Conclusion:
             finalists ran nor test was scored.
         tested: the test error rates of each run that was scored on test, its own and no means.
         soup: what came of averaging runs; None where that was not tried.
+        growth: what more data would give; None where that was not tried.
         export: the folder of the winner's model, or of the average that was better.
         result: the content of `result.json`.
     """
@@ -82,6 +65,7 @@ class Conclusion:
     headline: str
     tested: list[tuple[TrialRecord, dict[str, float]]]
     soup: Soup | None
+    growth: DataGrowth | None
     export: Path | None
     result: dict[str, Any]
 
@@ -132,14 +116,16 @@ def conclude(
         except Exception as error:  # an average is an extra, and must not cost a sweep its end
             log.exception("no runs were averaged: %s", error)
     export = _export(config, ledger, errors, best, baseline, prepared, headline, soup) if best else None
-    result = _to_json(config, ledger, errors, best, baseline, verdict, export)
+    result = to_json(config, ledger, errors, best, baseline, verdict, export)
     result["on_test"] = on_test.to_json() if on_test else None
     result["headline"] = headline
     result["chance_missed"] = chance_missed
+    growth = data_growth(state, config, prepared.seconds["train"])
+    result["data_growth"] = growth.to_json() if growth else None
     result["soup"] = soup.to_json() if soup else None
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(ledger.folder / RESULT_FILE, text, durable=True)
-    return Conclusion(best, baseline, verdict, headline, tested, soup, export, result)
+    return Conclusion(best, baseline, verdict, headline, tested, soup, growth, export, result)
 
 
 def _score_missing(
@@ -233,67 +219,3 @@ def _export(
             test=ErrorRates(**soup.test) if soup.test else None,
         )
     return export_checkpoint(checkpoint, ledger.folder / EXPORT_FOLDER, card, overwrite=True)
-
-
-def _to_json(
-    config: SweepConfig,
-    ledger: Ledger,
-    errors: WordErrors,
-    best: Outcome | None,
-    baseline: Outcome | None,
-    verdict: Verdict | None,
-    export: Path | None,
-) -> dict[str, Any]:
-    """The content of `result.json`."""
-    state = ledger.state
-    return {
-        "sweep": state.name,
-        "wall_s": round(state.wall_s, 1),
-        "spent_s": round(state.spent_s, 1),
-        "trials": [_trial(trial, errors) for trial in state.searched],
-        "finalists": [_trial(trial, errors) for trial in state.finalists],
-        "verdict": verdict.to_json() if verdict else None,
-        "baseline": _outcome(baseline),
-        "best": _outcome(best),
-        "export": str(export) if export else None,
-        "mlflow": {"uri": config.mlflow.uri, "experiment": config.mlflow.experiment, "run_id": state.run_id},
-    }
-
-
-def _trial(trial: TrialRecord, errors: WordErrors) -> dict[str, Any]:
-    """A trial's own figures; those of a setting, means over its seeds, are in `best` and `baseline`."""
-    best, test = trial.best or {}, errors.rates(trial.id, "test")
-    return {
-        "id": trial.id,
-        "source": trial.source,
-        **({"of": trial.of} if trial.of else {}),
-        "settings": trial.settings,
-        "state": trial.state,
-        "reason": trial.reason,
-        "steps": max(trial.last_step, 0),
-        **{name: _finite(best.get(name)) for name in ("wer", "cer", "loss")},
-        **({"test_wer": test["wer"], "test_cer": test["cer"]} if test else {}),
-        "spent_s": round(trial.spent_s, 1),
-        "mlflow_run_id": trial.run_id,
-    }
-
-
-def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
-    if outcome is None:
-        return None
-    test = outcome.test or {}
-    return {
-        "id": outcome.trial.id,
-        "run": outcome.run.id,
-        "wer": _finite(outcome.dev["wer"]),
-        "cer": _finite(outcome.dev["cer"]),
-        "wer_interval": list(outcome.interval) if outcome.interval else None,
-        "seeds": outcome.seeds,
-        "test_wer": test.get("wer"),
-        "test_cer": test.get("cer"),
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no NaN."""
-    return value if value is not None and math.isfinite(value) else None

@@ -161,17 +161,17 @@ def make(
 def candidates(config: SweepConfig, ledger: Ledger) -> list[list[TrialRecord]]:
     """Group the runs that came to their end and can be averaged, each group the best first; only groups of two or more.
 
-    They share the base checkpoint, the seed, which draws the head, and the adapters. A run whose checkpoint is gone is
-    left out.
+    They share the base checkpoint, the seed, which draws the head, the adapters and the data. A run whose checkpoint is
+    gone is left out.
     """
-    groups: dict[tuple[str, int, int], list[TrialRecord]] = {}
+    groups: dict[tuple[Any, ...], list[TrialRecord]] = {}
     for run in ledger.state.trials.values():
         checkpoint = ledger.best_checkpoint(run)
         if run.state != "finished" or checkpoint is None or not (checkpoint / CHECKPOINT).is_file():
             continue
         if run.best and math.isfinite(run.best["loss"]):
             recipe = config.recipe(run.settings)
-            groups.setdefault((recipe.base, recipe.seed, recipe.adapter_dim), []).append(run)
+            groups.setdefault((recipe.base, recipe.seed, recipe.adapter_dim, recipe.train_share), []).append(run)
     ranked = [sorted(group, key=_order)[:MOST_TRIED] for group in groups.values()]
     return [group for group in ranked if len(group) > 1]
 

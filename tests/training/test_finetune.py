@@ -18,7 +18,7 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from transformers import Wav2Vec2ForCTC
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2EncoderLayerStableLayerNorm
 
-from hausa_asr.dataset.dev_part import dev_part
+from hausa_asr.dataset.parts import dev_part
 from hausa_asr.errors import UserError
 from hausa_asr.model.batch import Batch
 from hausa_asr.model.evaluate import evaluate

@@ -69,7 +69,7 @@ def test_each_run_keeps_its_own_test_score_and_the_winners_is_the_mean(
         ledger.append("ended", trial=name, state="finished", reason="")
         ledger.trial_folder(name).mkdir(parents=True)
         (ledger.trial_folder(name) / checkpoint.name).symlink_to(checkpoint)
-    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={})
+    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={}, seconds={"train": 60.0})
     conclusion = conclude(config, ledger, prepared, score)
     assert publish(tracker, ledger, conclusion) == ""
 
@@ -111,7 +111,7 @@ def test_without_finalists_the_winner_is_scored_on_all_of_dev_where_trials_saw_a
         ledger.append("ended", trial=name, state="finished", reason="")
         ledger.trial_folder(name).mkdir(parents=True)
         (ledger.trial_folder(name) / checkpoint.name).symlink_to(checkpoint)
-    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={})
+    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={}, seconds={"train": 60.0})
     conclusion = conclude(load(None, changes, environment={}), ledger, prepared, score)
     assert conclusion.best is not None and conclusion.baseline is not None
     rates = conclusion.best.dev["wer"], conclusion.baseline.dev["wer"]

@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_b
     path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=folder))
     points = "starting_points={wild: {lr_peak: 1.0e+30, max_grad_norm: 0}, hot: {lr_peak: 1.0}}"
     process = start("--config", path, "--set", "name=one", "--set", points, "--set", "search.trials=6",
-                    "--set", "finalists={k: 1, seeds: 2, soup: true}")  # fmt: skip
+                    "--set", "finalists={k: 1, seeds: 2, soup: true, data_growth: true}")  # fmt: skip
     output = finish(process)
     assert gone(process.pid) == []
     return folder, output
@@ -86,7 +86,10 @@ def test_finalists_name_the_winner_and_all_say_the_same(finished: tuple[Path, st
     best, baseline = result["best"], result["baseline"]
     assert best["id"] != baseline["id"] == "t000" and best["seeds"] == baseline["seeds"] == 2
     runs = {trial["id"]: trial for trial in result["finalists"]}
-    assert sorted(runs) == sorted(f"{one}-s{seed}" for one in ("t000", _lowest(result)) for seed in (1, 2))
+    again = {f"{result['data_growth']['setting']}-s{seed}-d{share}" for seed in (1, 2) for share in (25, 50)}
+    assert sorted(again.symmetric_difference(runs)) == sorted(
+        f"{one}-s{seed}" for one in ("t000", _lowest(result)) for seed in (1, 2)
+    )
     assert {trial["settings"]["seed"] for trial in runs.values()} == {1, 2}
     assert runs[best["run"]]["of"] == best["id"] == result["verdict"]["winner"]
     low, high = best["wer_interval"]
@@ -98,11 +101,21 @@ def test_finalists_name_the_winner_and_all_say_the_same(finished: tuple[Path, st
     assert headline == tags["verdict"] and headline.startswith(f"winner {best['id']}  test WER {best['test_wer']:.3f}")
     assert f"baseline {baseline['test_wer']:.3f}" in headline
     assert dev.startswith("on dev, which chose it") and f"baseline {baseline['wer']:.3f}" in dev
-    own = {name: trial["test_wer"] for name, trial in runs.items()}
+    own = {name: trial["test_wer"] for name, trial in runs.items() if name not in again}
     assert best["test_wer"] == pytest.approx(sum(own[f"{best['id']}-s{seed}"] for seed in (1, 2)) / 2)
     in_mlflow = {run.data.tags["trial"]: run.data.metrics["test_wer"] for run in Runs(folder).children
-                 if "finalist_of" in run.data.tags}  # fmt: skip
+                 if "finalist_of" in run.data.tags and run.data.tags["trial"] not in again}  # fmt: skip
     assert in_mlflow == pytest.approx(own), "each run has its own"
+
+
+def test_what_more_data_would_give_is_told_in_all_places(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    growth = json.loads((folder / "runs/one/result.json").read_text())["data_growth"]
+    assert growth["sentence"] in output.splitlines()
+    assert growth["sentence"] in (folder / "runs/one/report.html").read_text()
+    assert {share: len(wers) for share, wers in growth["wers"].items()} == {"0.25": 2, "0.5": 2, "1": 2}
+    log = (folder / f"runs/one/trials/{growth['setting']}-s1-d25/train.log").read_text()
+    assert '"train_share": 0.25' in log
 
 
 def test_an_average_of_runs_that_share_a_seed_was_tried_and_all_say_what_came_of_it(finished: tuple[Path, str]) -> None:
@@ -112,7 +125,8 @@ def test_an_average_of_runs_that_share_a_seed_was_tried_and_all_say_what_came_of
     assert state.soup == soup and soup["sentence"] in output.splitlines()
     assert soup["sentence"] in (folder / "runs/one/report.html").read_text().replace("&#x27;", "'")
     tried = {name.split("/")[0] for name in soup["candidates"]}
-    assert {run.id for run in state.finalists} < tried, "the two runs of each fresh seed"
+    whole = {run.id for run in state.finalists if "train_share" not in run.settings}
+    assert whole < tried, "the two runs of each fresh seed"
     assert tried <= {trial.id for trial in state.trials.values() if trial.state == "finished"}
     tags = Runs(folder).parents[0].data.tags
     assert tags["soup"] == (", ".join(soup["members"]) if soup["accepted"] else "")

@@ -49,6 +49,17 @@ def test_what_cannot_run_is_refused_in_one_message_and_leaves_nothing(
     assert not (settings.parent / "runs/refused").exists()
 
 
+def test_a_long_sweep_is_measured_first_and_refused_if_its_budget_is_too_small(settings: Path) -> None:
+    long = ("--set", "finetune.length_s=200000", "--set", "search.trials=40", "--set", "pruning.rule=none")
+    budget = ("--set", "budget.wall_s=90", "--set", "name=long")
+    guessed = finish(start("--config", settings, "--plan", *long, *budget))
+    assert "a guess" in guessed and "is expected to end the search" in guessed, "a guess refuses nothing"
+    output = finish(start("--config", settings, *long, *budget), code=2)
+    assert "measuring a trial's speed" in output and "Traceback" not in output
+    assert "but budget.wall_s allows 1:30 of wall clock" in output
+    assert not (settings.parent / "runs/long").exists()
+
+
 def test_another_kind_of_model_is_refused(settings: Path, tmp_path: Path) -> None:
     from transformers import BertConfig
 

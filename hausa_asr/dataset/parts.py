@@ -1,7 +1,7 @@
-"""Choose the part of dev that trials are scored on: about an hour, since a whole dev split may take most of their time.
+"""Choose parts of splits: of dev for the scores of trials, of train to see what more data would give.
 
-A split in, a part of it out, the same for every trial of every sweep. Called by the fine-tune, and at a sweep's end to
-know whether the whole of dev is still to be scored.
+A split in, a part of it out. A whole dev split may take most of a trial's time, so trials are scored on about an hour
+of it, the same for all. Called by the fine-tune, and at a sweep's end to know whether all of dev is still to be scored.
 """
 
 from __future__ import annotations
@@ -65,6 +65,25 @@ def dev_part(split: Split, seconds: float) -> Split:
             turn[index] = turns[speaker] = turns.get(speaker, -1) + 1
     order = shuffled[np.argsort(turn[shuffled], kind="stable")]
     enough = int(np.searchsorted(np.cumsum(lengths_s[order]), seconds)) + 1
+    return Part(split, np.sort(order[:enough]))
+
+
+def train_part(split: Split, share: float, seed: int) -> Split:
+    """Choose a share of a split at random, by duration. With the same seed a smaller share is part of a larger one.
+
+    Args:
+        split: N examples.
+        share: of its seconds, over 0 and up to 1.
+        seed: of the draw.
+
+    Returns:
+        The part, in the split's order, at least one example; the split itself for a share of 1.
+    """
+    if share >= 1:
+        return split
+    order = np.random.default_rng(seed).permutation(len(split))
+    lengths = np.cumsum(np.asarray(split.n_samples)[order])
+    enough = max(1, int(np.searchsorted(lengths, share * lengths[-1], side="right")))
     return Part(split, np.sort(order[:enough]))
 
 

@@ -1,4 +1,4 @@
-"""The part of dev that trials are scored on: long enough, the same every time, and from all speakers alike."""
+"""Parts of splits: of dev long enough, the same every time, and from all speakers alike; of train nested by share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hausa_asr.dataset.dev_part import dev_part
+from hausa_asr.dataset.parts import dev_part, train_part
 from hausa_asr.utterance import SAMPLE_RATE, Example
 
 
@@ -53,3 +53,19 @@ def test_speech_without_speakers_is_drawn_evenly() -> None:
 def test_a_dev_that_is_hardly_longer_is_taken_whole(seconds: float) -> None:
     split = Spoken(["a"] * 25, [4.0] * 25)
     assert dev_part(split, seconds) is split
+
+
+def test_less_train_is_part_of_more_and_each_seed_draws_its_own() -> None:
+    split = Spoken([""] * 400, [2.0 + n % 5 for n in range(400)])
+    total_s = split.n_samples.sum() / SAMPLE_RATE
+
+    def ids(share: float, seed: int) -> list[int]:
+        part = train_part(split, share, seed)
+        assert part.n_samples.sum() / SAMPLE_RATE == pytest.approx(share * total_s, abs=7)
+        return [int(part[index].id) for index in range(len(part))]
+
+    quarter, half = ids(0.25, 1), ids(0.5, 1)
+    assert set(quarter) < set(half) and half == sorted(half)
+    assert quarter == ids(0.25, 1) != ids(0.25, 2)
+    assert train_part(split, 1.0, 1) is split
+    assert len(train_part(split, 1e-9, 1)) == 1

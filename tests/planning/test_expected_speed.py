@@ -9,7 +9,7 @@ import pytest
 from hausa_asr.settings.load import load
 from helpers.plans import CONFIGS, an_earlier_sweep, planned
 from sweeps.planning.slots import gpu_kinds
-from sweeps.planning.speed import speed_of
+from sweeps.planning.speed import measured, speed_of
 
 
 def test_speed_is_the_settings_then_the_measured_then_a_guess(tmp_path: Path) -> None:
@@ -65,3 +65,15 @@ def test_the_gpus_of_this_machine_are_read_from_the_driver(tmp_path: Path) -> No
         (tmp_path / number).mkdir()
         (tmp_path / number / "information").write_text("Model: \t\t NVIDIA A100-SXM4-40GB\nIRQ:   \t\t 16\n")
     assert gpu_kinds(tmp_path) == {"NVIDIA A100-SXM4-40GB"}
+
+
+def test_a_measured_speed_counts_the_evaluations_and_the_workers() -> None:
+    config = load(CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=3600"], environment={})
+    between_s = 140 * 100
+    alone = measured(config, training=100.0, scoring=1000.0, dev_s=7200.0)
+    assert between_s / alone.audio_s_per_s == pytest.approx(between_s / 100 + 3.6), "an hour of dev is scored"
+    assert not alone.guessed and "measured" in alone.source
+    two = load(
+        CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=3600", "resources.workers_per_trial=2"], environment={}
+    )
+    assert 1.6 < measured(two, 100.0, 1000.0, 7200.0).audio_s_per_s / alone.audio_s_per_s < 1.8

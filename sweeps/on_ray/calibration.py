@@ -1,0 +1,77 @@
+"""Measure a trial's speed on one worker of the cluster before a sweep starts, where only a guess is known.
+
+In: the settings, the slot plan, the prepared dataset and a prediction made with a guess. Out: the prediction with the
+measured speed. So a budget that is too small is refused before a night is spent on it. Called by `run`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from hausa_asr.dataset.prepared import Prepared
+from hausa_asr.errors import UserError, first_line
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.estimate import Prediction, predict
+from sweeps.planning.slots import SlotPlan
+from sweeps.planning.speed import measured
+
+_WORTH_S = 1800.0
+"""A sweep that may take this long is worth half a minute of measuring."""
+_SECONDS, _PATIENCE_S = 30.0, 600.0
+"""How long updates are measured; and how long is waited in all, with the base checkpoint's loading."""
+
+
+def is_worthwhile(prediction: Prediction) -> bool:
+    """Whether a speed is worth measuring: it is not known yet, and the sweep is long."""
+    if prediction.speed is not None and not prediction.speed.guessed:
+        return False
+    return prediction.high is None or prediction.high.wall_s >= _WORTH_S
+
+
+def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, prediction: Prediction) -> Prediction:
+    """Measure the speed and predict again; where that fails, the prediction as it is, with a warning.
+
+    Raises:
+        UserError: the base checkpoint cannot be used.
+    """
+    resources = plan.worker_resources
+    gpu, workers = bool(resources.get("GPU")), config.resources.workers_per_trial
+    recipe = config.recipe()
+    task: Any = _measure.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
+    # Each worker takes its share of a batch.
+    share = replace(recipe, batch_s=recipe.batch_s / workers)
+    pending = task.remote(str(prepared.path), asdict(share), plan.threads, gpu)
+    try:
+        training, scoring = ray.get(pending, timeout=_PATIENCE_S)
+    except Exception as error:
+        ray.cancel(pending, force=True)
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        warning = f"a trial's speed could not be measured, so it is guessed: {first_line(cause, 200)}"
+        return replace(prediction, warnings=(*prediction.warnings, warning))
+    speed = measured(config, training, scoring, prepared.seconds.get("dev"))
+    return predict(config, plan, Path(config.storage), prepared.seconds, speed)
+
+
+@ray.remote(max_calls=1)  # the process ends, and gives back the GPU's memory
+def _measure(prepared_path: str, recipe: dict[str, Any], threads: int, gpu: bool) -> tuple[float, float]:
+    """Measure in a process of its own."""
+    import torch
+
+    from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.recipe import FinetuneConfig
+    from hausa_asr.training.run import Data
+    from hausa_asr.training.speed import measure
+
+    torch.set_num_threads(threads)
+    splits = load_prepared(Path(prepared_path)).splits
+    config = FinetuneConfig(**recipe)
+    device = torch.device("cuda" if gpu else "cpu")
+    data = Data(splits["train"], splits["dev"])
+    rates = measure(config, data, base=config.base, device=device, seconds=_SECONDS)
+    return rates.training, rates.scoring
