@@ -70,6 +70,13 @@ _LARGE: dict[str, Any] = {
 SHAPES: dict[str, dict[str, Any]] = {
     "base": {},
     "xlsr-300m": _LARGE,
+    "mms-1b": {
+        **_LARGE,
+        "hidden_size": 1280,
+        "num_hidden_layers": 48,
+        "intermediate_size": 5120,
+        "adapter_attn_dim": 16,
+    },
     "xlsr-6-layers": {**_LARGE, "num_hidden_layers": 6},
     "tiny": {
         **_LARGE,

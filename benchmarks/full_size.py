@@ -3,12 +3,13 @@
     python benchmarks/full_size.py [--path SPEECH] [--model xlsr-300m] [--updates 4] [--keep FOLDER] [--json FILE]
 
 Method. The base checkpoint has XLS-R 300M's configuration and random weights, so nothing is learned; its size, and so
-the time of a step, its memory and its files are the real ones. All is done by the commands that a user types: prepare
-the speech (by default the demo's; `--path` names a folder, as for `hausa-asr prepare`), `sweeps/run.py` for a sweep of
-three trials of a few updates of 8 s with a rung at half of them, killed with SIGKILL, its workers too, after its second
-report, and resumed with `--resume` to its end (a pause, perhaps a promotion, finalists, test scores, the export); then
-`hausa-asr best-model` and `hausa-asr transcribe`. Memory is the sum of the proportional set sizes of all processes that
-the command started, read twice a second. Bytes written are what the kernel has counted for them (`/proc/PID/io`).
+the time of a step, its memory and its files are the real ones; of `--model mms-1b` only the adapters learn. All is done
+by the commands that a user types: prepare the speech (by default the demo's; `--path` names a folder, as for
+`hausa-asr prepare`), `sweeps/run.py` for a sweep of three trials of a few updates of 8 s with a rung at half of them,
+killed with SIGKILL, its workers too, after its second report, and resumed with `--resume` to its end (a pause, perhaps a
+promotion, finalists, test scores, the export); then `hausa-asr best-model` and `hausa-asr transcribe`. Memory is the sum
+of the proportional set sizes of all processes that the command started, read twice a second. Bytes written are what the
+kernel has counted for them (`/proc/PID/io`).
 """
 
 from __future__ import annotations
@@ -186,6 +187,8 @@ def sweep(work: Path, path: Path | None, model: str, updates: int) -> dict[str, 
         "length_s": BATCH_S * updates, "batch_s": BATCH_S, "micro_batch_s": 16, "mask_time_prob": 0.1,
         "eval_every_steps": max(1, updates // 2), "dev_part_s": 15,
     }  # fmt: skip
+    if "adapter_attn_dim" in bench.SHAPES[model]:
+        finetune["adapter_dim"] = bench.SHAPES[model]["adapter_attn_dim"]
     given = {
         **SETTINGS, "finetune": finetune, "model": {"base": str(base)}, "data": {"prepared": str(prepared)},
         "storage": str(work / "runs"), "mlflow": {"uri": f"sqlite:///{work}/mlflow.db"},
@@ -215,9 +218,11 @@ def sweep(work: Path, path: Path | None, model: str, updates: int) -> dict[str, 
     print("\n" + bench.table(["", "seconds", "peak memory, GiB", "written, GB"], rows))
     plan = found["plan"]
     took_s = sum(found[name]["seconds"] for name in ("until_it_was_killed", "resumed_to_the_end"))
+    written_gb = sum(found[name]["written_gb"] for name in ("until_it_was_killed", "resumed_to_the_end"))
     rows = [
         ["the sweep, s", f"{plan['seconds'] or 0:.0f}", f"{took_s:.0f}"],
         ["checkpoints, GB at most", f"{plan['checkpoints_gb'] or 0:.1f}", f"{found['checkpoints_gb']:.1f}"],
+        ["written for checkpoints, GB", f"{plan['written_gb'] or 0:.1f}", f"{written_gb:.1f} in all"],
         ["cached features, GB", f"{plan['features_gb'] or 0:.2f}", f"{found['features_gb']:.2f}"],
     ]
     print("\n" + bench.table(["", "planned", "was"], rows))
