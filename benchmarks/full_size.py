@@ -6,10 +6,10 @@ Method. The base checkpoint has XLS-R 300M's configuration and random weights, s
 the time of a step, its memory and its files are the real ones; of `--model mms-1b` only the adapters learn. All is done
 by the commands that a user types: prepare the speech (by default the demo's; `--path` names a folder, as for
 `hausa-asr prepare`), `sweeps/run.py` for a sweep of three trials of a few updates of 8 s with a rung at half of them,
-killed with SIGKILL, its workers too, after its second report, and resumed with `--resume` to its end (a pause, perhaps a
-promotion, finalists, test scores, the export); then `hausa-asr best-model` and `hausa-asr transcribe`. Memory is the sum
-of the proportional set sizes of all processes that the command started, read twice a second. Bytes written are what the
-kernel has counted for them (`/proc/PID/io`).
+killed with SIGKILL, its workers too, after its second report, and resumed with `--resume` to its end (a pause, perhaps
+a promotion, finalists, test scores, the export); then `hausa-asr best-model` and `hausa-asr transcribe`. Memory is the
+sum of the proportional set sizes of all processes that the command started, read twice a second. Bytes written are
+what the kernel has counted for them (`/proc/PID/io`).
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ DONE = "features.json"
 _ABANDONED_S = 86_400.0
 _UNUSED_S = 7 * 86_400.0
 _BATCH_S = 120.0
+_SAY_EVERY_S = 10.0
 _BYTES = 2  # of a bfloat16
 
 
@@ -178,8 +179,9 @@ def _make(
     log.info("computing features for the cache: %.2f GiB in %s", needed / 2**30, target)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
+        progress = _Progress(sum(int(np.sum(split.n_samples)) for split in splits.values()))
         for name, split in splits.items():
-            _write(split, partial / f"{name}.bf16", model, processor, device)
+            _write(split, partial / f"{name}.bf16", model, processor, device, progress)
         about = {"format": FORMAT, "fingerprint": fingerprint, "channels": channels, "splits": sorted(splits)}
         (partial / DONE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         if (target / DONE).is_file():
@@ -209,8 +211,36 @@ def _remove_leftovers(target: Path) -> None:
                 shutil.rmtree(left)
 
 
+class _Progress:
+    """Log now and then how much of the cache is made: for hundreds of hours of speech it takes a while.
+
+    Args:
+        total: samples in all.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._began_s = self._said_s = time.monotonic()
+
+    def add(self, samples: int) -> None:
+        """Note that the features of so many samples were made."""
+        self._done += samples
+        now_s = time.monotonic()
+        if now_s - self._said_s >= _SAY_EVERY_S:
+            self._said_s = now_s
+            left_s = (now_s - self._began_s) * (self._total / self._done - 1)
+            log.info("features for the cache: %.0f %%, about %.0f s left", 100 * self._done / self._total, left_s)
+
+
 @torch.inference_mode()
-def _write(split: Split, file: Path, model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, device: torch.device) -> None:
+def _write(
+    split: Split,
+    file: Path,
+    model: Wav2Vec2ForCTC,
+    processor: Wav2Vec2Processor,
+    device: torch.device,
+    progress: _Progress,
+) -> None:
     frames, channels = _frames(split, model), int(model.config.conv_dim[-1])
     ends = np.cumsum(frames)
     with file.open("wb") as handle:
@@ -228,5 +258,6 @@ def _write(split: Split, file: Path, model: Wav2Vec2ForCTC, processor: Wav2Vec2P
         bits = encoded.to(torch.bfloat16).cpu().view(torch.uint16).numpy()
         for index, row in zip(indices, bits, strict=True):
             features[ends[index] - frames[index] : ends[index]] = row[: frames[index]]
+        progress.add(int(np.asarray(split.n_samples)[indices].sum()))
     model.train(was_training)
     features.flush()

@@ -88,8 +88,10 @@ def test_made_once_and_shared(
     layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="hausa_asr.trial")  # what a trial's train.log has
+    monkeypatch.setattr(features, "_SAY_EVERY_S", 0.0)
     first = make(layer_norm_base, tmp_path)
     assert "computing features for the cache" in caplog.text
+    assert "features for the cache: 100 %, about 0 s left" in caplog.text
     caplog.clear()
     stamp = next(tmp_path.glob("*/train.bf16")).stat().st_mtime_ns
     assert isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
