@@ -1,4 +1,4 @@
-"""The command line: `hausa-asr prepare | finetune | best-model | transcribe`.
+"""The command line: `hausa-asr prepare | finetune | best-model | diagnose | transcribe`.
 
 Results go to stdout, everything else (progress, remarks, errors) to stderr. A `UserError` is printed and ends with
 exit code 2. What takes long to import is imported by the command that needs it, so that help is there at once. Long,
@@ -278,6 +278,42 @@ def best_model(
     print(f"try    hausa-asr transcribe --model {out} FILE")
     if exported.verdict:
         print(exported.verdict)
+
+
+@app.command()
+def diagnose(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An exported model, or its id on the hub.")],
+    prepared: Annotated[Path, typer.Argument(metavar="PREPARED", help="The folder of a prepared dataset.")],
+    split: Annotated[str, typer.Option(metavar="NAME", help="The split to transcribe: train, dev or test.")] = "dev",
+    baseline: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Another exported model, whose figures stand beside.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.html", help="Also write a page, with examples to listen to.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Show what a model gets wrong: dropped words, word boundaries, hooks, letters, kinds of clips.
+
+    What stands out comes first, in sentences, if the whole 95 % interval is beyond the rule's threshold. Then all
+    counts with their intervals. Which faults to mend is for you to choose; do so on dev, and look at test last.
+
+    \b
+    hausa-asr diagnose best-model my_speech_prepared
+    hausa-asr diagnose best-model my_speech_prepared --baseline first-model --out diagnosis.html
+    """
+    from hausa_asr.diagnosis.run import diagnosed
+
+    found = diagnosed(model, prepared, split, baseline)
+    if out:
+        found.write(out, f"What {Path(model).name} gets wrong on {split}")
+    if json_:
+        beside = found.baseline.to_json() if found.baseline else None
+        _print_json({"model": model, "split": split, **found.model.to_json(), "baseline": beside})
+        return
+    print(found.text())
+    if out:
+        print(f"page  {out}")
 
 
 @app.command()

@@ -81,7 +81,7 @@ def test_help_is_quick_and_teaches() -> None:
     code = f"""
 import sys
 from hausa_asr.cli import main
-for command in ([], ["prepare"], ["finetune"], ["best-model"], ["transcribe"]):
+for command in ([], ["prepare"], ["finetune"], ["best-model"], ["diagnose"], ["transcribe"]):
     try:
         main([*command, "--help"])
     except SystemExit as end:
@@ -90,7 +90,13 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "imported: []" in ran.stdout
-    for command in ("prepare --path", "finetune --config", "best-model --sweep", "transcribe clip.mp3"):
+    for command in (
+        "prepare --path",
+        "finetune --config",
+        "best-model --sweep",
+        "diagnose best-model",
+        "transcribe clip.mp3",
+    ):
         assert f"  hausa-asr {command}" in ran.stdout
 
 
@@ -107,6 +113,8 @@ def test_user_errors_are_messages_and_exit_code_2(
         "no column 'sentence'": ["prepare", "--path", speech, "--set", "data.text_column=sentence"],
         "prepared already": ["prepare", "--set", f"data.prepared={dataset}", "--out", tmp_path / "x"],
         "something else than a trial": ["finetune", "--out", speech, "--set", "finetune.seed=1"],
+        "There is no such prepared dataset": ["diagnose", tmp_path / "none", tmp_path / "none"],
+        "no split 'tets'": ["diagnose", tmp_path / "none", dataset, "--split", "tets"],
         "No such command": ["prepair"],
     }
     for message, arguments in cases.items():
@@ -231,6 +239,28 @@ def test_transcribe_goes_on_after_a_bad_file(
 
     assert run("transcribe", "--model", trial / "model", files[0]) == 0
     assert capsys.readouterr().out == result[0]["text"] + "\n"
+
+
+# -- diagnose ---------------------------------------------------------------------------------------------------------
+
+
+def test_diagnose_counts_shows_and_compares(
+    trial: Path, dataset: Path, layer_norm_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, page = trial / "model", tmp_path / "pages/diagnosis.html"
+    capsys.readouterr()
+    assert run("diagnose", model, dataset, "--split", "test", "--baseline", model, "--out", page) == 0
+    printed = capsys.readouterr().out
+    assert "4 utterances; intervals: 95 %" in printed and f"page  {page}" in printed
+    assert run("diagnose", model, dataset, "--split", "test", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["baseline"] is None
+    every = {one["name"]: one for one in found["sections"]["word errors"]}["all"]
+    assert run("finetune", "--out", trial, "--json", *recipe(dataset, layer_norm_base)) == 0
+    assert every["rate"] == pytest.approx(json.loads(capsys.readouterr().out)["test"]["wer"])
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<audio") == len(found["worst"]) + len(found["middle"]) == 8
+    assert "baseline" in html and "http" not in html, "it loads nothing from elsewhere"
 
 
 # -- best-model -------------------------------------------------------------------------------------------------------

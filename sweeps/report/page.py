@@ -19,7 +19,7 @@ from sweeps.pruning.rule import FIGURES
 from sweeps.record.names import REPORT_FILE
 from sweeps.record.state import State, TrialRecord
 from sweeps.report.figures import TrialRow, rung_rows, trial_rows
-from sweeps.report.html import page, picture, table
+from hausa_asr.html import page, picture, table
 from sweeps.verdict.compare import Difference
 from sweeps.verdict.verdict import Verdict
 from sweeps.wording import duration, in_brackets, short

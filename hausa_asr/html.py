@@ -1,6 +1,6 @@
 """HTML that stands by itself: texts, tables and PNG bytes in, one page out that loads nothing from elsewhere.
 
-Called by `report`. Everything that is given is escaped.
+Called by the report of a sweep and by the diagnosis. Everything that is given is escaped.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def table(
         caption: what is to be said above it, or "".
         classes: a CSS class for each line, or "".
     """
-    kinds = [{"#": ' class="n"', "*": ' class="w"'}.get(name[0], "") for name in columns]
+    kinds = [{"#": ' class="n"', "*": ' class="w"'}.get(name[:1], "") for name in columns]
     names = [escape(name.lstrip("#*")) for name in columns]
     head = "".join(f'<th scope="col"{kind}>{name}</th>' for kind, name in zip(kinds, names, strict=True))
     body = []

@@ -1,0 +1,146 @@
+"""A diagnosis as text for a terminal, and as a page of HTML that stands by itself, with the examples to listen to.
+
+In: one or two diagnoses of the same split, and the split for its audio. Out: text. Called by `hausa-asr diagnose`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from collections.abc import Iterator
+from html import escape
+
+import jiwer
+import numpy as np
+
+from hausa_asr.diagnosis.diagnose import Diagnosis, Example
+from hausa_asr.diagnosis.figure import Figure
+from hausa_asr.html import page, table
+from hausa_asr.utterance import SAMPLE_RATE, Split
+
+_MARKS = """<style>
+.said { color: #555; } del { color: #a33; } ins { color: #05a; text-decoration: underline; }
+.sub { border-bottom: 2px dotted #b60; } .sub .said { font-size: 85%; } .utterance { margin: .8em 0; }
+audio { height: 28px; vertical-align: middle; }
+</style>"""
+NO_FINDING = "Nothing stands out: errors are spread over words, letters and clips as they come."
+
+
+def as_text(found: Diagnosis, other: Diagnosis | None = None) -> str:
+    """A diagnosis for a terminal.
+
+    Args:
+        found: of the model.
+        other: of the model that it is compared with.
+    """
+    lines = [f"{one}\n" for one in found.findings or [NO_FINDING]]
+    for section, figures in found.sections.items():
+        lines.append(section)
+        beside = _by_name(other, section)
+        for one in figures:
+            base = beside.get(one.name)
+            lines.append(f"  {one.name:<36} {_figure(one)}" + (f"   baseline {_rate(base)}" if base else ""))
+    if found.dropped:
+        lines.append("dropped most often: " + ", ".join(f"{word} {n} of {of}" for word, n, of in found.dropped[:10]))
+    if found.confusions:
+        pairs = [f"{said} > {here} {count}" for said, here, count, _ in found.confusions[:12]]
+        lines.append("letters, said > heard: " + ", ".join(pairs))
+    lines.append(_about(found))
+    return "\n".join(lines)
+
+
+def as_page(found: Diagnosis, split: Split, title: str, other: Diagnosis | None = None) -> str:
+    """A diagnosis as a page.
+
+    Args:
+        found: of the model.
+        split: its examples, for their audio.
+        title: of the page.
+        other: of the model that it is compared with.
+    """
+    return page(title, _parts(found, split, title, other))
+
+
+def _parts(found: Diagnosis, split: Split, title: str, other: Diagnosis | None) -> Iterator[str]:
+    yield _MARKS
+    yield f"<h1>{escape(title)}</h1>"
+    for one in found.findings or [NO_FINDING]:
+        yield f'<p class="lead">{escape(one)}</p>'
+    yield f'<p class="note">{escape(_about(found))}</p>'
+    for section, figures in found.sections.items():
+        beside = _by_name(other, section)
+        rows = [
+            [
+                one.name, f"{one.count:,} of {one.of:,}", f"{100 * one.rate:.1f} %",
+                f"[{100 * one.low:.1f}, {100 * one.high:.1f}]", *([_rate(beside.get(one.name))] if other else []),
+            ]
+            for one in figures
+        ]  # fmt: skip
+        columns = ("", "#count", "#share", "#95 % interval", *(["#baseline"] if other else []))
+        yield f"<h2>{escape(section[:1].upper() + section[1:])}</h2>" + table(columns, rows, "")
+    if found.dropped:
+        rows = [[word, f"{n:,} of {of:,}", f"{100 * n / of:.0f} %"] for word, n, of in found.dropped]
+        yield "<h2>Words that are dropped most often</h2>" + table(("word", "#dropped", "#share"), rows, "")
+    if found.confusions:
+        rows = [[said, here, f"{count:,}", f"{of:,}" if of else ""] for said, here, count, of in found.confusions]
+        caption = "sh, ts and 'y are one letter each; - is nothing: a letter that is dropped, or put in."
+        yield "<h2>Letters</h2>" + table(("said", "heard", "#times", "#said in all"), rows, caption)
+    for name, examples in (("The worst utterances", found.worst), ("From the middle", found.middle)):
+        yield f"<h2>{name}</h2>"
+        yield from (_example(one, split) for one in examples)
+
+
+def _example(one: Example, split: Split) -> str:
+    heard = one.hypothesis or "(nothing)"
+    about = f"{one.id}: {one.errors} of {one.words} words wrong"
+    return (
+        f'<div class="utterance"><div class="note">{escape(about)} {_audio(split[one.place].samples)}</div>'
+        f"<div>{aligned(one.reference, one.hypothesis)}</div>"
+        f'<div class="said">said: {escape(one.reference)}<br>heard: {escape(heard)}</div></div>'
+    )
+
+
+def aligned(reference: str, hypothesis: str) -> str:
+    """Two texts as one line of HTML: dropped words struck out, words put in underlined, others with what was said."""
+    one, other = reference.split(), hypothesis.split()
+    parts = []
+    for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
+        said = escape(" ".join(one[chunk.ref_start_idx : chunk.ref_end_idx]))
+        here = escape(" ".join(other[chunk.hyp_start_idx : chunk.hyp_end_idx]))
+        parts.append({
+            "equal": said,
+            "delete": f"<del>{said}</del>",
+            "insert": f"<ins>{here}</ins>",
+            "substitute": f'<span class="sub">{here} <span class="said">({said})</span></span>',
+        }[chunk.type])  # fmt: skip
+    return " ".join(parts)
+
+
+def _audio(samples: np.ndarray) -> str:
+    held = io.BytesIO()
+    with wave.open(held, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    sound = base64.b64encode(held.getvalue()).decode()
+    return f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>'
+
+
+def _by_name(other: Diagnosis | None, section: str) -> dict[str, Figure]:
+    return {one.name: one for one in other.sections.get(section, [])} if other else {}
+
+
+def _figure(one: Figure) -> str:
+    rate = f"{100 * one.rate:5.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+    return f"{rate:<24} {one.count:,} of {one.of:,}"
+
+
+def _rate(one: Figure | None) -> str:
+    return f"{100 * one.rate:.1f} %" if one else ""
+
+
+def _about(found: Diagnosis) -> str:
+    units = "" if found.unit == "utterance" else f" by {found.units:,} speakers"
+    return f"{found.utterances:,} utterances{units}; intervals: 95 %, {found.unit}s resampled"
