@@ -22,12 +22,11 @@ from rich.console import Console
 
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.driver.sweep_folder import log_to, only_driver, refuse_taken, settings_of, storage_of
+from sweeps.driver.sweep_folder import data_of, log_to, only_driver, refuse_taken, saved, settings_of, storage_of
 from sweeps.record.names import LOG_FILE
 from sweeps.wording import many
 
 if TYPE_CHECKING:
-    from hausa_asr.dataset.prepared import Prepared
     from sweeps.driver.agenda import Agenda
     from sweeps.driver.sweep import Sweep
     from sweeps.mlflow_mirror.mirror import Mirror
@@ -58,6 +57,10 @@ def main(
         str | None,
         typer.Option(metavar="TRIAL", help="Say why a trial went on or not: t004 of the newest sweep, or SWEEP/t004."),
     ] = None,
+    export_study: Annotated[
+        tuple[Path, str] | None,
+        typer.Option(metavar="FILE.db SWEEP", help="Write a sweep as an Optuna study, for optuna-dashboard."),
+    ] = None,
 ) -> None:
     """Search for the fine-tune with the lowest word error rate.
 
@@ -79,6 +82,7 @@ def main(
     python sweeps/run.py --resume demo-20260101-120000 --set search.trials=80
     python sweeps/run.py --resume demo-20260101-120000 --set "space.layerdrop={low: 0.0, high: 0.2}"
     python sweeps/run.py --explain t004
+    python sweeps/run.py --export-study study.db demo-20260101-120000
     """
     console = Console()
     _end_gently()
@@ -90,6 +94,13 @@ def main(
 
             text = explained(*find(storage_of(set_ or []), explain))
             console.print(text, markup=False, highlight=False, soft_wrap=True)
+            return
+        if export_study is not None:
+            from sweeps.sampling.export import export_study as write_study
+
+            file, sweep = export_study
+            count = write_study(*saved(storage_of(set_ or []), sweep), file)
+            _say(console, f"{many(count, 'trial')} in {file}; look at them with:  optuna-dashboard sqlite:///{file}")
             return
         settings, name = settings_of(config, set_ or [], resume)
         if plan:
@@ -159,7 +170,9 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         check_base(base)
     prepare_environment(config.cluster)
     with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
-        prepared = _data(config, folder, console)
+        prepared = data_of(config, folder, console)
+        splits = ", ".join(f"{name} {len(split)}" for name, split in prepared.splits.items())
+        _say(console, f"data: {splits} utterances in {prepared.path}")
         config = config.with_length(prepared.seconds["train"])
         with console.status("waiting for MLflow"):
             from hausa_asr.tracking.tracker import Tracker
@@ -243,32 +256,6 @@ def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
 def _end_gently() -> None:
     """Let SIGTERM, which is what `ray job stop` sends, do what Ctrl-C does: leave a sweep that can be resumed."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-
-
-def _data(config: SweepConfig, folder: Path, console: Console) -> Prepared:
-    """Open the prepared dataset: the very one that a sweep began with, since trials on other dev splits don't compare.
-
-    Raises:
-        UserError: it can't be had.
-    """
-    from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
-    from hausa_asr.dataset.prepared import load_prepared
-    from sweeps.record.ledger import read_state
-
-    began = read_state(folder)
-    if began.prepared:
-        prepared = load_prepared(began.prepared)
-        if prepared.fingerprint != began.fingerprint:
-            raise UserError(
-                "The prepared dataset is not the one that the sweep began with.",
-                where=began.prepared,
-                fix="Prepare the same audio with the same settings again, or start a new sweep.",
-            )
-    else:
-        prepared = prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
-    splits = ", ".join(f"{name} {len(split)}" for name, split in prepared.splits.items())
-    _say(console, f"data: {splits} utterances in {prepared.path}")
-    return prepared
 
 
 def _describe(sweep: Sweep, notes: list[str], console: Console) -> None:

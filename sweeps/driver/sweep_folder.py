@@ -9,9 +9,10 @@ import fcntl
 import logging
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from hausa_asr.errors import UserError
 from hausa_asr.files import write_whole
@@ -20,6 +21,12 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import refuse_mixed_lengths
 from sweeps.record.ledger import read_state
 from sweeps.record.names import SETTINGS_FILE
+from sweeps.record.state import State
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hausa_asr.dataset.prepared import Prepared
 
 CHANGEABLE = (
     "search",
@@ -54,24 +61,56 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
             where=f"--resume {resume}",
             fix=f"Only {', '.join(CHANGEABLE)} can be set with --resume; for anything else start a new sweep.",
         )
-    storage = storage_of(overrides)
-    saved = storage / resume / SETTINGS_FILE
-    if not saved.is_file():
+    state, config = saved(storage_of(overrides), resume, overrides)
+    refuse_mixed_lengths(state, config)
+    return make_absolute(config, in_job=in_ray_job()), resume
+
+
+def saved(storage: Path, name: str, overrides: Sequence[str] = ()) -> tuple[State, SweepConfig]:
+    """Read a sweep's ledger, and its settings with some replaced.
+
+    Raises:
+        UserError: the storage has no sweep of this name.
+    """
+    file = storage / name / SETTINGS_FILE
+    if not file.is_file():
         known = sorted((p.parent for p in storage.glob(f"*/{SETTINGS_FILE}")), key=lambda p: p.stat().st_mtime)
         names = ", ".join(p.name for p in known[-5:]) or "none"
         raise UserError(
-            f"There is no sweep named {resume}.",
+            f"There is no sweep named {name}.",
             where=storage,
             fix=f"Name one of the storage (newest last: {names}), or give its storage with --set storage=DIR.",
         )
-    config = load(saved, [*overrides, f"storage={storage}"], environment={})  # the folder may have been moved
-    refuse_mixed_lengths(read_state(saved.parent), config)
-    return make_absolute(config, in_job=in_ray_job()), resume
+    config = load(file, [*overrides, f"storage={storage}"], environment={})  # the folder may have been moved
+    return read_state(file.parent), config
 
 
 def storage_of(overrides: list[str]) -> Path:
     """The folder of all sweeps, by `--set storage=`, the environment or the default."""
     return Path(os.path.abspath(load(None, [o for o in overrides if o.startswith("storage=")]).storage))
+
+
+def data_of(config: SweepConfig, folder: Path, console: Console) -> Prepared:
+    """Open the prepared dataset: the very one that a sweep began with, since trials on other dev splits don't compare.
+
+    Raises:
+        UserError: it can't be had.
+    """
+    from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+    from hausa_asr.dataset.prepared import load_prepared
+
+    began = read_state(folder)
+    if began.prepared:
+        prepared = load_prepared(began.prepared)
+        if prepared.fingerprint != began.fingerprint:
+            raise UserError(
+                "The prepared dataset is not the one that the sweep began with.",
+                where=began.prepared,
+                fix="Prepare the same audio with the same settings again, or start a new sweep.",
+            )
+    else:
+        prepared = prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
+    return prepared
 
 
 def refuse_taken(folder: Path) -> None:

@@ -13,13 +13,13 @@ from html import escape
 from pathlib import Path
 
 from hausa_asr.files import write_whole
+from hausa_asr.html import page, picture, table
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import hours_word, spent
 from sweeps.pruning.rule import FIGURES
 from sweeps.record.names import REPORT_FILE
 from sweeps.record.state import State, TrialRecord
 from sweeps.report.figures import TrialRow, rung_rows, trial_rows
-from hausa_asr.html import page, picture, table
 from sweeps.verdict.compare import Difference
 from sweeps.verdict.verdict import Verdict
 from sweeps.wording import duration, in_brackets, short

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 
 from helpers.whole_sweeps import (
@@ -143,6 +144,16 @@ def test_a_decision_can_be_asked_for(finished: tuple[Path, str]) -> None:
     assert f"ranked by {FIGURES[decision['metric']]} with {decision['cohort']} trials: number" in said
     assert f"{decision['value']:.4f}" in said and "paused" in said
     assert "t099" in finish(start("--explain", "t099", "--set", f"storage={folder}/runs"), code=2)
+
+
+def test_optunas_own_tools_can_read_it(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = finished
+    file = tmp_path / "study.db"
+    said = finish(start("--export-study", file, "one", "--set", f"storage={folder}/runs"))
+    assert f"6 trials in {file}" in said.replace("\n", "")
+    study = optuna.load_study(study_name="one", storage=f"sqlite:///{file}")
+    result = json.loads((folder / "runs/one/result.json").read_text())
+    assert study.best_value == min(trial["wer"] for trial in result["trials"] if trial["state"] == "finished")
 
 
 def test_the_winner_can_be_exported_and_transcribes(finished: tuple[Path, str], audio: Path, tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""A sweep as an Optuna study in a file of its own, for `optuna-dashboard` and `optuna.visualization`.
+
+In: a sweep's ledger and settings. Out: an SQLite file with every trial of the search: its settings, dev WER, curve,
+state and what else is known of it. Nothing reads it back: the ledger is what lasts. Called by `run --export-study`.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hausa_asr.errors import UserError, first_line
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.record.state import State, TrialRecord
+from sweeps.sampling.encode import Encoder
+from sweeps.sampling.space import parameters
+
+_STATES = {
+    "finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "paused": TrialState.PRUNED,
+    "failed": TrialState.FAIL, "running": TrialState.RUNNING, "proposed": TrialState.WAITING,
+}  # fmt: skip
+
+
+def export_study(state: State, config: SweepConfig, file: Path) -> int:
+    """Write a sweep's search as a study of the sweep's name.
+
+    Args:
+        state: what its ledger adds up to.
+        config: its settings.
+        file: an SQLite file, which may hold studies of other sweeps.
+
+    Returns:
+        How many trials it has.
+
+    Raises:
+        UserError: the file can't be written, or has a study of this name.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    defaults = Encoder(config).defaults
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{file.absolute()}")
+        study = optuna.create_study(study_name=state.name, storage=storage, direction="minimize")
+    except optuna.exceptions.DuplicatedStudyError:
+        raise UserError(
+            f"The file has a study {state.name} already.", where=file, fix="Give another file, or remove this one."
+        ) from None
+    except Exception as error:  # of the database, in many kinds
+        raise UserError(
+            f"The study can't be written: {first_line(error)}.", where=file, fix="Give a file that can be written."
+        ) from error
+    study.set_metric_names(["dev WER"])
+    study.set_user_attr("sweep", state.name)
+    study.set_user_attr("base", ", ".join(config.bases))
+    study.add_trials([_frozen(trial, number, config, defaults) for number, trial in enumerate(state.searched)])
+    return len(state.searched)
+
+
+def _frozen(trial: TrialRecord, number: int, config: SweepConfig, defaults: dict) -> FrozenTrial:
+    values, distributions = parameters(config.space, trial.settings, defaults)
+    curve = {report.step: report.metrics["wer"] for report in trial.reports}
+    became = _STATES[trial.state]
+    ended_s = trial.ended_s or (trial.reports[-1].time if trial.reports else None)
+    over = became.is_finished()
+    known = {
+        "trial": trial.id, "source": trial.source, "reason": trial.reason, "seen_s": trial.seen_s,
+        "spent_s": round(trial.spent_s, 1), "mlflow_run_id": trial.run_id, "settings": trial.settings,
+        **{name: figure for name, figure in (trial.best or {}).items() if math.isfinite(figure)},
+    }  # fmt: skip
+    wer = trial.best["wer"] if trial.best and math.isfinite(trial.best["wer"]) else None
+    if became is TrialState.COMPLETE and wer is None:
+        became = TrialState.FAIL
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=became,
+        value=wer if became in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        datetime_start=_moment((ended_s or 0.0) - trial.spent_s) if became is not TrialState.WAITING else None,
+        datetime_complete=_moment(ended_s or 0.0) if over else None,
+        params=values,
+        distributions=distributions,
+        user_attrs=known,
+        system_attrs={},
+        intermediate_values={step: value for step, value in curve.items() if math.isfinite(value)},
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    """A time in UTC as Optuna keeps it, without its zone."""
+    return datetime.fromtimestamp(max(0.0, seconds), UTC).replace(tzinfo=None)
