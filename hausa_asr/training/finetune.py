@@ -19,12 +19,14 @@ import torch
 import torch.distributed as dist
 
 from hausa_asr.model.batch import Share
-from hausa_asr.model.evaluate import EvalReport, evaluate
+from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import checkpoint
+from hausa_asr.training.checkpoint_files import remove_needless
 from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, has_diverged, update
+from hausa_asr.training.report import figures, progress_at
 from hausa_asr.training.run import Data, Run, Window, chosen_device, close, start
-from hausa_asr.training.saving import Best, Saving, remove_needless
+from hausa_asr.training.saving import Best, Saving
 from hausa_asr.training.updates import UpdatePlan
 
 __all__ = ["Data", "Report", "finetune"]
@@ -113,7 +115,7 @@ def finetune(
         torch.cuda.set_device(device)  # NCCL uses the current device
     saved = checkpoint.latest(folder)
     run = start(config, data, base, folder, device, saved, cache, keep_free)
-    progress = _progress_at(saved, folder) if saved else None
+    progress = progress_at(saved, folder) if saved else None
     due = evaluations(run.plan, config.eval_every_steps, evaluate_at_s)
     rungs = evaluations(run.plan, run.plan.updates, evaluate_at_s)
     try:
@@ -175,14 +177,17 @@ def _evaluate(run: Run, may_end: bool) -> Progress:
         may_end: the trial may be paused here, so the optimizer's state is written at once.
     """
     window_s = _seconds(run.window, run.device)
-    ends, saving = run.step == run.plan.updates, None
+    ends = run.step == run.plan.updates
+    saving: Saving | Best | None = None
     if run.share.rank == 0 and (ends or may_end or run.schedule.due()):
         saving = _saving(run, state=not ends)
+    elif run.share.rank == 0:
+        saving = Best(run.folder, run.step, run.model, run.processor, run.optimizer, run.base, run.digests)
     try:
         scores = evaluate(run.model, run.processor, run.data.dev)
-        metrics = _metrics(run, scores, window_s)
+        metrics = figures(run, scores, window_s)
         if not run.best or _order(metrics) < _order(run.best):
-            run.best = {"step": run.step, **{name: metrics[name] for name in ("wer", "cer", "loss")}}
+            run.best = {"step": run.step} | {name: metrics[name] for name in ("wer", "cer", "loss")}
         progress = Progress(
             step=run.step,
             updates=run.plan.updates,
@@ -200,12 +205,12 @@ def _evaluate(run: Run, may_end: bool) -> Progress:
         if saving is not None:
             saving.abandon()
         raise
-    if saving is not None:
+    if isinstance(saving, Saving):
         _finish(run, saving, progress)
-    elif run.share.rank == 0 and run.best["step"] == run.step:
-        run.unwritten = Best(
-            run.folder, run.model, run.processor, run.optimizer, run.base, asdict(progress), run.digests
-        )
+    elif saving is not None and run.best["step"] == run.step:
+        run.unwritten = saving.done(asdict(progress))
+    elif saving is not None:
+        saving.abandon()
     return progress
 
 
@@ -251,44 +256,6 @@ def _seconds(window: Window, device: torch.device) -> float:
 def _order(scores: dict[str, float]) -> tuple[float, float, float]:
     """The key of the best checkpoint, lower is better: WER, then CER and loss, which differ when WER is always 1."""
     return scores["wer"], scores["cer"], scores["loss"]
-
-
-def _metrics(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
-    """The figures of a report, under their names in MLflow and `result.json`."""
-    window = run.window
-    good, losses, norms, skipped = window.sums.tolist()
-    masked = torch.tensor(window.masked, dtype=torch.float64)
-    if run.share.world > 1:
-        masked = masked.to(run.device)
-        dist.all_reduce(masked)
-    seconds = max(1e-9, window_s)
-    return {
-        "wer": scores.wer,
-        "cer": scores.cer,
-        "wer_folded": scores.wer_folded,
-        "cer_folded": scores.cer_folded,
-        "loss": scores.loss,
-        "train_loss": losses / good if good else math.nan,
-        "lr": run.optimizer.lr(run.step - 1),
-        "grad_norm": norms / good if good else math.nan,
-        "masked_fraction": masked.item() / window.updates,
-        "nonfinite_steps": skipped,
-        "micro_batch_s": run.loader.micro_batch_s,
-        "samples_per_s": window.utterances / seconds,
-        "audio_s_per_s": window.audio_s / seconds,
-        "eval_runtime_s": scores.runtime_s,
-        "seen_s": float(run.plan.seen_s[run.step]),
-        "epoch": float(run.plan.batch(run.step - 1)[0]),
-    }
-
-
-def _progress_at(saved: checkpoint.Checkpoint, folder: Path) -> Progress:
-    """The report of a checkpoint, with paths to the trial's folder as it is now."""
-    fields = dict(saved.progress)
-    fields["samples"] = [tuple(sample) for sample in fields["samples"]]
-    fields["checkpoint"] = str(saved.folder)
-    fields["best_checkpoint"] = str(step_folder(folder, int(fields["best"]["step"])))
-    return Progress(**fields)
 
 
 def _answer(report: Report, progress: Progress, share: Share) -> Answer:

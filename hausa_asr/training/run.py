@@ -25,11 +25,12 @@ from hausa_asr.model.forward import computes_in_bfloat16
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training import checkpoint
+from hausa_asr.training.checkpoint_files import Digests
 from hausa_asr.training.ema import Ema
 from hausa_asr.training.freezing import Trainable
 from hausa_asr.training.loader import Loader, ModelInput
 from hausa_asr.training.optimizer import Optimizer
-from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best, Digests, Schedule
+from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best, Schedule
 from hausa_asr.training.updates import UpdatePlan
 from hausa_asr.utterance import Split
 

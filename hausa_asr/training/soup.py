@@ -24,7 +24,7 @@ from hausa_asr.model.evaluate import EvalReport, evaluate
 from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpoint import PROGRESS
-from hausa_asr.training.saving import write_model
+from hausa_asr.training.checkpoint_files import write_model
 from hausa_asr.utterance import Split
 
 MOST = 8

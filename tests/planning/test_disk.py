@@ -10,7 +10,7 @@ import pytest
 from hausa_asr.recipe import Answer
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
-from hausa_asr.training import checkpoint, saving
+from hausa_asr.training import checkpoint, checkpoint_files, saving
 from hausa_asr.training.finetune import Data
 from helpers.fine_tunes import RECIPE, run
 from helpers.plans import CONFIGS, NODE, planned
@@ -35,10 +35,13 @@ def test_checkpoints_are_as_large_as_predicted(tmp_path: Path) -> None:
 
 def test_as_many_bytes_are_written_as_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    replace = saving.os.replace
-    monkeypatch.setattr(
-        saving.os, "replace", lambda a, b: (written.append(sum(f.stat().st_size for f in a.iterdir())), replace(a, b))
-    )
+    replace = checkpoint_files.os.replace
+
+    def counted(source: Path, target: Path) -> None:
+        written.append(sum(file.stat().st_size for file in source.iterdir()))
+        replace(source, target)
+
+    monkeypatch.setattr(checkpoint_files.os, "replace", counted)
     predicted, real = [], []
     # At every evaluation; and at the first and at the end, and the best beside them.
     for every_s in (0.0, 1e9):

@@ -16,7 +16,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.training import checkpoint, saving
+from hausa_asr.training import checkpoint, checkpoint_files, saving
 from hausa_asr.training.finetune import Data, finetune
 from helpers.fine_tunes import RECIPE, losses, run
 from helpers.speech import ToneSplit
@@ -211,7 +211,7 @@ def test_weights_that_stay_frozen_are_digested_once(
 ) -> None:
     digested = []
     digest = checkpoint.digest
-    monkeypatch.setattr(saving, "digest", lambda weights: digested.append(len(weights)) or digest(weights))
+    monkeypatch.setattr(checkpoint_files, "digest", lambda weights: digested.append(len(weights)) or digest(weights))
     head_only = dataclasses.replace(RECIPE, freeze_transformer_fraction=0.9, checkpoint_every_s=0)
     run(head_only, data, layer_norm_base, tmp_path, {15: Answer.STOP})
     assert len(digested) == 1

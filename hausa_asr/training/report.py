@@ -1,0 +1,55 @@
+"""What a fine-tune reports of an evaluation: its figures, and the report of a checkpoint when a trial resumes.
+
+In: a run and its scores, or a checkpoint. Out: metrics by name, or a `Progress`. Called by `finetune`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from hausa_asr.model.evaluate import EvalReport
+from hausa_asr.recipe import Progress, step_folder
+from hausa_asr.training.checkpoint import Checkpoint
+from hausa_asr.training.run import Run
+
+
+def figures(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
+    """The figures of a report, under their names in MLflow and `result.json`."""
+    window = run.window
+    good, losses, norms, skipped = window.sums.tolist()
+    masked = torch.tensor(window.masked, dtype=torch.float64)
+    if run.share.world > 1:
+        masked = masked.to(run.device)
+        dist.all_reduce(masked)
+    seconds = max(1e-9, window_s)
+    return {
+        "wer": scores.wer,
+        "cer": scores.cer,
+        "wer_folded": scores.wer_folded,
+        "cer_folded": scores.cer_folded,
+        "loss": scores.loss,
+        "train_loss": losses / good if good else math.nan,
+        "lr": run.optimizer.lr(run.step - 1),
+        "grad_norm": norms / good if good else math.nan,
+        "masked_fraction": masked.item() / window.updates,
+        "nonfinite_steps": skipped,
+        "micro_batch_s": run.loader.micro_batch_s,
+        "samples_per_s": window.utterances / seconds,
+        "audio_s_per_s": window.audio_s / seconds,
+        "eval_runtime_s": scores.runtime_s,
+        "seen_s": float(run.plan.seen_s[run.step]),
+        "epoch": float(run.plan.batch(run.step - 1)[0]),
+    }
+
+
+def progress_at(saved: Checkpoint, folder: Path) -> Progress:
+    """The report of a checkpoint, with paths to the trial's folder as it is now."""
+    fields = dict(saved.progress)
+    fields["samples"] = [tuple(sample) for sample in fields["samples"]]
+    fields["checkpoint"] = str(saved.folder)
+    fields["best_checkpoint"] = str(step_folder(folder, int(fields["best"]["step"])))
+    return Progress(**fields)
