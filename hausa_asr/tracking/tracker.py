@@ -140,6 +140,7 @@ class Tracker(Reader):
         settings: Mapping[str, object],
         tags: Mapping[str, str],
         *,
+        name: str = "",
         fresh: bool = False,
         settings_file: bool = True,
     ) -> str:
@@ -148,13 +149,13 @@ class Tracker(Reader):
         Args:
             parent: run id of the sweep.
             settings: logged as params (nested ones with dots, long ones cut) and in full as `settings.yaml`.
-            fresh: nobody can have tried this before, so don't look.
+            name: the run's, if not `trial`. fresh: nobody can have tried this before, so don't look.
             settings_file: write that file; else `log_settings` does it later.
         """
         # A crash between this call and the ledger's record of it must not leave a second run for the trial.
         clause = "" if fresh else f"tags.mlflow.parentRunId = '{parent}' and tags.trial = {quoted(trial)}"
         all_tags = {**tags, "kind": "trial", "sweep": sweep, "trial": trial, "state": "running"}
-        run = self._run(trial, clause, {**all_tags, "mlflow.parentRunId": parent}, settings)
+        run = self._run(name or trial, clause, {**all_tags, "mlflow.parentRunId": parent}, settings)
         if settings_file:
             self.log_settings(run.info.run_id, settings)
         return run.info.run_id
@@ -167,7 +168,7 @@ class Tracker(Reader):
             self._client.log_text(run_id, text, SETTINGS_FILE)
 
     def reopen(self, run_id: str) -> None:
-        """Running again, after a resume or a pause; steps go on in the same run."""
+        """Running again, after a resume or a pause."""
         self.set_status(run_id, "running")
         self.set_tags(run_id, {"state": "running", "reason": ""})
 

@@ -25,7 +25,16 @@ from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.store import is_outage
 from hausa_asr.tracking.tracker import STATUS, MetricsRow, Tracker, TrialRun
 from sweeps.mlflow_mirror.retry_queue import Job, Kind, RetryQueue
-from sweeps.mlflow_mirror.run_contents import RunContents, best_step, colour, contents, lacks_samples, rows, samples
+from sweeps.mlflow_mirror.run_contents import (
+    RunContents,
+    best_step,
+    colour,
+    contents,
+    lacks_samples,
+    rows,
+    run_name,
+    samples,
+)
 from sweeps.record.ledger import Ledger, read_events
 from sweeps.record.names import SETTINGS_FILE
 from sweeps.record.state import FINALIST, TrialRecord
@@ -258,8 +267,9 @@ class Mirror:
         fresh = trial.id not in self._tried
         self._tried.add(trial.id)
         run_id = self._tracker.start_trial(
-            parent, self._ledger.state.name, trial.id, recipe, tags, fresh=fresh, settings_file=False
-        )
+            parent, self._ledger.state.name, trial.id, recipe, tags,
+            name=run_name(trial, list(self._config.space)), fresh=fresh, settings_file=False,
+        )  # fmt: skip
         self._ledger.append("tracked", trial=trial.id, run_id=run_id)
         if fresh:
             mine.step, mine.status, mine.tags = -1, STATUS["running"], {"state": "running", "reason": ""}

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import colorsys
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hausa_asr.metrics import wer
 from hausa_asr.tracking.tracker import SAMPLES_FILE, STATUS, MetricsRow, Sample, TrialRun
 from sweeps.record.state import TrialRecord
+from sweeps.wording import short
 
+_LONGEST_NAME = 60
 AT_BEST = ("wer_folded", "cer_folded")
 """Metrics of the best checkpoint that only its own report has."""
 
@@ -42,6 +45,24 @@ class RunContents:
     settings: bool = False
     tag_again: float = 0.0
     samples_step: int | None = None
+
+
+def run_name(trial: TrialRecord, searched: Sequence[str]) -> str:
+    """A name to tell runs apart by: the trial, and what was chosen for it, as much as fits.
+
+    Args:
+        trial: the trial.
+        searched: the searched settings, those that matter most first.
+    """
+    name = f"{trial.id} {trial.source}" if trial.is_baseline else trial.id
+    for setting in searched:
+        if setting not in trial.settings or trial.is_baseline:
+            continue
+        longer = f"{name} {setting}={short(trial.settings[setting])}"
+        if len(longer) > _LONGEST_NAME:
+            break
+        name = longer
+    return name
 
 
 def contents(trial: TrialRecord, run: TrialRun | None) -> RunContents | None:

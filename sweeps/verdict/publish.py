@@ -32,6 +32,28 @@ def publish(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> str:
     return ""
 
 
+def _note(sweep: str, conclusion: Conclusion) -> str:
+    """What the MLflow UI shows as the description of the sweep's run, in Markdown."""
+    assert conclusion.best is not None
+    found = [conclusion.soup, conclusion.growth]
+    sentences = conclusion.verdict.sentences() if conclusion.verdict else [conclusion.headline or "lowest dev WER"]
+    sentences += [one.sentence() for one in found if one]
+    rows = [("best", conclusion.best), ("baseline", conclusion.baseline)]
+    scores = [
+        f"| {name} | {one.trial.id} | {one.dev['wer']:.3f} | " + (f"{one.test['wer']:.3f} |" if one.test else "- |")
+        for name, one in rows
+        if one is not None
+    ]
+    commands = [f"hausa-asr best-model --sweep {sweep}", f"python sweeps/run.py --export-study study.db {sweep}"]
+    return "\n".join(
+        [
+            f"**{sentences[0]}**", "", *(f"- {one}" for one in sentences[1:]), "",
+            "| | trial | dev WER | test WER |", "|---|---|---|---|", *scores, "",
+            *(f"    {one}" for one in commands),
+        ]
+    )  # fmt: skip
+
+
 def _test_scores(tracker: Tracker, conclusion: Conclusion) -> None:
     """Write its own test scores to each run that was scored; the means over seeds are the sweep's."""
     for run, rates in conclusion.tested:
@@ -63,6 +85,7 @@ def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
             metrics |= {f"soup_test_{name}": value for name, value in (soup.test or {}).items()}
         if conclusion.headline:
             tags["verdict"] = conclusion.headline
+        tags["mlflow.note.content"] = _note(state.name, conclusion)
     if baseline is not None:
         metrics["baseline_wer"] = baseline.dev["wer"]
         metrics |= {f"baseline_test_{name}": value for name, value in (baseline.test or {}).items()}

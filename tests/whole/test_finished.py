@@ -68,6 +68,8 @@ def test_every_trial_is_in_mlflow_with_all_that_a_person_compares(finished: tupl
     runs = Runs(finished[0])
     for run in runs.children:
         assert {"lr_peak", "mask_time_prob", "schedule", "batch_s"} <= set(run.data.params)
+        name, trial = run.info.run_name, run.data.tags["trial"]
+        assert name.startswith(trial) and (name == f"{trial} baseline" or "lr_peak=" in name), "it tells runs apart"
         if run.data.tags["source"] in (WILD, HOT):
             continue
         for metric in ("wer", "cer", "loss", "lr", "grad_norm", "samples_per_s", "audio_s_per_s", "eval_runtime_s"):
@@ -99,6 +101,7 @@ def test_finalists_name_the_winner_and_all_say_the_same(finished: tuple[Path, st
     assert (tags["winner"], tags["winner_run"], tags["winner_seeds"]) == (best["id"], best["run"], "2")
     assert Path(tags["winner_checkpoint"]).parent == folder / "runs/one/trials" / best["run"]
     *_, dev, headline = output.splitlines()
+    assert f"**{headline}**" in tags["mlflow.note.content"], "the page of the sweep's run opens with it"
     assert headline == tags["verdict"] and headline.startswith(f"winner {best['id']}  test WER {best['test_wer']:.3f}")
     assert f"baseline {baseline['test_wer']:.3f}" in headline
     assert dev.startswith("on dev, which chose it") and f"baseline {baseline['wer']:.3f}" in dev
