@@ -318,7 +318,7 @@ def diagnose(
 
 @app.command()
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, of up to 5 minutes each.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, of up to 4 hours each.")],
     model: Annotated[
         str, typer.Option(metavar="DIR", help="An exported model, or its id on the Hugging Face hub.")
     ] = "best-model",

@@ -15,6 +15,7 @@ from hausa_asr.decoding.greedy import greedy
 from hausa_asr.metrics import edit_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
+from hausa_asr.model.windows import windows
 from hausa_asr.text import fold
 from hausa_asr.utterance import Example, Split
 
@@ -139,18 +140,30 @@ def transcribe_samples(
 ) -> list[str]:
     """Transcribe N recordings, each (S,) float32 mono at 16 kHz, in batches; the texts are in their order.
 
-    The model must be in `eval` mode, as `load_model` gives it.
+    Long ones are heard in windows (`windows`). The model must be in `eval` mode, as `load_model` gives it.
     """
     no_labels = np.zeros(0, dtype=np.int64)
     device = next(model.parameters()).device
-    texts = [""] * len(samples)
-    lengths = np.array([len(one) for one in samples])
-    for indices in evaluation_batches(lengths, batch_s):
-        examples = [Example("", samples[index], no_labels, "", "") for index in indices]
+    of = [
+        (number, window)
+        for number, one in enumerate(samples)
+        for window in windows(len(one), int(frame_lengths(model, torch.tensor(len(one)))))
+    ]
+    heard: list[torch.Tensor] = [torch.empty(0)] * len(of)
+    for indices in evaluation_batches(np.array([window.end - window.start for _, window in of]), batch_s):
+        chosen = [of[index] for index in indices]
+        examples = [
+            Example("", samples[number][window.start : window.end], no_labels, "", "") for number, window in chosen
+        ]
         batch = collate(examples, processor.feature_extractor.do_normalize, lambda n: frame_lengths(model, n))
-        logits = _logits(model, batch.to(device), device)
-        for index, text in zip(indices, greedy(logits, batch.frames), strict=True):
-            texts[index] = text
+        logits = _logits(model, batch.to(device), device).float().cpu()
+        for index, (_, window), one in zip(indices, chosen, logits, strict=True):
+            heard[index] = one[window.skip : window.skip + window.keep].clone()
+    texts = []
+    for number in range(len(samples)):
+        parts = [one for one, (owner, _) in zip(heard, of, strict=True) if owner == number]
+        whole = torch.cat(parts)
+        texts += greedy(whole[None], torch.tensor([len(whole)]))
     return texts
 
 

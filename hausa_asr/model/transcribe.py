@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 Recording = str | Path | np.ndarray
 
-MAX_RECORDING_S = 300.0
-"""Attention over a longer recording takes more memory than a laptop has."""
-AT_ONCE = 16
-"""Recordings that are read into memory and transcribed together."""
+MAX_RECORDING_S = 4 * 3600.0
+"""A longer recording takes more than a gigabyte of memory."""
+AT_ONCE, AT_ONCE_S = 16, 1800.0
+"""Recordings that are read into memory and transcribed together: so many, or so many seconds of them."""
 
 
 @overload
@@ -53,7 +53,7 @@ def transcribe(
 
     Args:
         recordings: a file of any audio format (wav, flac, mp3, ogg, opus, m4a, webm, ...), or a NumPy array of (S,)
-            float samples, mono at 16 kHz in [-1, 1]; or a list of them. Each of up to five minutes.
+            float samples, mono at 16 kHz in [-1, 1]; or a list of them. Each of up to four hours.
         model: the folder of an exported model (`hausa-asr best-model` and `hausa-asr finetune` write one), or its id
             on the Hugging Face hub.
         device: where to compute; by default the GPU if there is one, else the CPU.
@@ -86,9 +86,12 @@ def transcribe(
     one = isinstance(recordings, str | Path | np.ndarray)
     several: Sequence[Recording] = [recordings] if one else recordings  # type: ignore[list-item,assignment]
     texts: list[str] = []
-    for start in range(0, len(several), AT_ONCE):
-        samples = [_samples(recording) for recording in several[start : start + AT_ONCE]]
-        texts += transcribe_samples(network, processor, samples)
+    together: list[np.ndarray] = []
+    for number, recording in enumerate(several, start=1):
+        together.append(_samples(recording))
+        if number == len(several) or _is_enough(together):
+            texts += transcribe_samples(network, processor, together)
+            together = []
     return texts[0] if one else texts
 
 
@@ -115,7 +118,7 @@ def transcribe_files(
     """Transcribe files, `AT_ONCE` at a time; one that can't be read gives an error in place of a text.
 
     Args:
-        files: of any audio format, each of up to five minutes.
+        files: of any audio format, each of up to four hours.
         model, device: as in `transcribe`.
 
     Returns:
@@ -131,21 +134,27 @@ def transcribe_files(
 def _transcripts(files: Sequence[str | Path], network: Any, processor: Any) -> Iterator[Transcript]:
     from hausa_asr.model.evaluate import transcribe_samples
 
-    for start in range(0, len(files), AT_ONCE):
-        recordings: dict[int, np.ndarray] = {}
-        errors: dict[int, str] = {}
-        together = files[start : start + AT_ONCE]
-        for index, file in enumerate(together):
-            try:
-                recordings[index] = load(file, max_s=MAX_RECORDING_S).samples
-            except AudioRefused as refused:
-                errors[index] = str(refused)
-        texts = dict(zip(recordings, transcribe_samples(network, processor, list(recordings.values())), strict=True))
-        for index, file in enumerate(together):
-            if index in errors:
-                yield Transcript(str(file), error=errors[index])
+    waiting: list[tuple[str, np.ndarray | str]] = []  # a file with its samples, or with why it has none
+    for number, file in enumerate(files, start=1):
+        try:
+            waiting.append((str(file), load(file, max_s=MAX_RECORDING_S).samples))
+        except AudioRefused as refused:
+            waiting.append((str(file), str(refused)))
+        samples = [one for _, one in waiting if isinstance(one, np.ndarray)]
+        if number < len(files) and not _is_enough(samples) and len(waiting) < AT_ONCE:
+            continue
+        texts = iter(transcribe_samples(network, processor, samples))
+        for name, one in waiting:
+            if isinstance(one, str):
+                yield Transcript(name, error=one)
             else:
-                yield Transcript(str(file), texts[index], round(len(recordings[index]) / SAMPLE_RATE, 3))
+                yield Transcript(name, next(texts), round(len(one) / SAMPLE_RATE, 3))
+        waiting = []
+
+
+def _is_enough(samples: Sequence[np.ndarray]) -> bool:
+    """Whether so much is in memory that it is to be transcribed."""
+    return len(samples) >= AT_ONCE or sum(map(len, samples)) >= AT_ONCE_S * SAMPLE_RATE
 
 
 def _load_model(model: str | Path, device: str | torch.device | None) -> tuple[Any, Any]:

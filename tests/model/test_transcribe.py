@@ -74,7 +74,10 @@ def test_files_come_in_their_order_and_a_bad_one_does_not_end_the_others(
     ("size", "value", "reason"),
     [(0, 0.0, "too short"), (399, 0.0, "too short"), (1600, np.nan, "nan"), (16_000 * 301, 0.0, "too long")],
 )
-def test_samples_that_no_model_can_read_are_refused(size: int, value: float, reason: str, model: Path) -> None:
+def test_samples_that_no_model_can_read_are_refused(
+    size: int, value: float, reason: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_RECORDING_S", 300.0)
     with pytest.raises(AudioRefused) as refused:
         transcribe(np.full(size, value, np.float32), model)
     assert refused.value.reason == reason
