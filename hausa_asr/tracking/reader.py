@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hausa_asr.errors import UserError
+from hausa_asr.tracking.saved_view import view_path
 from hausa_asr.tracking.store import CALL_S, FOLDER_S, READ_S, environment, is_silence, limited_http
 
 PAGE = 1000
@@ -141,6 +142,11 @@ class Reader:
         if self._database is not None:
             return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
         return self.compare_url() if self.shown_uri.startswith("http") else f"MLflow at {self.shown_uri}"
+
+    def view_url(self, key: str) -> str:
+        """The address of a saved view; for a database it is where `mlflow ui` serves by default."""
+        base = self.shown_uri.rstrip("/") if self.shown_uri.startswith("http") else "http://127.0.0.1:5000"
+        return base + view_path(self.experiment_id, key)
 
     def compare_url(self, run_ids: Sequence[str] = ()) -> str:
         """The address of the experiment's page, or of the comparison of these runs.

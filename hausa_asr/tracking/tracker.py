@@ -2,7 +2,8 @@
 
 In: a tracking URI, an experiment's name, and rows of metrics. Out: one parent run per sweep with one child run per
 trial. Called by the sweep's mirror, and for reading (`reader`) by `hausa-asr best-model`, warm starts and the replay.
-Only `MlflowClient` is used, never the fluent API, so there is no global active run.
+Only `MlflowClient` is used, never the fluent API, so there is no global active run. Long, since all that is written is
+in one class.
 
 Faults after the constructor come through as ordinary exceptions, soon: MLflow's own default is to retry a silent
 server for about four minutes inside one call. `store.is_outage` knows those that will pass from the others.
@@ -38,6 +39,7 @@ from hausa_asr.tracking.entities import (
     run_tags,
 )
 from hausa_asr.tracking.reader import Reader, SweepRun, TrialRun
+from hausa_asr.tracking.saved_view import view_tag
 from hausa_asr.tracking.store import (
     FOLDER_S,
     PROBE_S,
@@ -258,6 +260,11 @@ class Tracker(Reader):
             raise FileNotFoundError(f"no folder {folder}")
         with self._call(FOLDER_S):
             self._client.log_artifacts(run_id, str(folder), artifact_path)
+
+    def save_view(self, key: str, name: str, state: Mapping[str, object]) -> None:
+        """List a view of the experiment's runs in the UI's menu, in place of an earlier one; `view_url` opens it."""
+        with self._call():
+            self._client.set_experiment_tag(self.experiment_id, *view_tag(key, name, state))
 
     # -- inside -------------------------------------------------------------------------------------------------
 

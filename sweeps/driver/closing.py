@@ -18,6 +18,7 @@ from hausa_asr.tracking.tracker import Tracker
 from hausa_asr.utterance import SAMPLE_RATE
 from sweeps.driver.sweep import Sweep
 from sweeps.mlflow_mirror.mirror import Mirror
+from sweeps.mlflow_mirror.views import trials_key
 from sweeps.record.names import LOG_FILE, RESULT_FILE
 from sweeps.report.page import write_report
 from sweeps.verdict.outcome import Outcome
@@ -65,7 +66,8 @@ def close_sweep(
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)
     page = _report(sweep, conclusion, stopped)
-    for line in _summary(sweep, conclusion, ending, page, tracker.ui_hint(), stopped):
+    opened = tracker.view_url(trials_key(sweep.name))
+    for line in _summary(sweep, conclusion, ending, page, (tracker.ui_hint(), opened), stopped):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if behind or trouble:
         what = f"figures of {', '.join(behind)}" if behind else f"the sweep's end ({trouble})"
@@ -98,7 +100,7 @@ def _report(sweep: Sweep, conclusion: Conclusion, stopped: str) -> Path | None:
 
 
 def _summary(
-    sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: str, stopped: str
+    sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: tuple[str, str], stopped: str
 ) -> list[str]:
     """The last lines. The verdict comes last, where a person looks."""
     if conclusion.best is None:
@@ -114,7 +116,8 @@ def _summary(
     if page is not None:
         lines.append(f"report    {page}")
     lines += [
-        f"compare   {ui}",
+        f"compare   {ui[0]}",
+        f"          {ui[1]}",
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
     ]

@@ -35,6 +35,7 @@ from sweeps.mlflow_mirror.run_contents import (
     run_name,
     samples,
 )
+from sweeps.mlflow_mirror.views import sweeps_view, trials_view
 from sweeps.record.ledger import Ledger, read_events
 from sweeps.record.names import SETTINGS_FILE
 from sweeps.record.state import FINALIST, TrialRecord
@@ -198,6 +199,8 @@ class Mirror:
             with tempfile.TemporaryDirectory() as aside:
                 (Path(aside) / report.name).write_bytes(report.read_bytes())
                 self._tracker.log_folder(run_id, Path(aside), "data")
+        for view in (trials_view(self._ledger.state.name, run_id, list(self._config.space)), sweeps_view()):
+            self._tracker.save_view(*view)
 
     # A trial's run.
 
