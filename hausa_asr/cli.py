@@ -305,20 +305,20 @@ def diagnose(
     from hausa_asr.diagnosis.run import diagnosed
 
     found = diagnosed(model, prepared, split, baseline)
-    if out:
-        found.write(out, f"What {Path(model).name} gets wrong on {split}")
     if json_:
         beside = found.baseline.to_json() if found.baseline else None
         _print_json({"model": model, "split": split, **found.model.to_json(), "baseline": beside})
-        return
-    print(found.text())
-    if out:
-        print(f"page  {out}")
+    else:
+        print(found.text())
+    if out:  # last: what took minutes is printed, whether or not the page can be written
+        found.write(out, f"What {Path(model).name} gets wrong on {split}")
+        if not json_:
+            print(f"page  {out}")
 
 
 @app.command()
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, of up to 4 hours each.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, of up to 2 hours each.")],
     model: Annotated[
         str, typer.Option(metavar="DIR", help="An exported model, or its id on the Hugging Face hub.")
     ] = "best-model",

@@ -97,10 +97,11 @@ def main(
             return
         if export_study is not None:
             from sweeps.sampling.export import export_study as write_study
+            from sweeps.sampling.export import url_of
 
             file, sweep = export_study
             count = write_study(*saved(storage_of(set_ or []), sweep), file)
-            _say(console, f"{many(count, 'trial')} in {file}; look at them with:  optuna-dashboard sqlite:///{file}")
+            _say(console, f"{many(count, 'trial')} in {file}; look at them with:  optuna-dashboard {url_of(file)}")
             return
         settings, name = settings_of(config, set_ or [], resume)
         if plan:

@@ -81,9 +81,12 @@ def diagnose(heard: Heard) -> Diagnosis:
     words, (gone, most) = word_tallies(heard, units), dropped(heard, units)
     boundaries, hooks = boundary_tallies(heard, units), hook_tallies(heard, units)
     groups = group_tallies(heard, strict)
+    nothing = np.array([not one for one in heard.hypotheses], dtype=np.int64)
+    silent = Tally(nothing, np.ones_like(nothing), units)
     folded = figure("with hooks and apostrophes folded", forgiving)
     sections = {
         "word errors": [figure("all", strict), *_figures(words), folded],
+        "utterances": [figure("of which nothing is heard", silent)],
         "dropped words by length": _figures(gone),
         "word boundaries": _figures(boundaries),
         "hooks and apostrophes": _figures({name: one for name, one in hooks.items() if name != "plain"}),
@@ -93,9 +96,9 @@ def diagnose(heard: Heard) -> Diagnosis:
         utterances=len(heard.ids),
         unit=drawn.kind,
         units=int(units.max()) + 1,
-        findings=findings(words, gone, most, boundaries, hooks, groups, folded.rate),
+        findings=findings(words, gone, most, boundaries, hooks, groups, folded.rate, silent),
         sections=sections,
-        dropped=most,
+        dropped=most[:15],
         confusions=confusions(heard),
         worst=_examples(heard, strict)[:EXAMPLES],
         middle=_from_the_middle(_examples(heard, strict)),
@@ -123,5 +126,6 @@ def _examples(heard: Heard, errors: Tally) -> list[Example]:
 
 
 def _from_the_middle(examples: list[Example]) -> list[Example]:
-    start = max(0, (len(examples) - EXAMPLES) // 2)
-    return examples[start : start + EXAMPLES]
+    others = examples[EXAMPLES:]
+    start = max(0, len(examples) // 2 - EXAMPLES - EXAMPLES // 2)
+    return others[start : start + EXAMPLES]

@@ -26,8 +26,19 @@ class Tally:
 
     @cached_property
     def draws(self) -> np.ndarray:
-        """(RESAMPLES,) rates on resampled utterances; two tallies of the same utterances draw the same ones."""
-        return bootstrap_wer(self.counts[None], self.of, self.units, resamples=RESAMPLES)[:, 0]
+        """(RESAMPLES,) rates on resampled utterances, NaN in draws that have nothing to count.
+
+        Two tallies of the same utterances draw the same ones.
+        """
+        # An unfit draw has no units of what is counted: told apart from none wrong by a second count, of all.
+        both = np.stack([self.counts, self.of])
+        rates = bootstrap_wer(both, self.of, self.units, resamples=RESAMPLES)
+        return np.where(rates[:, 1] > 0, rates[:, 0], np.nan)
+
+    @property
+    def support(self) -> int:
+        """How many of the resampled units have something to count: of few, an interval says little."""
+        return len(np.unique(self.units[self.of > 0]))
 
 
 @dataclass(frozen=True)
@@ -55,10 +66,16 @@ class Figure:
 def figure(name: str, tally: Tally) -> Figure:
     """The rate of a tally, with its interval."""
     count, of = int(tally.counts.sum()), int(tally.of.sum())
-    low, high = interval(tally.draws) if of else (0.0, 0.0)
+    low, high = _interval(tally.draws)
     return Figure(name, count, of, low, high)
 
 
 def difference(one: Tally, other: Tally) -> tuple[float, float]:
     """The 95 % interval of one rate less another, on the same resampled utterances."""
-    return interval(one.draws - other.draws)
+    return _interval(one.draws - other.draws)
+
+
+def _interval(draws: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of what is known; zeros where nothing is."""
+    known = draws[~np.isnan(draws)]
+    return interval(known) if len(known) else (0.0, 0.0)

@@ -17,6 +17,10 @@ from hausa_asr.diagnosis.words import LONG, SHORT
 SHORT_WORDS, HOOKS, GROUPS = 0.05, 0.1, 0.05
 """How much worse, as a share: short words than long ones, hooked letters than plain ones, one group of clips than
 another."""
+NOTHING = 0.1
+"""A share of utterances of which nothing is heard."""
+SUPPORT, LETTERS = 8, 30
+"""A rule needs on both sides so many utterances (speakers where those are resampled), and so many words or letters."""
 BOUNDARIES, MADE_UP = 0.05, 0.1
 """Shares of spaces, and of words."""
 
@@ -29,6 +33,7 @@ def findings(
     hooks: Mapping[str, Tally],
     groups: Mapping[str, Mapping[str, Tally]],
     folded: float,
+    silent: Tally,
 ) -> list[str]:
     """Write what stands out.
 
@@ -39,8 +44,10 @@ def findings(
         hooks: `letters.hook_tallies`.
         groups: `groups.group_tallies`.
         folded: the word error rate with hooks folded.
+        silent: utterances of which nothing was heard.
     """
     return [
+        *_silence(silent),
         *_short_words(gone, most),
         *_boundaries(boundaries),
         *_hooks(hooks, words, folded),
@@ -49,11 +56,22 @@ def findings(
     ]
 
 
+def _silence(silent: Tally) -> Iterator[str]:
+    found = figure("", silent)
+    if found.low > NOTHING:
+        yield f"Nothing is heard in {_share(found)} of the utterances: the model may not have left the CTC plateau."
+
+
+def _enough(*tallies: Tally) -> bool:
+    return all(one.support >= SUPPORT and one.of.sum() >= LETTERS for one in tallies)
+
+
 def _short_words(gone: Mapping[str, Tally], most: Sequence[tuple[str, int, int]]) -> Iterator[str]:
     short, long = gone[SHORT], gone[LONG]
-    if not short.of.sum() or not long.of.sum() or difference(short, long)[0] < SHORT_WORDS:
+    if not _enough(short, long) or difference(short, long)[0] < SHORT_WORDS:
         return
-    named = ", ".join(f"{word} ({count} of {said})" for word, count, said in most[:5])
+    brief = [(word, count, said) for word, count, said in most if len(word) <= 2]
+    named = ", ".join(f"{word} ({count} of {said})" for word, count, said in brief[:5])
     yield (
         f"Short words are dropped: {_share(figure('', short))} of those of 1 or 2 letters, "
         f"{_share(figure('', long))} of those of 5 letters and more. Most often {named}."
@@ -65,13 +83,13 @@ def _boundaries(boundaries: Mapping[str, Tally]) -> Iterator[str]:
              "split": "Words fall apart: there are spaces inside words, {} of those between words."}  # fmt: skip
     for name, sentence in words.items():
         found = figure("", boundaries[name])
-        if found.low > BOUNDARIES:
+        if _enough(boundaries[name]) and found.low > BOUNDARIES:
             yield sentence.format(_share(found))
 
 
 def _hooks(hooks: Mapping[str, Tally], words: Mapping[str, Tally], folded: float) -> Iterator[str]:
     hooked, plain = hooks["hooked letters heard as such"], hooks["plain"]
-    if not hooked.of.sum() or not plain.of.sum() or difference(plain, hooked)[0] < HOOKS:
+    if not _enough(hooked, plain) or difference(plain, hooked)[0] < HOOKS:
         return
     strict = sum(figure("", tally).rate for tally in words.values())
     yield (
@@ -84,7 +102,7 @@ def _made_up(words: Mapping[str, Tally], boundaries: Mapping[str, Tally]) -> Ite
     put_in = words["put in"]  # of which those that are the second half of another are no words of their own
     own = Tally(np.maximum(0, put_in.counts - boundaries["split"].counts), put_in.of, put_in.units)
     found = figure("", own)
-    if found.low > MADE_UP and found.count > 2 * words["dropped"].counts.sum():
+    if _enough(own) and found.low > MADE_UP and found.count > 2 * words["dropped"].counts.sum():
         yield f"Words are made up: {_share(found)} as many as were said are put in, far more than are dropped."
 
 
@@ -99,7 +117,7 @@ def _groups(groups: Mapping[str, Mapping[str, Tally]]) -> Iterator[str]:
             continue
         (first, one), (last, other) = tallies[0], tallies[-1]
         for worse, better, a, b in ((first, last, one, other), (last, first, other, one)):
-            if difference(a, b)[0] > GROUPS:
+            if _enough(a, b) and difference(a, b)[0] > GROUPS:
                 rates = f"WER {_share(figure('', a))} against {_share(figure('', b))}"
                 yield f"{sentence.format(worse, better)}: {rates}."
 

@@ -27,8 +27,8 @@ def group_tallies(heard: Heard, errors: Tally) -> dict[str, dict[str, Tally]]:
         errors: their word errors, of their words.
     """
 
-    def among(chosen: np.ndarray) -> Tally:
-        return Tally(errors.counts * chosen, errors.of * chosen, errors.units)
+    def among(chosen: np.ndarray, units: np.ndarray = errors.units) -> Tally:
+        return Tally(errors.counts * chosen, errors.of * chosen, units)
 
     def between(values: np.ndarray, ranges: dict[str, tuple[float, float]]) -> dict[str, Tally]:
         chosen = {name: (values >= least) & (values < most) for name, (least, most) in ranges.items()}
@@ -36,8 +36,11 @@ def group_tallies(heard: Heard, errors: Tally) -> dict[str, dict[str, Tally]]:
 
     speakers = np.array(heard.speakers)
     known = Counter(speaker for speaker in heard.speakers if speaker)
+    alone = np.arange(len(heard.ids))  # what one speaker's utterances say of that speaker
     return {
         "length of the clip": between(heard.seconds, LENGTHS_S),
         "speech above noise": between(heard.snr_db, NOISE_DB),
-        "speaker": {name: among(speakers == name) for name, _ in known.most_common(SPEAKERS)} if len(known) > 1 else {},
+        "speaker": {name: among(speakers == name, alone) for name, _ in known.most_common(SPEAKERS)}
+        if len(known) > 1
+        else {},
     }

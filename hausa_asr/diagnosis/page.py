@@ -24,7 +24,6 @@ _MARKS = """<style>
 .sub { border-bottom: 2px dotted #b60; } .sub .said { font-size: 85%; } .utterance { margin: .8em 0; }
 audio { height: 28px; vertical-align: middle; }
 </style>"""
-NO_FINDING = "Nothing stands out: errors are spread over words, letters and clips as they come."
 
 
 def as_text(found: Diagnosis, other: Diagnosis | None = None) -> str:
@@ -34,7 +33,7 @@ def as_text(found: Diagnosis, other: Diagnosis | None = None) -> str:
         found: of the model.
         other: of the model that it is compared with.
     """
-    lines = [f"{one}\n" for one in found.findings or [NO_FINDING]]
+    lines = [f"{one}\n" for one in found.findings or [_no_finding(found)]]
     for section, figures in found.sections.items():
         lines.append(section)
         beside = _by_name(other, section)
@@ -65,7 +64,7 @@ def as_page(found: Diagnosis, split: Split, title: str, other: Diagnosis | None 
 def _parts(found: Diagnosis, split: Split, title: str, other: Diagnosis | None) -> Iterator[str]:
     yield _MARKS
     yield f"<h1>{escape(title)}</h1>"
-    for one in found.findings or [NO_FINDING]:
+    for one in found.findings or [_no_finding(found)]:
         yield f'<p class="lead">{escape(one)}</p>'
     yield f'<p class="note">{escape(_about(found))}</p>'
     for section, figures in found.sections.items():
@@ -93,7 +92,7 @@ def _parts(found: Diagnosis, split: Split, title: str, other: Diagnosis | None) 
 
 def _example(one: Example, split: Split) -> str:
     heard = one.hypothesis or "(nothing)"
-    about = f"{one.id}: {one.errors} of {one.words} words wrong"
+    about = f"{one.id}: {one.errors} errors in {one.words} words"
     return (
         f'<div class="utterance"><div class="note">{escape(about)} {_audio(split[one.place].samples)}</div>'
         f"<div>{aligned(one.reference, one.hypothesis)}</div>"
@@ -126,6 +125,16 @@ def _audio(samples: np.ndarray) -> str:
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
     sound = base64.b64encode(held.getvalue()).decode()
     return f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>'
+
+
+def _no_finding(found: Diagnosis) -> str:
+    wer = next(one for one in found.sections["word errors"] if one.name == "all")
+    of = "1 utterance" if found.utterances == 1 else f"{found.utterances:,} utterances"
+    return f"WER {_share(wer)}. No rule found a kind of error that stands out beyond chance in {of}."
+
+
+def _share(one: Figure) -> str:
+    return f"{100 * one.rate:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
 
 def _by_name(other: Diagnosis | None, section: str) -> dict[str, Figure]:

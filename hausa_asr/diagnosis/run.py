@@ -34,7 +34,7 @@ class Diagnosed(NamedTuple):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, as_page(self.model, self.split, title, self.baseline))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"The page can't be written: {error}.", where=file, fix="Give another --out.") from error
 
 

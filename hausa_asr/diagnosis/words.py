@@ -17,6 +17,8 @@ from hausa_asr.diagnosis.heard import Heard
 
 LENGTHS = {"words of 1 or 2 letters": (1, 2), "words of 3 or 4 letters": (3, 4), "longer words": (5, 10**6)}
 """Classes of words by length; an apostrophe is a letter."""
+_HEARD = 0.5
+"""A word of which this share of letters is heard is not dropped."""
 SHORT, LONG = "words of 1 or 2 letters", "longer words"
 
 
@@ -35,7 +37,9 @@ def word_tallies(heard: Heard, units: np.ndarray) -> dict[str, Tally]:
 
 
 def dropped(heard: Heard, units: np.ndarray) -> tuple[dict[str, Tally], list[tuple[str, int, int]]]:
-    """Count the dropped words by length, and list the words that are dropped most often.
+    """Count the dropped words by length, and list them all.
+
+    A word whose letters were mostly heard, run together with its neighbour as in `yana` for `ya na`, is not dropped.
 
     Returns:
         Tallies by class of length; and (word, times dropped, times said), those dropped most often first.
@@ -46,18 +50,33 @@ def dropped(heard: Heard, units: np.ndarray) -> tuple[dict[str, Tally], list[tup
     said = {name: np.zeros(rows, dtype=np.int64) for name in LENGTHS}
     times_said: Counter[str] = Counter()
     times_gone: Counter[str] = Counter()
+    letters = _letters_heard(heard)
     for row, (reference, chunks) in enumerate(zip(heard.references, aligned.alignments, strict=False)):
         words = reference.split()
+        ends = np.cumsum([len(word) + 1 for word in words])
         times_said.update(words)
         for word in words:
             said[_class(word)][row] += 1
-        for chunk in chunks:
-            if chunk.type == "delete":
-                for word in words[chunk.ref_start_idx : chunk.ref_end_idx]:
-                    gone[_class(word)][row] += 1
-                    times_gone[word] += 1
-    most = [(word, count, times_said[word]) for word, count in times_gone.most_common(15)]
+        for place in (n for one in chunks if one.type == "delete" for n in range(one.ref_start_idx, one.ref_end_idx)):
+            word, end = words[place], int(ends[place]) - 1
+            if letters[row][end - len(word) : end].mean() < _HEARD:
+                gone[_class(word)][row] += 1
+                times_gone[word] += 1
+    most = [(word, count, times_said[word]) for word, count in times_gone.most_common()]
     return {name: Tally(gone[name], said[name], units) for name in LENGTHS}, most
+
+
+def _letters_heard(heard: Heard) -> list[np.ndarray]:
+    """For each transcript, (letters,) whether the letter is among those that were heard."""
+    found = []
+    aligned = jiwer.process_characters(list(heard.references), list(heard.hypotheses))
+    for reference, chunks in zip(heard.references, aligned.alignments, strict=False):
+        mask = np.zeros(len(reference), bool)
+        for chunk in chunks:
+            if chunk.type == "equal":
+                mask[chunk.ref_start_idx : chunk.ref_end_idx] = True
+        found.append(mask)
+    return found
 
 
 def boundary_tallies(heard: Heard, units: np.ndarray) -> dict[str, Tally]:

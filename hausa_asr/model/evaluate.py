@@ -15,7 +15,7 @@ from hausa_asr.decoding.greedy import greedy
 from hausa_asr.metrics import edit_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
-from hausa_asr.model.windows import windows
+from hausa_asr.model.windows import Window, normalised, windows
 from hausa_asr.text import fold
 from hausa_asr.utterance import Example, Split
 
@@ -150,12 +150,15 @@ def transcribe_samples(
         for window in windows(len(one), int(frame_lengths(model, torch.tensor(len(one)))))
     ]
     heard: list[torch.Tensor] = [torch.empty(0)] * len(of)
+
+    def levelled(recording: np.ndarray, window: Window) -> np.ndarray:
+        part = recording[window.start : window.end]
+        return normalised(part, recording) if processor.feature_extractor.do_normalize else part
+
     for indices in evaluation_batches(np.array([window.end - window.start for _, window in of]), batch_s):
         chosen = [of[index] for index in indices]
-        examples = [
-            Example("", samples[number][window.start : window.end], no_labels, "", "") for number, window in chosen
-        ]
-        batch = collate(examples, processor.feature_extractor.do_normalize, lambda n: frame_lengths(model, n))
+        examples = [Example("", levelled(samples[number], window), no_labels, "", "") for number, window in chosen]
+        batch = collate(examples, False, lambda n: frame_lengths(model, n))
         logits = _logits(model, batch.to(device), device).float().cpu()
         for index, (_, window), one in zip(indices, chosen, logits, strict=True):
             heard[index] = one[window.skip : window.skip + window.keep].clone()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Recording = str | Path | np.ndarray
 
-MAX_RECORDING_S = 4 * 3600.0
-"""A longer recording takes more than a gigabyte of memory."""
+MAX_RECORDING_S = 2 * 3600.0
+"""All of a recording is decoded at once: in stereo at 48 kHz this much takes about 3 GB."""
 AT_ONCE, AT_ONCE_S = 16, 1800.0
 """Recordings that are read into memory and transcribed together: so many, or so many seconds of them."""
 
@@ -53,7 +53,7 @@ def transcribe(
 
     Args:
         recordings: a file of any audio format (wav, flac, mp3, ogg, opus, m4a, webm, ...), or a NumPy array of (S,)
-            float samples, mono at 16 kHz in [-1, 1]; or a list of them. Each of up to four hours.
+            float samples, mono at 16 kHz in [-1, 1]; or a list of them. Each of up to two hours.
         model: the folder of an exported model (`hausa-asr best-model` and `hausa-asr finetune` write one), or its id
             on the Hugging Face hub.
         device: where to compute; by default the GPU if there is one, else the CPU.
@@ -118,7 +118,7 @@ def transcribe_files(
     """Transcribe files, `AT_ONCE` at a time; one that can't be read gives an error in place of a text.
 
     Args:
-        files: of any audio format, each of up to four hours.
+        files: of any audio format, each of up to two hours.
         model, device: as in `transcribe`.
 
     Returns:
@@ -149,7 +149,7 @@ def _transcripts(files: Sequence[str | Path], network: Any, processor: Any) -> I
                 yield Transcript(name, error=one)
             else:
                 yield Transcript(name, next(texts), round(len(one) / SAMPLE_RATE, 3))
-        waiting = []
+        waiting, samples, one = [], [], ""  # before more is read
 
 
 def _is_enough(samples: Sequence[np.ndarray]) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from hausa_asr.ctc import HOP, WINDOW
 from hausa_asr.utterance import SAMPLE_RATE
 
@@ -16,6 +18,10 @@ WHOLE_S = 30.0
 """Recordings of up to this many seconds are one window, as they would be in training."""
 _CORE_S, _CONTEXT_S = 20.0, 4.0
 """Of a window: the part that counts, and what is heard beside it on either side, in seconds."""
+
+
+_QUIET = 0.1
+"""A window that is quieter than this share of its recording is not raised to the level of speech."""
 
 
 class Window(NamedTuple):
@@ -47,3 +53,16 @@ def windows(n_samples: int, n_frames: int) -> list[Window]:
         # A frame's samples reach beyond the step to the next one.
         cut.append(Window(begin * HOP, min(n_samples, (end - 1) * HOP + WINDOW), first - begin, keep))
     return cut
+
+
+def normalised(part: np.ndarray, recording: np.ndarray) -> np.ndarray:
+    """Bring a window to zero mean and unit variance, as clips are, but for a pause: that stays quiet.
+
+    Args:
+        part: (S,) samples of the window.
+        recording: all of them.
+    """
+    spread = np.sqrt(part.var() + 1e-7)
+    if len(part) < len(recording):
+        spread = max(spread, _QUIET * np.sqrt(recording.var() + 1e-7))
+    return (part - part.mean()) / spread

@@ -144,9 +144,11 @@ class Reader:
         return self.compare_url() if self.shown_uri.startswith("http") else f"MLflow at {self.shown_uri}"
 
     def view_url(self, key: str) -> str:
-        """The address of a saved view; for a database it is where `mlflow ui` serves by default."""
-        base = self.shown_uri.rstrip("/") if self.shown_uri.startswith("http") else "http://127.0.0.1:5000"
-        return base + view_path(self.experiment_id, key)
+        """The address of a saved view, "" where it is not known; for a database where `mlflow ui` serves by default."""
+        if self._database is not None:
+            return "http://127.0.0.1:5000" + view_path(self.experiment_id, key)
+        known = self.shown_uri.startswith("http")
+        return self.shown_uri.rstrip("/") + view_path(self.experiment_id, key) if known else ""
 
     def compare_url(self, run_ids: Sequence[str] = ()) -> str:
         """The address of the experiment's page, or of the comparison of these runs.

@@ -117,7 +117,7 @@ def _summary(
         lines.append(f"report    {page}")
     lines += [
         f"compare   {ui[0]}",
-        f"          {ui[1]}",
+        *([f"          {ui[1]}"] if ui[1] else []),
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
     ]

@@ -32,7 +32,7 @@ def trials_key(sweep: str) -> str:
 
 
 def trials_view(sweep: str, run_id: str, searched: Sequence[str]) -> View:
-    """The trials of a sweep, the lowest WER first: learning curves, WER against each setting that matters most, bars.
+    """The trials of a sweep, the lowest WER first: learning curves, WER against the settings that matter most, bars.
 
     Args:
         sweep: its name.
@@ -43,25 +43,25 @@ def trials_view(sweep: str, run_id: str, searched: Sequence[str]) -> View:
         _chart("LINE", "WER over the audio trained on", **_curve("wer")),
         _chart("LINE", "Eval loss over the audio trained on", **_curve("loss")),
         _chart(
-            "PARALLEL", "Settings and WER", selectedParams=list(searched[:_AXES]), selectedMetrics=["wer"],
+            "PARALLEL", "Settings and WER", selectedParams=list(searched[:_AXES]), selectedMetrics=["best_wer"],
             showAllRuns=True,
         ),
         *(
             _chart(
                 "SCATTER", f"WER against {name}", xaxis={"key": name, "type": "PARAM"},
-                yaxis={"key": "wer", "type": "METRIC"},
+                yaxis={"key": "best_wer", "type": "METRIC"},
             )
             for name in searched[:2]
         ),
-        _chart("BAR", "WER", metricKey="wer", selectedMetricKeys=["wer"]),
+        _chart("BAR", "WER", metricKey="best_wer", selectedMetricKeys=["best_wer"]),
     ]  # fmt: skip
-    columns = ["tags.`state`", *(f"metrics.`{name}`" for name in ("wer", "cer", "spent_s"))]
+    columns = ["tags.`state`", *(f"metrics.`{name}`" for name in ("best_wer", "best_cer", "spent_s"))]
     return View(
         trials_key(sweep),
         f"Trials of {sweep}",
         {
             "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
-            "orderByKey": "metrics.`wer`",
+            "orderByKey": "metrics.`best_wer`",
             "orderByAsc": True,
             "selectedColumns": [*columns, *(f"params.`{name}`" for name in searched)],
             "compareRunCharts": charts,

@@ -7,11 +7,14 @@ state and what else is known of it. Nothing reads it back: the ledger is what la
 from __future__ import annotations
 
 import math
+import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
 
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.sweep import SweepConfig
@@ -41,30 +44,44 @@ def export_study(state: State, config: SweepConfig, file: Path) -> int:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     defaults = Encoder(config).defaults
+    now_s = state.clock or 0.0
+    trials = [_frozen(trial, number, config, defaults, now_s) for number, trial in enumerate(state.searched)]
+    made = False
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{file.absolute()}")
+        storage = optuna.storages.RDBStorage(url_of(file))
         study = optuna.create_study(study_name=state.name, storage=storage, direction="minimize")
+        made = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is marked experimental
+            study.set_metric_names(["dev WER"])
+        study.set_user_attr("sweep", state.name)
+        study.set_user_attr("base", ", ".join(config.bases))
+        study.add_trials(trials)
     except optuna.exceptions.DuplicatedStudyError:
         raise UserError(
             f"The file has a study {state.name} already.", where=file, fix="Give another file, or remove this one."
         ) from None
     except Exception as error:  # of the database, in many kinds
+        if made:
+            with suppress(Exception):
+                optuna.delete_study(study_name=state.name, storage=url_of(file))
         raise UserError(
             f"The study can't be written: {first_line(error)}.", where=file, fix="Give a file that can be written."
         ) from error
-    study.set_metric_names(["dev WER"])
-    study.set_user_attr("sweep", state.name)
-    study.set_user_attr("base", ", ".join(config.bases))
-    study.add_trials([_frozen(trial, number, config, defaults) for number, trial in enumerate(state.searched)])
-    return len(state.searched)
+    return len(trials)
 
 
-def _frozen(trial: TrialRecord, number: int, config: SweepConfig, defaults: dict) -> FrozenTrial:
+def url_of(file: Path) -> str:
+    """The address of an SQLite file for Optuna, whatever characters are in its name."""
+    return URL.create("sqlite", database=str(file.absolute())).render_as_string()
+
+
+def _frozen(trial: TrialRecord, number: int, config: SweepConfig, defaults: dict, now_s: float) -> FrozenTrial:
     values, distributions = parameters(config.space, trial.settings, defaults)
     curve = {report.step: report.metrics["wer"] for report in trial.reports}
     became = _STATES[trial.state]
-    ended_s = trial.ended_s or (trial.reports[-1].time if trial.reports else None)
+    ended_s = trial.ended_s or (trial.reports[-1].time if trial.reports else now_s)
     over = became.is_finished()
     known = {
         "trial": trial.id, "source": trial.source, "reason": trial.reason, "seen_s": trial.seen_s,
@@ -79,8 +96,8 @@ def _frozen(trial: TrialRecord, number: int, config: SweepConfig, defaults: dict
         trial_id=number,
         state=became,
         value=wer if became in (TrialState.COMPLETE, TrialState.PRUNED) else None,
-        datetime_start=_moment((ended_s or 0.0) - trial.spent_s) if became is not TrialState.WAITING else None,
-        datetime_complete=_moment(ended_s or 0.0) if over else None,
+        datetime_start=_moment(ended_s - trial.spent_s) if became is not TrialState.WAITING else None,
+        datetime_complete=_moment(ended_s) if over else None,
         params=values,
         distributions=distributions,
         user_attrs=known,

@@ -17,7 +17,7 @@ WORDS = [
 ]  # fmt: skip
 FAULTS = {
     "short": "Short words are dropped", "joined": "Words run together", "split": "Words fall apart",
-    "hooks": "Hooks are lost", "made up": "Words are made up", "noise": "above the noise are worse",
+    "hooks": "Hooks are lost", "made up": "Words are made up", "noise": "speech under 15 dB above the noise are worse",
     "length": "Clips of under 3 s are worse",
 }  # fmt: skip
 
@@ -54,7 +54,9 @@ def made_up(text: str, chance: random.Random) -> str:
     return " ".join(f"{word} yana" if chance.random() < 0.25 else word for word in text.split())
 
 
-def heard(seed: int, fault: Callable[[str, random.Random], str] | None = None, where: str = "") -> Diagnosis:
+def heard(
+    seed: int, fault: Callable[[str, random.Random], str] | None = None, where: str = "", speakers: int = 0
+) -> Diagnosis:
     chance, references = random.Random(seed), spoken(seed)
     seconds = np.array([0.4 * len(one.split()) + 0.8 for one in references])
     snr = np.array([chance.choice([8.0, 22.0, 40.0]) for _ in references])
@@ -63,12 +65,44 @@ def heard(seed: int, fault: Callable[[str, random.Random], str] | None = None, w
     if fault:
         hypotheses = [fault(one, chance) for one in hypotheses]
     ids = [f"u{n}" for n in range(len(references))]
-    return diagnose(Heard(ids, references, hypotheses, [""] * len(ids), seconds, snr))
+    who = [f"s{n % speakers}" if speakers else "" for n in range(len(ids))]
+    return diagnose(Heard(ids, references, hypotheses, who, seconds, snr))
+
+
+def of(references: list[str], hypotheses: list[str]) -> Diagnosis:
+    count = len(references)
+    ids, unknown = [f"u{n}" for n in range(count)], [""] * count
+    return diagnose(Heard(ids, references, hypotheses, unknown, np.full(count, 2.0), np.full(count, 20.0)))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_model_without_a_fault_of_its_own_gets_no_finding(seed: int) -> None:
-    assert heard(seed).findings == []
+@pytest.mark.parametrize("speakers", [0, 10])
+def test_a_model_without_a_fault_of_its_own_gets_no_finding(seed: int, speakers: int) -> None:
+    assert heard(seed, speakers=speakers).findings == []
+
+
+def test_each_speaker_has_an_interval_around_the_rate() -> None:
+    lines = heard(0, speakers=10).sections["WER by speaker"]
+    assert len(lines) == 10
+    assert all(0 < one.low < one.rate < one.high for one in lines)
+
+
+def test_one_letter_or_one_clip_makes_no_finding() -> None:
+    plain = ["buki da doki"] * 99
+    assert of([*plain, "ɗaya"], [*plain, "daya"]).findings == []
+    assert of(["ya tafi kasuwa"], ["tafi kasuwa"]).findings == []
+
+
+def test_short_words_that_run_together_are_not_dropped() -> None:
+    found = of(["ya na zuwa kasuwa"] * 100, ["yana zuwa kasuwa"] * 100)
+    assert not any("dropped" in one for one in found.findings) and "Words run together" in found.findings[0]
+    found = of(["ya tafi makaranta yau"] * 60 + ["ya tafi makaranta"] * 60, ["tafi yau"] * 60 + ["tafi makaranta"] * 60)
+    [said] = [one for one in found.findings if "Short words are dropped" in one]
+    assert "Most often ya (120 of 120)." in said, "and no longer word"
+
+
+def test_a_model_that_hears_nothing_is_told_so() -> None:
+    assert "Nothing is heard in 100 %" in of(["ya tafi kasuwa"] * 50, [""] * 50).findings[0]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -98,7 +132,9 @@ def test_counts_are_those_of_a_hand_made_case() -> None:
     assert figures["word errors", "dropped"] == (2, 8)
     assert figures["word errors", "put in"] == (1, 8)
     assert figures["word errors", "with hooks and apostrophes folded"] == (4, 8)
-    assert figures["dropped words by length", "words of 1 or 2 letters"][1] == 3
+    assert figures["dropped words by length", "words of 1 or 2 letters"] == (1, 3)
+    assert figures["dropped words by length", "longer words"] == (0, 1)
+    assert figures["dropped words by length", "words of 3 or 4 letters"] == (0, 4), "biyu was run together, and heard"
     assert figures["word boundaries", "joined"] == (1, 5), "the space beside a dropped word is no boundary error"
     assert figures["word boundaries", "split"] == (0, 5)
     assert figures["hooks and apostrophes", "hooked letters heard as such"] == (1, 2)

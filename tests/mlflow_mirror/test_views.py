@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from hausa_asr.tracking.saved_view import view_tag
 from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from helpers.mlflow_server import Server
 from sweeps.mlflow_mirror.views import sweeps_view, trials_key, trials_view
@@ -23,9 +24,10 @@ def a_sweep(tracker: Tracker, name: str) -> str:
     parent = tracker.start_sweep(name, {}, {"base": "demo"})
     for number in range(4):
         settings = {"lr_peak": 1e-3 * (number + 1), "schedule": "linear", "mask_time_prob": 0.1 * number, "seed": 7}
-        run = tracker.start_trial(parent, name, f"t00{number}", settings, {}, name=f"t00{number} lr_peak={number}e-3")
+        run = tracker.start_trial(parent, name, f"t00{number}", settings, {}, name=f"t00{number} of {name}")
         for step in (10, 20, 30):
-            scores = {"wer": 1.0 - 0.01 * step + 0.05 * number, "loss": 3.0 - 0.05 * step, "seen_s": step * 40.0}
+            wer = 1.0 - 0.01 * step + 0.05 * number
+            scores = {"wer": wer, "best_wer": wer, "loss": 3.0 - 0.05 * step, "seen_s": step * 40.0}
             tracker.log(run, [MetricsRow(step, int(time.time() * 1000), scores)])
         tracker.end_trial(run, "finished", "", {})
     return parent
@@ -35,7 +37,8 @@ def page(url: str, folder: Path) -> str:
     """What a browser has made of a page, as HTML."""
     assert CHROMIUM
     command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--window-size=1800,1600",
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu",
+        f"--user-data-dir={folder}", "--window-size=1800,1600",
         "--virtual-time-budget=30000", "--dump-dom", url,
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -43,8 +46,6 @@ def page(url: str, folder: Path) -> str:
 
 def test_a_view_fits_into_mlflows_tag() -> None:
     many = [f"a_setting_with_a_long_name_{number}" for number in range(40)]
-    from hausa_asr.tracking.saved_view import view_tag
-
     key, value = view_tag(*trials_view("s" * 100, "r" * 32, many))
     assert len(key) <= 250 and len(value) < 5000
     assert json.loads(value)["name"].startswith("Trials of s")
@@ -61,7 +62,7 @@ def test_the_link_of_a_sweep_opens_its_trials(server: Server, tmp_path: Path) ->
     assert {json.loads(one)["name"] for key, one in tags.items() if "ViewState" in key} == {"Trials of mine", "Sweeps"}
     html = page(tracker.view_url(trials_key("mine")), tmp_path / "browser")
     assert "share key" not in html, "MLflow has read it"
-    assert all(f"t00{number} lr_peak={number}e-3" in html for number in range(4)), "its trials"
-    assert "another" not in html, "and no others"
+    assert all(f"t00{number} of mine" in html for number in range(4)), "its trials"
+    assert "of another" not in html, "and no others"
     for words in ("WER over the audio trained on", "Settings and WER", "WER against lr_peak"):
         assert words in html, words

@@ -12,7 +12,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
 from helpers.events import report
 from sweeps.record.ledger import Ledger
-from sweeps.sampling.export import export_study
+from sweeps.sampling.export import export_study, url_of
 
 CONFIG = SweepConfig.model_validate(
     {
@@ -47,9 +47,10 @@ def a_sweep(folder: Path) -> Ledger:
 
 def test_optuna_reads_what_the_ledger_has(tmp_path: Path) -> None:
     state = a_sweep(tmp_path / "mine").state
-    file = tmp_path / "new/study.db"
+    file = tmp_path / "new {%20}/what?.db"
     assert export_study(state, CONFIG, file) == 5, "finalists are no trials of the search"
-    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{file}")
+    study = optuna.load_study(study_name="mine", storage=url_of(file))
+    assert file.is_file()
     assert [one.state for one in study.trials] == [
         TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING,
     ]  # fmt: skip
