@@ -231,18 +231,23 @@ def _write_best(run: Run) -> None:
 
 
 def _finish(run: Run, saving: Saving, progress: Progress) -> None:
-    if run.unwritten is not None and run.unwritten.step == run.step:
-        run.unwritten = None  # it is this one
-    _write_best(run)  # first: whoever resumes from this one needs it
+    if run.unwritten is not None and run.unwritten.step != run.step:
+        try:
+            _write_best(run)  # first: whoever resumes from this one needs it
+        except BaseException:
+            saving.abandon()
+            raise
     saving.finish(asdict(progress), int(run.best["step"]))
+    run.unwritten = None
     if saving.state:
         run.schedule.written(saving.took_s)
         run.resumable = run.step
 
 
 def _make_resumable(run: Run, progress: Progress) -> None:
-    """Write a checkpoint to resume from at this step, if it has none."""
+    """Write a checkpoint to resume from at this step, if it has none; before it the best, which is a third as large."""
     if run.share.rank == 0 and run.resumable != run.step:
+        _write_best(run)
         _finish(run, _saving(run, state=True), progress)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import exhausted, search_exhausted
-from sweeps.planning.finalists import missing
+from sweeps.planning.finalists import FinalistRun, missing, planned
 from sweeps.pruning.rule import Rule
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import BASELINE, FINALIST, TrialRecord
@@ -76,7 +76,9 @@ class Agenda:
         if self._searching():
             return WAIT  # its reports may promote a paused trial, and finalists are chosen when all is known
         trial = self._finalist()
-        return END if trial is None else self._train(trial)
+        if trial is None:
+            return WAIT if self._growth_is_to_come() else END
+        return self._train(trial)
 
     def is_done(self) -> bool:
         """Whether no trial is left to start or resume, and no slot has one."""
@@ -84,7 +86,9 @@ class Agenda:
 
     def has_work(self) -> bool:
         """Whether `next` would give out something else than to wait."""
-        return not self._searching() or self._search_goes_on()
+        if self._searching():
+            return self._search_goes_on()
+        return self._finalists_wait() or not self._growth_is_to_come()
 
     @property
     def over(self) -> str:
@@ -215,8 +219,24 @@ class Agenda:
     def _finalists_wait(self) -> bool:
         """Whether a run on a fresh seed is left to start or resume, and the budget allows it."""
         state = self._ledger.state
-        due = self._paused_finalist() is not None or bool(missing(state, self._config))
+        due = self._paused_finalist() is not None or bool(self._runs())
         return due and not exhausted(state, self._config, time.time())
+
+    def _runs(self) -> list[FinalistRun]:
+        """The runs to propose. Those on parts of train repeat the best finalist, which is known when all have ended."""
+        runs = missing(self._ledger.state, self._config)
+        others = self._open_finalists() or self._paused_finalist() is not None
+        return [run for run in runs if not (run.on_part and others)]
+
+    def _open_finalists(self) -> bool:
+        """Whether a slot has a run of the finalists on all of train."""
+        whole = {run.id for run in planned(self._ledger.state, self._config)}
+        return not whole.isdisjoint(self.held)
+
+    def _growth_is_to_come(self) -> bool:
+        """Whether runs on parts of train follow once the slots' finalists have ended."""
+        wanted = self._config.finalists.data_growth and self._open_finalists()
+        return wanted and not exhausted(self._ledger.state, self._config, time.time())
 
     def _paused_finalist(self) -> TrialRecord | None:
         """A run on a fresh seed that the budget had ended."""
@@ -232,6 +252,6 @@ class Agenda:
         if paused is not None:
             return paused
         state = self._ledger.state
-        run = missing(state, self._config)[0]
+        run = self._runs()[0]
         self._ledger.append("proposed", trial=run.id, settings=run.settings, source=FINALIST, of=run.of)
         return state.trials[run.id]

@@ -13,7 +13,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from hausa_asr.recipe import STEP_PREFIX, TRAINING
+from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING, step_folder
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import chosen
 from sweeps.pruning.rule import Rule
@@ -54,7 +54,7 @@ class CheckpointSpace:
         the next trial leaves.
         """
         for before in self._just_left:
-            if before.state in ("finished", "failed"):
+            if before.state in ("finished", "failed") or before.dropped:
                 self._drop_state(before)
             self._measure(before)
         self._just_left = [trial]
@@ -114,6 +114,9 @@ class CheckpointSpace:
         """Keep only the best checkpoint, without what training would need."""
         folder = self._ledger.trial_folder(trial.id)
         best = self._ledger.best_checkpoint(trial)
+        if best is not None and not (best / CHECKPOINT).is_file():  # its workers are still to write it, or never will
+            there = self._ledger.best_there(trial)
+            best = step_folder(folder, int(there["step"])) if there else None
         for one in folder.glob(f"{STEP_PREFIX}*"):
             if one == best:
                 (one / TRAINING).unlink(missing_ok=True)

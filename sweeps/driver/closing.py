@@ -57,6 +57,7 @@ def close_sweep(
         Whether there is a winner; False if no trial came as far as its first evaluation.
     """
     state = sweep.ledger.state
+    sweep.ledger.settle()
     console.print("scoring the finalists" if state.finalists else "scoring baseline and best on test", highlight=False)
     missed = sweep.chance_missed()
     stopped = _stopped(*missed) if missed else ""

@@ -17,7 +17,7 @@ from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.estimate import Prediction, predict
 from sweeps.planning.slots import SlotPlan
-from sweeps.planning.speed import measured
+from sweeps.planning.speed import base_of, measured
 
 _WORTH_S = 1800.0
 """A sweep that may take this long is worth half a minute of measuring."""
@@ -42,8 +42,9 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
     gpu, workers = bool(resources.get("GPU")), config.resources.workers_per_trial
     recipe = config.recipe()
     task: Any = _measure.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
-    # Each worker takes its share of a batch.
-    share = replace(recipe, batch_s=recipe.batch_s / workers)
+    # The slowest that a trial may be: the largest base checkpoint, all of it learning. Each worker has part of a batch.
+    base = max(config.bases, key=lambda name: known.weights if (known := base_of(name)) else 0)
+    share = replace(recipe, base=base, freeze_transformer_fraction=0.0, batch_s=recipe.batch_s / workers)
     pending = task.remote(str(prepared.path), asdict(share), plan.threads, gpu)
     try:
         training, scoring = ray.get(pending, timeout=_PATIENCE_S)

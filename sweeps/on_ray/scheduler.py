@@ -32,6 +32,10 @@ _KEPT = ("step", "updates", "seen_s", "metrics", "best", "last", "diverged")
 """What the ledger keeps of a report. Samples stay in the checkpoint, whose place follows from the step."""
 
 
+_GOODBYE_S = 60
+"""How long slots have to end at a sweep's end: a worker may be writing the checkpoint of a trial that was stopped."""
+
+
 class SweepScheduler(FIFOScheduler):
     """Judge reports by the pruning rule, for Ray Tune.
 
@@ -69,6 +73,7 @@ class SweepScheduler(FIFOScheduler):
             self._began = True
             # Tune keeps an idle actor for each trial that is about to start, and ends the others, which are to be warm
             # for the trials after that. So its cache gets room for all slots.
+            tune_controller._actor_force_cleanup_timeout = _GOODBYE_S  # Tune's own are 10 s
             for trial in live:
                 tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory)
         waiting = [trial for trial in live if trial.status == trial.PENDING]
@@ -96,7 +101,7 @@ class SweepScheduler(FIFOScheduler):
         if not trial.is_open:
             return False
         if isinstance(message, Failed):
-            self._end(name, "failed", message.error)
+            self._end(name, "failed", message.error, best=self._ledger.best_there(trial))
             return False
         progress = message.progress
         if progress.step > trial.last_step:

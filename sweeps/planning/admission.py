@@ -70,7 +70,7 @@ def _too_small_a_budget(config: SweepConfig, prediction: Prediction) -> Iterator
     if speed is None or speed.guessed:  # a guess may be wrong by a factor of ten: it warns and refuses nothing
         return
     for limit in limits(config, figures(config, prediction.slots, speed, trials, least_s)):
-        if limit.taken <= limit.limit:
+        if limit.taken <= limit.limit * speed.slack:
             continue
         enough = fitting(config, prediction.slots, speed, limit, least_s)
         without = config.model_copy(update={"finalists": config.finalists.model_copy(update={"k": 0})})

@@ -22,11 +22,12 @@ GROWTH_SHARES = (0.25, 0.5)
 
 @dataclass(frozen=True)
 class FinalistRun:
-    """One run on a fresh seed: its id, the trial that it repeats, and its settings."""
+    """One run on a fresh seed: its id, the trial that it repeats, its settings, and if it is on a part of train."""
 
     id: str
     of: str
     settings: dict[str, Any]
+    on_part: bool = False
 
 
 def chosen(state: State, config: SweepConfig) -> list[TrialRecord]:
@@ -77,7 +78,12 @@ def growth(state: State, config: SweepConfig) -> list[FinalistRun]:
         return []
     best = min(by_setting, key=lambda name: fmean(by_setting[name]))
     return [
-        FinalistRun(f"{run.id}-d{100 * share:.0f}", best, {**run.settings, "train_share": share})
+        FinalistRun(
+            f"{run.id}-d{100 * share:.0f}",
+            best,
+            {**run.settings, "train_share": share * config.recipe(run.settings).train_share},
+            on_part=True,
+        )
         for run in runs
         if run.of == best
         for share in GROWTH_SHARES

@@ -84,6 +84,22 @@ class Ledger:
         scores = [{"step": one.step, **{name: one.metrics[name] for name in ("wer", "cer", "loss")}} for one in there]
         return min(scores, key=lambda one: (one["wer"], one["cer"], one["loss"]), default={})
 
+    def settle(self) -> None:
+        """Let the best trial and the baseline be what is on disk of them, once no slot has one any more.
+
+        A better checkpoint may have been in the memory of workers that were killed.
+        """
+        while lost := [
+            one for one in (self.state.best(), self.state.baseline()) if one and self._has_lost_its_best(one)
+        ]:
+            trial = lost[0]
+            fields = {name: getattr(trial, name) for name in ("state", "reason", "detail", "cause")}
+            self.append("ended", trial=trial.id, **fields, best=self.best_there(trial))
+
+    def _has_lost_its_best(self, trial: TrialRecord) -> bool:
+        checkpoint = self.best_checkpoint(trial)
+        return checkpoint is not None and not (checkpoint / CHECKPOINT).is_file()
+
     def _drop_torn_line(self) -> None:
         """A line without its end would swallow the next event."""
         if not self.path.is_file():

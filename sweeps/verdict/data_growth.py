@@ -75,10 +75,11 @@ def data_growth(state: State, config: SweepConfig, train_s: float) -> DataGrowth
     if not parts:
         return None
     setting = parts[0].of
+    whole = config.recipe(state.trials[setting].settings).train_share
     wers: dict[float, list[float]] = {}
     for run in (*parts, *(run for run in complete(state, config) if run.of == setting)):
         assert run.best
-        wers.setdefault(float(run.settings.get("train_share", 1.0)), []).append(run.best["wer"])
+        wers.setdefault(config.recipe(run.settings).train_share / whole, []).append(run.best["wer"])
     points = [(math.log(share), math.log(max(_LEAST, wer))) for share, every in wers.items() for wer in every]
     if len(wers) < 2 or len(points) < 3:
         return None
@@ -91,4 +92,4 @@ def data_growth(state: State, config: SweepConfig, train_s: float) -> DataGrowth
     error = math.sqrt(float(left @ left) / degrees * (1 / len(points) + (ahead - float(x.mean())) ** 2 / spread))
     mean, reach = line.intercept + line.slope * ahead, float(stats.t.ppf(0.975, degrees)) * error
     low, twice, high = (math.exp(mean + side * reach) for side in (-1, 0, 1))
-    return DataGrowth(setting, train_s / 3600, wers, twice, low, high, -float(line.slope))
+    return DataGrowth(setting, train_s * whole / 3600, wers, twice, low, high, -float(line.slope))

@@ -71,6 +71,40 @@ def test_finalists_are_the_best_and_the_baseline_on_fresh_seeds_after_the_search
     assert [t.id for t in slots.ledger.state.searched] == ["t000", "t001", "t002", "t003"]
 
 
+def test_slots_wait_for_the_best_finalist_to_train_it_on_parts_of_train(tmp_path: Path) -> None:
+    """A slot that ended here would end the search for all of them."""
+    slots = Slots(tmp_path, "finalists={k: 1, seeds: 1, data_growth: true}", "search.trials=2")
+    for wer in (0.5, 0.2):
+        slots.finish(slots.take(), wer)
+    runs = [slots.take(), slots.take()]
+    assert [run.id for run in runs] == ["t001-s1", "t000-s1"]
+    assert slots.order().do == "wait" and not slots.agenda.has_work()
+    slots.finish(runs[0], 0.4)
+    assert slots.order().do == "wait" and not slots.agenda.is_done()
+    slots.finish(runs[1], 0.3)
+    assert slots.agenda.has_work()
+    parts = [slots.take(), slots.take()]
+    assert [run.id for run in parts] == ["t000-s1-d25", "t000-s1-d50"], "the better one"
+    assert slots.order().do == "end"
+    for run in parts:
+        slots.finish(run, 0.5)
+    assert slots.agenda.is_done()
+
+
+def test_a_finalist_that_goes_on_comes_before_any_on_parts(tmp_path: Path) -> None:
+    slots = Slots(tmp_path, "finalists={k: 1, seeds: 1, data_growth: true}", "search.trials=2")
+    for wer in (0.5, 0.2):
+        slots.finish(slots.take(), wer)
+    first, second = slots.take(), slots.take()
+    slots.finish(first, 0.4)
+    slots.ledger.append("reported", trial=second.id, **report(50, 0.6))
+    slots.ledger.append("ended", trial=second.id, state="pruned", cause="budget", reason="spent")
+    slots.agenda.back(second)
+    again = slots.agenda.next()
+    assert again.trial is second
+    assert slots.order().do == "wait", "it may be the better one"
+
+
 def test_a_new_driver_takes_up_what_was_open_then_goes_on_as_before(tmp_path: Path) -> None:
     slots = Slots(tmp_path)
     trials = [slots.take() for _ in range(3)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hausa_asr.recipe import TRAINING, step_folder
+from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from helpers.events import report
 from helpers.slots import Slots
 from sweeps.driver.checkpoint_space import CheckpointSpace, size
@@ -22,6 +22,7 @@ def write(slots: Slots, trial: TrialRecord, steps: list[int]) -> None:
         one = step_folder(folder, step)
         one.mkdir(parents=True, exist_ok=True)
         (one / "weights.safetensors").write_bytes(b"0" * WEIGHTS)
+        (one / CHECKPOINT).touch()
         if step == max(steps):
             (one / TRAINING).write_bytes(b"0" * STATE)
 
@@ -105,6 +106,16 @@ def test_an_ended_trial_keeps_its_best_model_only_and_half_written_ones_go(slots
     space(slots, None).tidy(trial)
     left = [path.name for path in slots.ledger.trial_folder("t004").iterdir()]
     assert left == ["step-000030"]
+    assert kept(slots)["t004"] == (True, False)
+
+
+def test_a_best_that_is_still_in_its_workers_memory_costs_no_checkpoint_that_is_there(slots: Slots) -> None:
+    trial = slots.ledger.state.trials["t004"]
+    told = {**report(100, 0.6, 0.5), "best": {"step": 80, "wer": 0.5, "cer": 0.2, "loss": 0.5}}
+    slots.ledger.append("reported", trial="t004", **report(30, 0.7))
+    slots.ledger.append("reported", trial="t004", **told)
+    slots.ledger.append("ended", trial="t004", state="failed", reason="diverged")
+    space(slots, None).tidy(trial)
     assert kept(slots)["t004"] == (True, False)
 
 

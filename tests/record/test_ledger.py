@@ -192,3 +192,21 @@ def test_of_a_trial_that_crashed_for_good_counts_what_is_on_disk(tmp_path: Path)
     assert Ledger(tmp_path).state == ledger.state
     ledger.append("started", trial="t001")
     assert trial.best and trial.best["step"] == 20
+
+
+def test_at_the_end_the_best_is_what_is_on_disk(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    for name, step in (("t000", 100), ("t001", 10)):
+        place = step_folder(ledger.trial_folder(name), step)
+        place.mkdir(parents=True)
+        (place / CHECKPOINT).touch()
+    ledger.append("reported", trial="t001", **report(10, wer=0.45))
+    ledger.append("reported", trial="t001", **report(20, wer=0.3))
+    ledger.append("ended", trial="t001", state="pruned", reason="the budget is spent", cause="budget")
+    ledger.settle()
+    trial = ledger.state.trials["t001"]
+    assert ledger.state.best() is trial and trial.best == {"step": 10, "wer": 0.45, "cer": 0.225, "loss": 2.0}
+    assert (trial.state, trial.cause, trial.reason) == ("pruned", "budget", "the budget is spent")
+    before = ledger.path.read_text()
+    ledger.settle()
+    assert ledger.path.read_text() == before
