@@ -34,5 +34,5 @@ def view_tag(key: str, name: str, state: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def view_path(experiment_id: str, key: str) -> str:
-    """The part of the address of a view that follows the server's."""
-    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={quote(key)}"
+    """The part of the address of a view, with its charts, that follows the server's."""
+    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={quote(key)}&compareRunsMode=CHART"

@@ -56,7 +56,7 @@ def test_a_sweep_ends_whole_and_says_what_it_found(finished: tuple[Path, str]) -
     assert said == ("the chance that one of them" in (folder / "runs/one/report.html").read_text())
     assert "raylet" not in output, "no wall of other processes' words"
     evaluations = sum(event["event"] == "reported" for event in ledger_of(folder / "runs/one"))
-    assert len(output.splitlines()) < 40 + evaluations, "a line for each, and a few more"
+    assert len(output.splitlines()) < 44 + evaluations, "a line for each, and a few more"
     trials = folder / "runs/one/trials"
     assert "step 5 of" in (trials / "t000/train.log").read_text()
     assert not list(Path("/tmp").glob("hausa-asr-ray-*")) or all(
