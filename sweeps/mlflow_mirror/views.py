@@ -15,7 +15,7 @@ _SECTION = "trials"
 _MOST = 200
 """Runs in a chart."""
 _AXES = 8
-"""Settings in parallel coordinates: more can't be told apart."""
+"""Settings in parallel coordinates: more would hide each other."""
 
 
 class View(NamedTuple):

@@ -95,7 +95,8 @@ def conclude(
     headline = verdict.sentences()[0] if verdict else ""
     on_test = verdict.on_test if verdict else None
     if verdict is None:
-        runs = [trial for trial in (state.best(), state.baseline()) if trial is not None and trial.best]
+        both = {trial.id: trial for trial in (state.best(), state.baseline()) if trial is not None and trial.best}
+        runs = list(both.values())  # one, where nothing beat the baseline
         dev = prepared.splits["dev"]
         in_part = dev_part(dev, config.recipe().dev_part_s) is not dev
         splits = [*(["dev"] if in_part else []), *(["test"] if "test" in prepared.splits else [])]

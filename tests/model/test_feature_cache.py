@@ -142,7 +142,7 @@ def test_no_cache_where_features_would_change(changes: dict, layer_norm_base: Pa
 def test_a_full_disk_costs_the_cache_and_not_the_trial(
     layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "SPARE_BYTES", shutil.disk_usage(tmp_path).free)
+    monkeypatch.setattr(features, "SPARE_BYTES", 2**60)  # whatever else on this disk comes and goes
     assert trained(layer_norm_base, tmp_path / "trial", tmp_path / "cache", length_s=60)[-1].last
     assert not list((tmp_path / "cache").glob("*/*"))
 

@@ -118,3 +118,18 @@ def test_without_finalists_the_winner_is_scored_on_all_of_dev_where_trials_saw_a
     assert rates == pytest.approx((0.3, 0.5) if part_s else (0.25, 0.45))
     card = (ledger.folder / "export/README.md").read_text(encoding="utf-8")
     assert f"| WER | {rates[0]:.4f} |" in card
+
+
+def test_a_baseline_that_nothing_beat_is_one_run_and_not_two(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "s").mkdir()
+    ledger = Ledger(tmp_path / "s")
+    ledger.append("sweep", name="s", rungs=[])
+    ledger.append("proposed", trial="t000", settings={}, source="baseline")
+    ledger.append("reported", trial="t000", **report(40, 0.3))
+    ledger.append("ended", trial="t000", state="finished", reason="")
+    ledger.trial_folder("t000").mkdir(parents=True)
+    (ledger.trial_folder("t000") / checkpoint.name).symlink_to(checkpoint)
+    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={}, seconds={"train": 60.0})
+    conclusion = conclude(load(None, ["finalists={k: 0}"], environment={}), ledger, prepared, score)
+    assert [run.id for run, _ in conclusion.tested] == ["t000"]
+    assert "over 1 seed" in conclusion.headline or not conclusion.headline

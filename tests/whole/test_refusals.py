@@ -50,7 +50,7 @@ def test_what_cannot_run_is_refused_in_one_message_and_leaves_nothing(
 
 
 def test_a_long_sweep_is_measured_first_and_refused_if_its_budget_is_too_small(settings: Path) -> None:
-    long = ("--set", "finetune.length_s=200000", "--set", "search.trials=40", "--set", "pruning.rule=none")
+    long = ("--set", "finetune.length_s=200000", "--set", "search.trials=90", "--set", "pruning.rule=none")
     budget = ("--set", "budget.wall_s=90", "--set", "name=long")
     guessed = finish(start("--config", settings, "--plan", *long, *budget))
     assert "a guess" in guessed and "is expected to end the search" in guessed, "a guess refuses nothing"
