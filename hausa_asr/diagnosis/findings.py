@@ -20,7 +20,7 @@ another."""
 NOTHING = 0.1
 """A share of utterances of which nothing is heard."""
 SUPPORT, LETTERS = 8, 30
-"""A rule needs on both sides so many utterances (speakers where those are resampled), and so many words or letters."""
+"""The least evidence for a rule, on each side that it compares: resampled utterances or speakers; words or letters."""
 BOUNDARIES, MADE_UP = 0.03, 0.1
 """Shares of spaces, and of words."""
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import jiwer
 import numpy as np
 
 from hausa_asr.utterance import SAMPLE_RATE, Split
@@ -38,6 +40,16 @@ class Heard:
     speakers: Sequence[str]
     seconds: np.ndarray
     snr_db: np.ndarray
+
+    @cached_property
+    def words(self) -> list[list[jiwer.AlignmentChunk]]:
+        """The alignment of each utterance's words."""
+        return jiwer.process_words(list(self.references), list(self.hypotheses)).alignments
+
+    @cached_property
+    def letters(self) -> list[list[jiwer.AlignmentChunk]]:
+        """The alignment of each utterance's letters, spaces among them."""
+        return jiwer.process_characters(list(self.references), list(self.hypotheses)).alignments
 
 
 def heard(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, split: Split) -> Heard:

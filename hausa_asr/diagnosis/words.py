@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import jiwer
 import numpy as np
 
 from hausa_asr.diagnosis.figure import Tally
@@ -24,9 +23,8 @@ SHORT, LONG = "words of 1 or 2 letters", "longer words"
 
 def word_tallies(heard: Heard, units: np.ndarray) -> dict[str, Tally]:
     """Count substitutions, deletions and insertions, all as shares of the transcripts' words."""
-    aligned = jiwer.process_words(list(heard.references), list(heard.hypotheses))
     found = {kind: np.zeros(len(heard.ids), dtype=np.int64) for kind in ("substitute", "delete", "insert")}
-    for row, chunks in enumerate(aligned.alignments):
+    for row, chunks in enumerate(heard.words):
         for chunk in chunks:
             if chunk.type in found:
                 length = chunk.hyp_end_idx - chunk.hyp_start_idx
@@ -44,14 +42,13 @@ def dropped(heard: Heard, units: np.ndarray) -> tuple[dict[str, Tally], list[tup
     Returns:
         Tallies by class of length; and (word, times dropped, times said), those dropped most often first.
     """
-    aligned = jiwer.process_words(list(heard.references), list(heard.hypotheses))
     rows = len(heard.ids)
     gone = {name: np.zeros(rows, dtype=np.int64) for name in LENGTHS}
     said = {name: np.zeros(rows, dtype=np.int64) for name in LENGTHS}
     times_said: Counter[str] = Counter()
     times_gone: Counter[str] = Counter()
     letters = _letters_heard(heard)
-    for row, (reference, chunks) in enumerate(zip(heard.references, aligned.alignments, strict=False)):
+    for row, (reference, chunks) in enumerate(zip(heard.references, heard.words, strict=True)):
         words = reference.split()
         ends = np.cumsum([len(word) + 1 for word in words])
         times_said.update(words)
@@ -69,8 +66,7 @@ def dropped(heard: Heard, units: np.ndarray) -> tuple[dict[str, Tally], list[tup
 def _letters_heard(heard: Heard) -> list[np.ndarray]:
     """For each transcript, (letters,) whether the letter is among those that were heard."""
     found = []
-    aligned = jiwer.process_characters(list(heard.references), list(heard.hypotheses))
-    for reference, chunks in zip(heard.references, aligned.alignments, strict=False):
+    for reference, chunks in zip(heard.references, heard.letters, strict=True):
         mask = np.zeros(len(reference), bool)
         for chunk in chunks:
             if chunk.type == "equal":
@@ -81,9 +77,8 @@ def _letters_heard(heard: Heard) -> list[np.ndarray]:
 
 def boundary_tallies(heard: Heard, units: np.ndarray) -> dict[str, Tally]:
     """Count the spaces that are missing and those that are too many, as shares of the transcripts' spaces."""
-    aligned = jiwer.process_characters(list(heard.references), list(heard.hypotheses))
     joined, split = (np.zeros(len(heard.ids), dtype=np.int64) for _ in range(2))
-    for row, chunks in enumerate(aligned.alignments):
+    for row, chunks in enumerate(heard.letters):
         reference, hypothesis = heard.references[row], heard.hypotheses[row]
         kept_there, kept_here = np.zeros(len(reference) + 2, bool), np.zeros(len(hypothesis) + 2, bool)
         for chunk in chunks:

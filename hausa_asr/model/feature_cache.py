@@ -223,7 +223,7 @@ class _Progress:
         self._began_s = self._said_s = time.monotonic()
 
     def add(self, samples: int) -> None:
-        """Note that the features of so many samples were made."""
+        """Count samples whose features are made; log the share that is done if it is time."""
         self._done += samples
         now_s = time.monotonic()
         if now_s - self._said_s >= _SAY_EVERY_S:

@@ -1,4 +1,4 @@
-"""Cut long recordings into windows that overlap, so that memory stays flat and no word is cut or doubled at a seam.
+"""Cut long recordings into windows that overlap: the model needs little memory, and no word is cut at a seam.
 
 In: a recording's samples. Out: windows, each with the frames of it that count: those whose neighbours on both sides the
 model has heard. Put side by side they are the frames of the whole recording, and are decoded as one. Attention over a
@@ -18,8 +18,6 @@ WHOLE_S = 30.0
 """Recordings of up to this many seconds are one window, as they would be in training."""
 _CORE_S, _CONTEXT_S = 20.0, 4.0
 """Of a window: the part that counts, and what is heard beside it on either side, in seconds."""
-
-
 _QUIET = 0.1
 """A window that is quieter than this share of its recording is not raised to the level of speech."""
 

@@ -145,17 +145,18 @@ class Reader:
 
     def view_url(self, key: str) -> str:
         """The address of a saved view, "" where it is not known; for a database where `mlflow ui` serves by default."""
-        if self._database is not None:
-            return "http://127.0.0.1:5000" + view_path(self.experiment_id, key)
-        known = self.shown_uri.startswith("http")
-        return self.shown_uri.rstrip("/") + view_path(self.experiment_id, key) if known else ""
+        known = self._database is not None or self.shown_uri.startswith("http")
+        return self._server() + view_path(self.experiment_id, key) if known else ""
+
+    def _server(self) -> str:
+        return self.shown_uri.rstrip("/") if self.shown_uri.startswith("http") else "http://127.0.0.1:5000"
 
     def compare_url(self, run_ids: Sequence[str] = ()) -> str:
         """The address of the experiment's page, or of the comparison of these runs.
 
         For a database it is where `mlflow ui` serves by default.
         """
-        base = self.shown_uri if self.shown_uri.startswith("http") else "http://127.0.0.1:5000"
+        base = self._server()
         if not run_ids:
             return f"{base}/#/experiments/{self.experiment_id}"
         runs, experiments = (quote(json.dumps(ids)) for ids in (list(run_ids), [self.experiment_id]))

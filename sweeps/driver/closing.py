@@ -67,8 +67,8 @@ def close_sweep(
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)
     page = _report(sweep, conclusion, stopped)
-    opened = tracker.view_url(trials_key(sweep.name))
-    for line in _summary(sweep, conclusion, ending, page, (tracker.ui_hint(), opened), stopped):
+    ui = [tracker.ui_hint(), tracker.view_url(trials_key(sweep.name))]
+    for line in _summary(sweep, conclusion, ending, page, ui, stopped):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if behind or trouble:
         what = f"figures of {', '.join(behind)}" if behind else f"the sweep's end ({trouble})"
@@ -101,7 +101,7 @@ def _report(sweep: Sweep, conclusion: Conclusion, stopped: str) -> Path | None:
 
 
 def _summary(
-    sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: tuple[str, str], stopped: str
+    sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: list[str], stopped: str
 ) -> list[str]:
     """The last lines. The verdict comes last, where a person looks."""
     if conclusion.best is None:
@@ -117,8 +117,7 @@ def _summary(
     if page is not None:
         lines.append(f"report    {page}")
     lines += [
-        f"compare   {ui[0]}",
-        *([f"          {ui[1]}"] if ui[1] else []),
+        *(f"{name:<9} {where}" for name, where in zip(("compare", ""), ui, strict=True) if where),
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
     ]

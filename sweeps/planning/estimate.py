@@ -202,12 +202,8 @@ def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
     base = largest_base(config)
     if base is None:
         return None
-    weight, recipe, trials, marks = (
-        trained_weights(config, base),
-        config.recipe(),
-        config.search.trials,
-        rungs_s(config),
-    )
+    weight, recipe = trained_weights(config, base), config.recipe()
+    trials, marks = config.search.trials, rungs_s(config)
     wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
     evaluation_s = recipe.eval_every_steps * recipe.batch_s
 

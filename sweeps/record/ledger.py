@@ -15,7 +15,7 @@ Events, in the order of a trial's life:
     reported   one evaluation
     ranked     one decision at a rung, with all that it was made of
     paused     it left its slot and can go on: `cause` is rung, budget or crash
-    ended      finished, pruned or failed; where its workers had crashed, its `best` checkpoint that is on disk
+    ended      finished, pruned or failed; with its `best` on disk, where a better one may have been lost
     dropped    its optimizer state made room on the disk, so it cannot go on
     decided    the finalists' verdict, with the test scores
     souped     an average of runs was tried: its members, its gain over the winner's model, whether it is exported

@@ -74,7 +74,7 @@ class TrialRecord:
         spent_s: seconds that a slot was busy with it.
         started: since when a slot is; None while none is.
         ended_s: when it ended, in seconds since the epoch.
-        crashed_with: as `best`, of what was on disk when its workers had crashed too often; empty if nothing was.
+        on_disk: as `best`, of what was on disk at its end, if that had to be looked up; empty if nothing was.
     """
 
     id: str
@@ -94,7 +94,7 @@ class TrialRecord:
     spent_s: float = 0.0
     started: float | None = None
     ended_s: float | None = None
-    crashed_with: dict[str, float] | None = None
+    on_disk: dict[str, float] | None = None
 
     @property
     def is_baseline(self) -> bool:
@@ -129,8 +129,8 @@ class TrialRecord:
     @property
     def best(self) -> dict[str, float] | None:
         """`step`, `wer`, `cer` and `loss` of its best checkpoint, None before the first report."""
-        if self.crashed_with is not None:
-            return self.crashed_with or None
+        if self.on_disk is not None:
+            return self.on_disk or None
         return self.reports[-1].best if self.reports else None
 
     @property
@@ -212,7 +212,7 @@ class State:
             trial.state, trial.started, trial.reason, trial.cause = "running", event["time"], "", ""
             trial.recalled = trial.recalled or bool(event.get("recall"))
             trial.waits_at = None
-            trial.ended_s = trial.crashed_with = None
+            trial.ended_s = trial.on_disk = None
             self.ended.pop(trial.id, None)
         elif kind == "tracked":
             trial.run_id = event["run_id"]
@@ -234,7 +234,7 @@ class State:
             self._spend(trial, event["time"])
             trial.started = None
             if kind == "ended":
-                trial.ended_s, trial.crashed_with = event["time"], event.get("best")
+                trial.ended_s, trial.on_disk = event["time"], event.get("best")
                 self.ended[trial.id] = None
         elif kind == "dropped":
             trial.dropped = True
