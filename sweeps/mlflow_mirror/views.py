@@ -2,8 +2,7 @@
 
 In: a sweep's name, its run and its searched settings. Out: views for `Tracker.save_view`, which the UI lists in its
 menu of views and opens by a link. The states are those that the UI of MLflow 3.17 makes itself; an older one ignores
-them.
-Called by the mirror.
+them. Called by the mirror.
 """
 
 from __future__ import annotations

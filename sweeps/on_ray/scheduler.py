@@ -21,6 +21,7 @@ from hausa_asr.recipe import Progress
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.agenda import Agenda
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, from_text
+from sweeps.on_ray.slot import WRITING_S
 from sweeps.planning.budget import exhausted, search_exhausted
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
@@ -30,10 +31,6 @@ from sweeps.record.state import DIVERGED, TrialRecord
 
 _KEPT = ("step", "updates", "seen_s", "metrics", "best", "last", "diverged")
 """What the ledger keeps of a report. Samples stay in the checkpoint, whose place follows from the step."""
-
-
-_GOODBYE_S = 60
-"""How long slots have to end at a sweep's end: a worker may be writing the checkpoint of a trial that was stopped."""
 
 
 class SweepScheduler(FIFOScheduler):
@@ -73,7 +70,7 @@ class SweepScheduler(FIFOScheduler):
             self._began = True
             # Tune keeps an idle actor for each trial that is about to start, and ends the others, which are to be warm
             # for the trials after that. So its cache gets room for all slots.
-            tune_controller._actor_force_cleanup_timeout = _GOODBYE_S  # Tune's own are 10 s
+            tune_controller._actor_force_cleanup_timeout = int(WRITING_S)  # Tune gives slots 10 s to end
             for trial in live:
                 tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory)
         waiting = [trial for trial in live if trial.status == trial.PENDING]

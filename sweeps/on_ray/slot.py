@@ -28,7 +28,7 @@ _IDLE_S = 0.2
 """How long a step of a slot without a job lasts."""
 _FIRST_REPORT_S = 6 * 3600.0
 """How long a slot's first report may take: the model may be large, and its feature cache has to be made."""
-_WRITING_S = 60.0
+WRITING_S = 60.0
 """How long workers may take to write the checkpoints of a trial that was stopped: gigabytes, perhaps on a slow disk."""
 _OVERDUE = 10.0
 """A report that takes this many times the longest wait so far is overdue."""
@@ -169,7 +169,7 @@ class Slot(tune.Trainable):
         """The sweep is over, or the trial crashed: let the workers end."""
         ray.get(self._desk.close.remote())
         busy = self._phase in (Phase.STARTING, Phase.TRAINING)
-        self._fit.join(timeout=self._spec["goodbye_s"] if busy else _WRITING_S)
+        self._fit.join(timeout=self._spec["goodbye_s"] if busy else WRITING_S)
 
 
 def trainer_of(workers: int) -> Any:
