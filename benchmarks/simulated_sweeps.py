@@ -97,14 +97,20 @@ class Ours:
         else:
             for rung in self._rule.due(trial.id, last.seen_s, 0.0):
                 self._rule.record(rung, trial.id, score(points))
-                goes_on = trial.is_baseline or self._rule.rank(rung, trial.id).passed
+                waits = trial.is_baseline and self._rule.is_young(rung)
+                goes_on = self._rule.rank(rung, trial.id).passed and not waits
                 if not goes_on:
                     trial.state, trial.waits_at = "paused", rung
         self._study.update(trial)
         return goes_on
 
     def resume(self) -> int | None:
-        waiting = {one.id: one.waits_at for one in self._trials if one.state == "paused" and one.waits_at is not None}
+        waiting = {
+            one.id: one.waits_at
+            for one in self._trials
+            if one.state == "paused" and one.waits_at is not None
+            and not (one.is_baseline and self._rule.is_young(one.waits_at))
+        }  # fmt: skip
         found = self._rule.promotable(waiting)
         if found is None:
             return None

@@ -10,8 +10,8 @@ and by the same code for all, its best checkpoint by dev WER is scored on test. 
 every trial's training. The order of the contestants turns from seed to seed.
 
 `ours` is `python sweeps/run.py` on the world's settings, with `finalists.k=0`, no budget and no starting points, so
-that it searches all along: what it would do afterwards (finalists, soups) is not in the race, and its trial 0, the
-baseline, which is never pruned, costs it the time of a trial that no other has. Sampler and pruning are as shipped.
+that it searches all along: what it would do afterwards is not in the race (the baseline's end, finalists, soups). Its
+trial 0, the baseline, which no other has, waits at its first rung meanwhile. Sampler and pruning are as shipped.
 `stock` is the pattern of Ray's guide, a Tune driver function with a `TorchTrainer` inside, `OptunaSearch`, ASHA on WER
 (reduction 2, from a fifth of the length) and `MLflowLoggerCallback`. It gets 16 logical CPUs for its two trials: where
 its workers fit the machine exactly it hangs, since a stopped trial's resources are not given back in time. `optuna` is

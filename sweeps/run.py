@@ -202,7 +202,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         plan = admit(config.resources, nodes, config.search.trials)
         prediction = predict(config, plan, Path(config.storage), prepared.seconds)
         if not resumed:
-            if is_worthwhile(prediction):
+            if is_worthwhile(config, prediction):
                 _say(console, "measuring a trial's speed, about a minute")
                 prediction = calibrated(config, plan, prepared, prediction)
             check(config, prediction)

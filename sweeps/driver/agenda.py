@@ -2,7 +2,8 @@
 
 In: the ledger's state, the study, the rule and the budget. Out: one order at a time, written to the ledger before it is
 given out. In this order: trials that were interrupted; paused ones that their rung now promotes; new ones, baseline and
-starting points first; the second look at those that wait; and when no slot searches any more, the finalists.
+starting points first; when no new one is left the baseline, if it waits at a rung, to its end; the second look at the
+others that wait; and when no slot searches any more, the finalists.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.planning.budget import exhausted, search_exhausted
+from sweeps.planning.budget import baseline_exhausted, baseline_is_due, exhausted, search_exhausted
 from sweeps.planning.finalists import FinalistRun, missing, planned
 from sweeps.pruning.rule import Rule
 from sweeps.record.ledger import Ledger
@@ -29,7 +30,7 @@ RECALL = "recall"
 class Order:
     """What a slot does next: train a trial, wait, or end.
 
-    `why` is `recall` when a paused trial goes on by the second look; "" in all other cases.
+    `why` is `recall` when a paused trial goes on to its end, by the second look or as the baseline; else "".
     """
 
     do: Literal["train", "wait", "end"]
@@ -58,7 +59,9 @@ class Agenda:
         self.held: set[str] = set()
         self._space_is_used_up = False
         self._search_ended = ""
+        self._makes_way = False
         self._search_sources: tuple[tuple[str, Callable[[], TrialRecord | None]], ...] = (
+            (RECALL, self._baseline_to_end),
             ("", self._unfinished),
             ("", self._promote),
             ("", self._new),
@@ -117,18 +120,53 @@ class Agenda:
 
     def _train(self, trial: TrialRecord, why: str = "") -> Order:
         self.held.add(trial.id)
+        self._makes_way = self._makes_way and not trial.is_baseline
         return Order("train", trial, why)
+
+    def makes_way(self) -> bool:
+        """Whether a slot must leave its trial to the baseline, which else would not come to its end in time.
+
+        True for one slot: the trial that it leaves goes on later, if there is time.
+        """
+        if self._makes_way or self._waiting_baseline() is None:  # the rest loops over all trials
+            return False
+        if not self._baseline_is_due() or self._baseline_to_end() is None:
+            return False
+        self._makes_way = True
+        return True
 
     # -- the search --------------------------------------------------------------------------------------------
 
     def _searching(self) -> bool:
-        """Whether a slot has a trial of the search."""
-        return any(not self._ledger.state.trials[name].of for name in self.held)
+        """Whether a slot has a trial of the search, on whose end the choice of the finalists depends."""
+        trials = (self._ledger.state.trials[name] for name in self.held)
+        return any(not trial.of and not (trial.is_baseline and trial.recalled) for trial in trials)
 
     def _search_goes_on(self) -> bool:
         """Whether the search has a trial to start or to resume. Starts nothing."""
-        resumable = self._unfinished() or self._promotable() or self._second_look()
+        resumable = self._baseline_to_end() or self._unfinished() or self._promotable() or self._second_look()
         return bool(resumable) or not self.over
+
+    def _waiting_baseline(self) -> TrialRecord | None:
+        """The baseline, if it has not come to its end and no slot has it."""
+        baseline = self._ledger.state.baseline()
+        if baseline is None or baseline.id in self.held:
+            return None
+        return baseline if baseline.is_open or baseline.can_go_on else None
+
+    def _baseline_is_due(self) -> bool:
+        return baseline_is_due(self._ledger.state, self._config, time.time())
+
+    def _baseline_to_end(self) -> TrialRecord | None:
+        """The baseline, once no new setting is left to try, or when the wall clock leaves just enough for it.
+
+        All others are measured by it, so it comes to its end wherever it stands. It waits for that, since a search that
+        is interrupted has more of other trials.
+        """
+        baseline = self._waiting_baseline()
+        if baseline is None or not (self.over or self._baseline_is_due()):
+            return None
+        return None if baseline_exhausted(self._ledger.state, self._config, time.time()) else baseline
 
     def _unfinished(self) -> TrialRecord | None:
         """The first trial that an interrupt, a crash of the driver or a budget that is now larger had ended."""
@@ -140,12 +178,13 @@ class Agenda:
         return None
 
     def _waiting_at(self) -> dict[str, int]:
-        """The paused trials that can go on, and the rung at which each waits."""
+        """The paused trials that can go on, and the rung at which each waits; the baseline not while that is young."""
         return {
             trial.id: trial.waits_at
             for trial in self._ledger.state.searched
             if trial.waits_at is not None and trial.can_go_on and trial.id not in self.held
-        }
+            and not (trial.is_baseline and self._rule.is_young(trial.waits_at))
+        }  # fmt: skip
 
     def _promotable(self) -> str | None:
         """The paused trial that its rung would let pass by now."""

@@ -15,6 +15,7 @@ import ray
 from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.budget import is_limited
 from sweeps.planning.estimate import Prediction, predict
 from sweeps.planning.slots import SlotPlan
 from sweeps.planning.speed import base_of, measured
@@ -25,8 +26,13 @@ _SECONDS, _PATIENCE_S = 30.0, 600.0
 """How long updates are measured; and how long is waited in all, with the base checkpoint's loading."""
 
 
-def is_worthwhile(prediction: Prediction) -> bool:
-    """Whether a speed is worth measuring: it is not known yet, and the sweep is long."""
+def is_worthwhile(config: SweepConfig, prediction: Prediction) -> bool:
+    """Whether a speed is worth measuring: a budget hangs on it, it is not known yet, and the sweep is long.
+
+    Without a budget the first reports, minutes later, say as much.
+    """
+    if not is_limited(config):
+        return False
     if prediction.speed is not None and not prediction.speed.guessed:
         return False
     return prediction.high is None or prediction.high.wall_s >= _WORTH_S

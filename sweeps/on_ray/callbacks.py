@@ -28,7 +28,7 @@ class SweepCallback(tune.Callback):
         board: the table of trials.
         space: the disk.
         trial_of: our trial id for a Tune trial's id; "" for one that only waits.
-        why: by Tune's id, `recall` for a paused trial that goes on by the second look.
+        why: by Tune's id, `recall` for a paused trial that goes on to its end.
     """
 
     def __getstate__(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.agenda import Agenda
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, from_text
 from sweeps.on_ray.slot import WRITING_S
-from sweeps.planning.budget import exhausted, search_exhausted
+from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhausted
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
 from sweeps.pruning.rungs import ready_s
@@ -139,8 +139,7 @@ class SweepScheduler(FIFOScheduler):
         scored = score(trial.points)
         self._rule.record(rung, trial.id, scored)
         ranking = self._rule.rank(rung, trial.id)
-        # The baseline is what all others are measured by: it is ranked against, but runs to its end.
-        passed = ranking.passed or trial.is_baseline
+        passed = ranking.passed and not (trial.is_baseline and self._rule.is_young(rung))
         self._ledger.append(
             "ranked", trial=trial.id, rung=rung, rung_s=self._rule.marks[rung], seen_s=seen_s, scored=asdict(scored),
             **{**asdict(ranking), "passed": passed},
@@ -150,12 +149,17 @@ class SweepScheduler(FIFOScheduler):
                 f"{FIGURES[ranking.metric]}, {ranking.value:.4f}, at {seen_s:.0f} s of audio is number "
                 f"{ranking.place} of {ranking.cohort}; {who_goes_on(ranking.passing, ranking.cutoff)}"
             )
+            if ranking.passed:
+                why = "as the baseline it waits until more trials have come so far, or none is left to try"
             self._pause(trial.id, "rung", why)
         return passed
 
     def _can_be_paid(self, trial: TrialRecord) -> bool:
-        """Whether the budget allows a trial to go on; finalists may take what was kept for them."""
-        why = (exhausted if trial.of else search_exhausted)(self._ledger.state, self._config, time.time())
+        """Whether the budget allows a trial to go on; baseline and finalists may take what was kept for them."""
+        limit = exhausted if trial.of else baseline_exhausted if trial.is_baseline else search_exhausted
+        why = limit(self._ledger.state, self._config, time.time())
+        if not why and not trial.of and not trial.is_baseline and self._agenda.makes_way():
+            why = "it left its slot to the baseline, which has to come to its end within the budget"
         if why:
             self._pause(trial.id, "budget", why)
         return not why

@@ -30,7 +30,7 @@ class SweepSearcher(Searcher):
 
     Attributes:
         trial_of: our trial id by Tune's; "" for one that only waits.
-        why: by Tune's id, `recall` for a paused trial that goes on by the second look.
+        why: by Tune's id, `recall` for a paused trial that goes on to its end.
     """
 
     def __getstate__(self) -> dict[str, Any]:

@@ -41,10 +41,16 @@ class Spent:
 
 @dataclass(frozen=True)
 class Reserve:
-    """What the finalists still need: GPU-hours (or CPU-hours), and seconds of wall clock."""
+    """What must be left when the search ends: GPU-hours (or CPU-hours), and seconds of wall clock.
+
+    `baseline_hours` and `baseline_s` are what the baseline needs to come to its end, `hours` and `wall_s` what the
+    finalists need.
+    """
 
     hours: float = 0.0
     wall_s: float = 0.0
+    baseline_hours: float = 0.0
+    baseline_s: float = 0.0
 
 
 def devices(resources: ResourceSettings) -> float:
@@ -106,7 +112,7 @@ def exhausted(
         reserve_wall_s: seconds of wall clock to keep back.
     """
     budget = config.budget
-    if not _is_limited(config):
+    if not is_limited(config):
         return ""
     so_far = spent(state, config, now)
     price = budget.price_per_hour or 0.0
@@ -125,24 +131,46 @@ def _exhausted(limit: float | None, taken: float, kept: float, in_words: Callabl
         return ""
     if taken >= limit:
         return f"the budget of {in_words(limit)} is spent"
-    return f"{in_words(taken)} are spent, and of the budget of {in_words(limit)} finalists need {in_words(kept)}"
+    need = f"baseline and finalists need {in_words(kept)}"
+    return f"{in_words(taken)} are spent, and of the budget of {in_words(limit)} {need}"
 
 
 def search_exhausted(state: State, config: SweepConfig, now: float) -> str:
-    """Say why the search may spend no more, with the finalists' share kept back; "" while something is left."""
-    if not _is_limited(config):  # called at every report, and `reserve` loops over all trials
+    """Say why the search may spend no more, with the share of baseline and finalists kept back; "" while it may.
+
+    Other slots search on beside the baseline's end, so no wall clock is kept back for it: see `baseline_is_due`.
+    """
+    if not is_limited(config):  # called at every report, and `reserve` loops over all trials
+        return ""
+    kept = reserve(state, config)
+    return exhausted(state, config, now, reserve_hours=kept.hours + kept.baseline_hours, reserve_wall_s=kept.wall_s)
+
+
+def baseline_exhausted(state: State, config: SweepConfig, now: float) -> str:
+    """Say why the baseline may not go on to its end, with the finalists' share kept back; "" while it may."""
+    if not is_limited(config):
         return ""
     kept = reserve(state, config)
     return exhausted(state, config, now, reserve_hours=kept.hours, reserve_wall_s=kept.wall_s)
 
 
-def _is_limited(config: SweepConfig) -> bool:
+def baseline_is_due(state: State, config: SweepConfig, now: float) -> bool:
+    """Whether the baseline must go on now, to come to its end before the wall clock's budget is spent."""
+    limit_s = config.budget.wall_s
+    if limit_s is None:
+        return False
+    kept = reserve(state, config)
+    return spent(state, config, now).wall_s + kept.wall_s + kept.baseline_s >= limit_s
+
+
+def is_limited(config: SweepConfig) -> bool:
+    """Whether the settings limit what a sweep may spend."""
     budget = config.budget
     return budget.hours is not None or budget.money is not None or budget.wall_s is not None
 
 
 def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Reserve:
-    """Compute what to keep back for the finalists until all of them are done; nothing before a trial's first report.
+    """Compute what to keep back for baseline and finalists until all are done; nothing before a trial's first report.
 
     What a run was expected to take is kept back until the run has spent it, so the search gets nothing of it by the
     finalists' beginning, nor by one that is faster than expected. While trials of the search run, it is more by an
@@ -153,8 +181,14 @@ def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Rese
         slots: trials side by side; by default as many as the driver has.
     """
     count, pace = finalist_runs(config), _pace(state)
-    if not count or pace is None:
+    if pace is None:
         return Reserve()
+    running = sum(trial.started is not None and not trial.of for trial in state.trials.values())
+    interval_s = running * pace.interval_s
+    per_hour = devices(config.resources) / 3600
+    baseline_s = _baseline_s(state.baseline(), config, pace)
+    if not count:
+        return Reserve(0.0, 0.0, (baseline_s + bool(baseline_s) * interval_s) * per_hour, baseline_s)
     length_s, mean_s = finalist_length_s(config), finalist_length_s(config) * pace.per_audio_s * _SPARE
     whole, left, taken_s = [], [], 0.0
     for run in (*planned(state, config), *growth(state, config)):
@@ -174,11 +208,17 @@ def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Rese
     if slots is None:
         slots = state.slots or (max(1, round(state.spent_s / state.wall_s)) if state.wall_s else 1)
     wall_s = max(_side_by_side(left, slots), _side_by_side(whole, slots) - taken_s / slots)
-    running = sum(trial.started is not None and not trial.of for trial in state.trials.values())
     return Reserve(
-        (sum(left) + running * pace.interval_s) / 3600 * devices(config.resources),
-        wall_s + bool(running) * pace.interval_s,
+        (sum(left) + interval_s) * per_hour, wall_s + bool(running) * pace.interval_s, baseline_s * per_hour, baseline_s
     )
+
+
+def _baseline_s(baseline: TrialRecord | None, config: SweepConfig, pace: _Pace) -> float:
+    """Seconds of a slot until the baseline's end; 0 if it has come to it, or cannot."""
+    if baseline is None or not (baseline.is_open or baseline.can_go_on):
+        return 0.0
+    left_s = max(0.0, config.recipe(baseline.settings).length_s - baseline.seen_s)
+    return left_s * pace.of(baseline) * _SPARE
 
 
 def _side_by_side(runs_s: list[float], slots: int) -> float:

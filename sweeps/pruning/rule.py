@@ -191,6 +191,14 @@ class Rule:
         place = 1 + bisect_left(order, (own,))
         return Ranking(metric, place, len(order), passing, own[0], order[passing - 1][0][0], place <= passing)
 
+    def is_young(self, rung: int) -> bool:
+        """Whether so few trials were ranked at a rung that the best of them passes by being there first.
+
+        The baseline waits for more: it comes to its end in any case, and would else go there first, since it begins
+        first.
+        """
+        return len(self._rungs[rung].scores) < self._reduction
+
     def second_look(self, waiting: Mapping[str, int]) -> str | None:
         """Choose the paused trial that goes on when no new setting is left to try: the best by rank in its cohort.
 

@@ -70,7 +70,8 @@ def explain(folder: Path, name: str) -> str:
     for decision in trial.decisions:
         lines.append("  " + _decision(decision, trial))
     if trial.recalled:
-        lines.append("  Second look: when no new setting was left, it was among the best that waited, and went on.")
+        why = "as the baseline it went on to its end" if trial.is_baseline else "it was among the best that waited"
+        lines.append(f"  Second look: when no new setting was left, {why}.")
     if trial.dropped:
         lines.append("  Its optimizer state made room on the disk, so it cannot go on.")
     return "\n".join(lines)
@@ -101,7 +102,11 @@ def _decision(decision: dict[str, Any], trial: TrialRecord) -> str:
     if decision.get("promoted"):
         return f"{stood}: promoted, it went on from its checkpoint"
     if not decision["passed"]:
-        return f"{stood}: paused"
-    if trial.is_baseline and decision["place"] > decision["passing"]:
-        return f"{stood}: went on, since the baseline is never pruned"
+        return f"{stood}: paused" + (", since the baseline waits for more" if _was_good_enough(decision) else "")
+    if trial.is_baseline and not _was_good_enough(decision):  # in sweeps of older versions
+        return f"{stood}: went on, since the baseline was never paused"
     return f"{stood}: went on"
+
+
+def _was_good_enough(decision: dict[str, Any]) -> bool:
+    return bool(decision["place"] <= decision["passing"])

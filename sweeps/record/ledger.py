@@ -10,7 +10,7 @@ Events, in the order of a trial's life:
     opened     a driver began or took over; how many slots it has
     mirrored   the sweep's MLflow run
     proposed   trial, settings, source; for a finalist the trial that it is a run `of`
-    started    a slot took it; `recall` if by the second look
+    started    a slot took it; `recall` if by the second look or as the baseline
     tracked    its MLflow run
     reported   one evaluation
     ranked     one decision at a rung, with all that it was made of

@@ -68,7 +68,7 @@ class TrialRecord:
         reports: one per evaluation, by rising step.
         decisions: its `ranked` events.
         waits_at: the rung that it lost at and has not been promoted from.
-        recalled: it goes on by the second look, and is ranked no more.
+        recalled: it goes on by the second look or as the baseline, and is ranked no more.
         dropped: its optimizer state is gone, so it cannot go on.
         run_id: its MLflow run.
         spent_s: seconds that a slot was busy with it.
@@ -98,7 +98,7 @@ class TrialRecord:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is the published recipe, which is never pruned."""
+        """Whether it is the published recipe, which comes to its end wherever it stands."""
         return self.source == BASELINE
 
     @property

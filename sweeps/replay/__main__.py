@@ -24,7 +24,7 @@ from rich.console import Console
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.load import load, make_absolute
 from sweeps.replay.compare import STOCK, Setup
-from sweeps.replay.curves import longest_s, read, steady
+from sweeps.replay.curves import BASELINE, longest_s, read, steady
 from sweeps.replay.rules import Options, Selection, select
 from sweeps.replay.savings import show_savings
 from sweeps.replay.summary import show_summary, to_json
@@ -163,7 +163,9 @@ def main(
             for file, name in _names(files).items():
                 recorded = read(file, *_numbers(numbers))
                 recorded = recorded if recorded_seconds else steady(recorded)
-                rules = select(labels, Options(longest_s(recorded), epoch_s, settings.pruning, first_picks))
+                baseline = recorded[0][0].source == BASELINE
+                options = Options(longest_s(recorded), epoch_s, settings.pruning, first_picks, baseline)
+                rules = select(labels, options)
                 tables.append(show_table(name, recorded, rules, setup, lengths, counts))
             if len(tables) > 1:
                 show_summary(tables, rules.shown)

@@ -38,7 +38,7 @@ class Curve:
 
     Attributes:
         name: of its setting; the same for all seeds of it.
-        source: `baseline` for the one that is never pruned.
+        source: `baseline` for the published recipe, which is tried first.
         length_s: its full length, in seconds of audio.
         ready_s: after this many seconds of audio it can be compared with others.
         frozen_s: for the first this many seconds of audio only its head learns.

@@ -25,6 +25,7 @@ class Plain(Full):
         self._waits_at: dict[int, int] = {}
         self._finished: set[int] = set()
         self._length_s = options.length_s
+        self._baseline = 0 if options.baseline else None
 
     def decide(self, trial: int, points: Sequence[Point], ready_s: float) -> Decision:
         self._curves[trial] = points
@@ -38,13 +39,21 @@ class Plain(Full):
             return "go"
         for rung in self._rule.due(str(trial), points[-1].seen_s, ready_s):
             self._rule.record(rung, str(trial), score(points))
-            if not self._rule.rank(rung, str(trial)).passed:
+            waits = trial == self._baseline and self._rule.is_young(rung)
+            if waits or not self._rule.rank(rung, str(trial)).passed:
                 self._waits_at[trial] = rung
                 return "pause"
         return "go"
 
     def resume(self, waiting: Sequence[int], running: Collection[int], fresh: int) -> int | None:
         at = {str(trial): self._waits_at[trial] for trial in waiting}
+        baseline = self._baseline
+        if baseline is not None and baseline in waiting:
+            if not fresh:
+                self._recalled.add(baseline)
+                return baseline
+            if self._rule.is_young(self._waits_at[baseline]):
+                del at[str(baseline)]
         trial = self._rule.promotable(at)
         if trial is None and not fresh:
             # As the agenda counts: finished or running; a diverged trial is not through.

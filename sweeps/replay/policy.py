@@ -66,12 +66,14 @@ class Options:
         epoch_s: seconds of audio in the train split.
         pruning: rungs, reduction factor and what is ranked.
         first_picks: settings that are tried before the sampler chooses.
+        baseline: whether the first setting is the baseline, which in our sweeps comes to its end last.
     """
 
     length_s: float
     epoch_s: float
     pruning: PruningSettings
     first_picks: int = 5
+    baseline: bool = False
 
     def marks(self, first_rung: float | None = None, reduction: int | None = None) -> list[float]:
         """The rungs in seconds of audio; `first_rung` and `reduction` replace the settings' own."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from hausa_asr.settings.sweep import PruningSettings
 from sweeps.replay.compare import Setup
-from sweeps.replay.curves import Curve, draw, of_sweep
+from sweeps.replay.curves import BASELINE, Curve, draw, of_sweep
 from sweeps.replay.intervals import Column, Estimate, share
 from sweeps.replay.rules import Options, Ours
 from sweeps.replay.simulate import Simulation, simulate, timeline
@@ -79,7 +79,8 @@ def savings(curves: Sequence[Curve], pruning: PruningSettings, workers: int, set
     """
     winner = min(curves, key=lambda curve: min(point.wer for point in curve.points))
     timelines = {curve.name: timeline(curve, (), 0) for curve in curves}
-    options = Options(max(curve.length_s for curve in curves), epoch_s=0.0, pruning=pruning)
+    baseline = curves[0].source == BASELINE
+    options = Options(max(curve.length_s for curve in curves), epoch_s=0.0, pruning=pruning, baseline=baseline)
     as_run_s = sum(one.at_s[-1] for one in timelines.values())
 
     def run(order: Sequence[Curve]) -> tuple[Simulation, bool]:

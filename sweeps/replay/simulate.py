@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeps.pruning.rule import Point
-from sweeps.replay.curves import BASELINE, Curve
+from sweeps.replay.curves import Curve
 from sweeps.replay.policy import PruningRule
 
 
@@ -24,14 +24,12 @@ class Timeline:
         points: the evaluations, the last one at the trial's end.
         at_s: when each is known, in seconds of a worker's time since the trial's start.
         ready_s: after this many seconds of audio the trial can be compared.
-        kept: whether it is never pruned.
         place: its settings as numbers, see `places`; empty if they are not known.
     """
 
     points: tuple[Point, ...]
     at_s: tuple[float, ...]
     ready_s: float
-    kept: bool
     place: tuple[float, ...] = ()
 
     @property
@@ -59,7 +57,7 @@ def timeline(curve: Curve, marks: Sequence[float], every: float) -> Timeline:
     chosen = sorted(wanted | {len(seen) - 1})
     at_s = tuple(curve.train_s[index] + curve.eval_s * (done + 1) for done, index in enumerate(chosen))
     points = tuple(curve.points[i] for i in chosen)
-    return Timeline(points, at_s, curve.ready_s, curve.source == BASELINE, curve.place)
+    return Timeline(points, at_s, curve.ready_s, curve.place)
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def simulate(rule: PruningRule, timelines: Sequence[Timeline], workers: int, gap
         decision = rule.decide(trial, points, taken.ready_s)
         if done[trial] == len(taken.points):
             finished.add(trial)
-        elif decision == "go" or taken.kept:
+        elif decision == "go":
             go_on(trial, 0.0)
             continue
         elif decision == "pause":
@@ -152,7 +150,7 @@ def floor_s(timelines: Sequence[Timeline], workers: int, mark: float, wer: float
     """The least seconds to a WER, for any rule that stops nothing before a mark.
 
     Such a rule takes the settings in the given order on the first free worker, each at least to its first evaluation at
-    the mark, and the baseline to its end. If it knew the future, it would stop every setting there except the one that
+    the mark. If it knew the future, it would stop every setting there except the one that
     reaches the WER soonest. So the floor is a minimum over the settings that reach the WER: the start in that schedule
     plus the setting's own seconds to its first evaluation at or under the WER. No such rule is faster. A rule as fast
     was lucky: at the mark it cannot know which setting is the best.
@@ -171,5 +169,5 @@ def floor_s(timelines: Sequence[Timeline], workers: int, mark: float, wer: float
         reached = next((at for at, point in zip(one.at_s, one.points, strict=True) if point.wer <= wer), math.inf)
         least = min(least, start + reached)
         stop = next((n for n, point in enumerate(one.points) if point.seen_s >= mark), len(one.points) - 1)
-        heapq.heappush(free, start + one.at_s[-1 if one.kept else stop])
+        heapq.heappush(free, start + one.at_s[stop])
     return least

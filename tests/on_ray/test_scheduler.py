@@ -79,8 +79,8 @@ def scheduler_of(config: SweepConfig, ledger: Ledger, guess: float = math.inf) -
 
 
 def test_losers_are_paused_at_a_rung_and_never_between(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, 4)
-    assert sweep.report("t0", 30, 2.5) == CONTINUE
+    sweep = Sweep(tmp_path, 5)
+    assert sweep.report("t4", 30, 2.5) == CONTINUE
     assert sweep.report("t1", 29, 9.0) == CONTINUE  # 290 s: no rung yet
     assert sweep.report("t1", 30, 1.0) == CONTINUE
     assert sweep.report("t1", 50, 2.0) == CONTINUE  # between the rungs
@@ -103,17 +103,21 @@ def test_a_decision_is_kept_with_all_that_it_was_made_of_and_can_be_explained(tm
     words = explain(tmp_path, "t2")
     assert "ranked by eval loss with 3 trials: number 3 with 4.0000 at 350 s" in words
     assert "up to 3.0000: paused" in words
-    assert "never pruned" in explain(tmp_path, "t0")
 
 
-def test_the_baseline_is_ranked_but_runs_to_its_end(tmp_path: Path) -> None:
+def test_the_baseline_waits_at_a_rung_like_all_and_then_runs_to_its_end(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 3)
-    assert sweep.report("t1", 30, 1.0) == CONTINUE  # there is nobody yet to be compared with
-    assert sweep.report("t0", 30, 5.0) == CONTINUE
-    assert sweep.report("t0", 70, 5.0) == CONTINUE
-    assert sweep.report("t0", 100, 4.0, last=True) == STOP
+    assert sweep.report("t0", 30, 1.5) == STOP, "it is the best of one, but has time until there are more"
+    assert sweep.state_of("t0") == ("paused", "rung")
+    assert "as the baseline it waits" in sweep.ledger.state.trials["t0"].reason
+    assert "paused, since the baseline waits for more" in explain(tmp_path, "t0")
+    assert sweep.report("t1", 60, 1.0) == CONTINUE
+    sweep.ledger.append("started", trial="t0", recall=True)
+    assert sweep.report("t0", 70, 2.0) == CONTINUE, "it is the worst of two"
+    assert sweep.report("t0", 100, 2.0, last=True) == STOP
     assert sweep.state_of("t0") == ("finished", "")
-    assert {name: one.loss for name, one in sweep.ledger.state.rungs[0].items()} == {"t1": 1.0, "t0": 5.0}
+    assert {name: one.loss for name, one in sweep.ledger.state.rungs[0].items()} == {"t0": 1.5, "t1": 1.0}
+    assert "as the baseline it went on to its end" in explain(tmp_path, "t0")
 
 
 def test_by_what_is_expected_all_are_ranked_also_those_that_are_still_frozen(tmp_path: Path) -> None:
@@ -128,6 +132,7 @@ def test_a_trial_that_is_still_frozen_passes_a_rung_unranked(tmp_path: Path) -> 
     sweep.report("t0", 30, 1.0)
     assert sweep.report("t1", 30, 8.0) == CONTINUE
     assert "t1" not in sweep.ledger.state.rungs[0]
+    sweep.ledger.append("started", trial="t0")
     sweep.report("t0", 60, 0.5)
     assert sweep.report("t1", 60, 8.0) == STOP
 

@@ -69,10 +69,15 @@ def test_one_epoch_trains_the_best_tenth_to_the_end() -> None:
     assert done.work_s == 15 * 22 + 2 * 22
 
 
-def test_the_baseline_is_never_stopped() -> None:
+def test_in_ours_the_baseline_comes_to_its_end_last() -> None:
     bad = curve("bad", [1.0, 1.0, 1.0, 1.0], [9, 9, 9, 9], source="baseline")
-    for name in RULES:
-        assert 0 not in run(name, [bad, *crossing()], workers=2).stopped, name
+    curves = [bad, *(curve(str(n), [1.0, 0.9, 0.8, 0.7 - 0.01 * n]) for n in range(8))]
+    timelines = [timeline(one, (), 0.25) for one in curves]
+    for name in ("ours", "plain"):
+        last = simulate(named_rule(name, replace(options(), baseline=True)).new_rule(), timelines, 2)
+        first = simulate(named_rule(name, options()).new_rule(), timelines, 2)
+        assert 0 not in last.stopped, name
+        assert last.incumbents[-1][0] < first.incumbents[-1][0], "its time is not in the way"
 
 
 def test_stock_asha_decides_as_ray_does() -> None:
@@ -165,8 +170,6 @@ def test_the_floor_by_hand() -> None:
     assert floor_s(timelines, 1, 250.0, 0.3) == 3 * 11 + 33
     assert floor_s(timelines, 3, 250.0, 0.3) == 11 + 33
     assert floor_s(timelines, 1, math.inf, 0.3) == 3 * 44 + 33
-    kept = [replace(timelines[0], kept=True), *timelines[1:]]
-    assert floor_s(kept, 1, 250.0, 0.3) == 44 + 2 * 11 + 33
 
 
 def test_no_rule_is_faster_than_its_floor_and_full_is_at_it() -> None:

@@ -30,20 +30,25 @@ def test_it_goes_on_with_a_larger_budget_a_wider_space_and_after_sigterm(setting
     assert "the budget of 0.00 CPU-hours is spent" in output
     ended = Ledger(sweep).state.trials
     assert {name: (trial.state, trial.cause, len(trial.reports)) for name, trial in ended.items()} == {
-        "t000": ("pruned", "budget", 1)
+        "t000": ("pruned", "rung", 1)
     }
 
     larger = ("budget.hours=1", "search.trials=5", "space.hidden_dropout={low: 0.0, high: 0.2}")
     process = start(*again, *(argument for change in larger for argument in ("--set", change)))
     wait_for(
-        lambda: any(event["event"] == "paused" and event["cause"] == "rung" for event in ledger_of(sweep)), process
+        lambda: any(
+            event["event"] == "paused" and event["cause"] == "rung" and event["trial"] != "t000"
+            for event in ledger_of(sweep)
+        ),
+        process,
     )
     process.send_signal(signal.SIGTERM)
     assert "--resume grown" in finish(process, code=130)
     assert gone(process.pid) == []
     runs, stopped = Runs(folder), Ledger(sweep).state
     assert runs.parents[0].info.status == "KILLED"
-    waits = {"proposed": "SCHEDULED", "running": "SCHEDULED", "paused": "SCHEDULED", "finished": "FINISHED"}
+    waits = {"proposed": "SCHEDULED", "running": "SCHEDULED", "paused": "SCHEDULED", "finished": "FINISHED",
+             "pruned": "KILLED"}  # fmt: skip
     for run in runs.children:
         assert run.info.status == waits[stopped.trials[run.data.tags["trial"]].state]
     assert any(trial.state == "paused" for trial in stopped.trials.values())
