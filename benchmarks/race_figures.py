@@ -14,7 +14,7 @@ import bench
 import numpy as np
 
 RIVAL = "stock"
-"""The contestant with which all others are compared, on the same seed."""
+"""The contestant with which all others are compared on the same seed, unless another is named."""
 _DRAWS = 10_000
 _COLOURS = {"ours": "#1b998b", "stock": "#b5473c", "optuna": "#33658a", "random": "#444444"}
 
@@ -52,12 +52,12 @@ def quartiles(values: Sequence[float]) -> dict[str, float]:
     return {"median": float(median), "q25": float(low), "q75": float(high)}
 
 
-def figures(records: Sequence[Record], clock_s: float) -> dict[str, Any]:
-    """All figures, by contestant; those beside the stock pattern only over the seeds that both have run."""
+def figures(records: Sequence[Record], clock_s: float, rival: str = RIVAL) -> dict[str, Any]:
+    """All figures, by contestant; those beside the rival only over the seeds that both have run."""
     by_name: dict[str, dict[int, Record]] = {}
     for record in records:
         by_name.setdefault(record["contestant"], {})[record["seed"]] = record
-    rivals = by_name.get(RIVAL, {})
+    rivals = by_name.get(rival, {})
     found: dict[str, Any] = {}
     for name, runs in by_name.items():
         columns = ("begun", "finished", "first_report_s", "dev_wer", "test_wer")
@@ -68,14 +68,14 @@ def figures(records: Sequence[Record], clock_s: float) -> dict[str, Any]:
         found[name]["over_time"] = {
             "at_s": times.tolist(), "median": median.tolist(), "q25": low.tolist(), "q75": high.tolist()
         }  # fmt: skip
-        both = sorted(set(runs) & set(rivals)) if name != RIVAL else []
+        both = sorted(set(runs) & set(rivals)) if name != rival else []
         if both:
-            found[name][f"beside_{RIVAL}"] = _beside([(runs[seed], rivals[seed]) for seed in both], clock_s)
+            found[name][f"beside_{rival}"] = _beside([(runs[seed], rivals[seed]) for seed in both], clock_s)
     return found
 
 
 def _beside(pairs: Sequence[tuple[Record, Record]], clock_s: float) -> dict[str, Any]:
-    """One contestant and the stock pattern, seed by seed."""
+    """One contestant and its rival, seed by seed."""
     reached = [reached_s(mine, rival["dev_wer"]) for mine, rival in pairs]
     counted = [clock_s if at is None else at for at in reached]
     own = [reached_s(rival, rival["dev_wer"]) or clock_s for _, rival in pairs]
@@ -89,9 +89,9 @@ def _beside(pairs: Sequence[tuple[Record, Record]], clock_s: float) -> dict[str,
     }
 
 
-def flat(found: dict[str, Any]) -> dict[str, float]:
-    """The headline: ours beside the stock pattern, under flat keys."""
-    beside = found.get("ours", {}).get(f"beside_{RIVAL}")
+def flat(found: dict[str, Any], rival: str = RIVAL) -> dict[str, float]:
+    """The headline: ours beside its rival, under flat keys."""
+    beside = found.get("ours", {}).get(f"beside_{rival}")
     if beside is None:
         return {}
     names = {"mean": "", "low": "_low", "high": "_high"}
@@ -99,7 +99,7 @@ def flat(found: dict[str, Any]) -> dict[str, float]:
     return {f"{key}{names[part]}": value for key in keys for part, value in beside[key].items()}
 
 
-def text(found: dict[str, Any], clock_s: float) -> str:
+def text(found: dict[str, Any], clock_s: float, rival: str = RIVAL) -> str:
     """The tables."""
     runs, over_time, beside = [], [], []
     times = np.linspace(0, clock_s, 7)[1:]
@@ -110,12 +110,12 @@ def text(found: dict[str, Any], clock_s: float) -> str:
         line = one["over_time"]
         spans = zip(line["median"], line["q25"], line["q75"], strict=True)
         over_time.append([name, *(f"{median:.3f} ({low:.3f}-{high:.3f})" for median, low, high in spans)])
-        rival = one.get(f"beside_{RIVAL}")
-        if rival:
+        its = one.get(f"beside_{rival}")
+        if its:
             beside.append([
-                name, f"{rival['reached']} of {len(rival['reached_s'])}",
-                *(_span(rival[key], 2) for key in ("time_vs_clock", "time_vs_its_own")),
-                *(_span(rival[key], 4) for key in ("dev_difference", "test_difference")),
+                name, f"{its['reached']} of {len(its['reached_s'])}",
+                *(_span(its[key], 2) for key in ("time_vs_clock", "time_vs_its_own")),
+                *(_span(its[key], 4) for key in ("dev_difference", "test_difference")),
             ])  # fmt: skip
     parts = [
         "Median over seeds (middle half)\n"
@@ -124,9 +124,9 @@ def text(found: dict[str, Any], clock_s: float) -> str:
         + bench.table(["", *(f"{at:.0f} s" for at in times)], over_time),
     ]
     if beside:
-        head = ["", "reached", f"time / {clock_s:g} s", f"time / {RIVAL}'s own", "dev WER less", "test WER less"]
+        head = ["", "reached", f"time / {clock_s:g} s", f"time / {rival}'s own", "dev WER less", "test WER less"]
         parts.append(
-            f"Until the final dev WER of {RIVAL} on the same seed, and WER less that of {RIVAL}; mean over seeds\n"
+            f"Until the final dev WER of {rival} on the same seed, and WER less that of {rival}; mean over seeds\n"
             f"(95 % interval). A run that never reached it counts with the whole clock.\n" + bench.table(head, beside)
         )
     return "\n\n".join(parts)

@@ -1,6 +1,7 @@
 """A race of whole sweeps: ours, the stock pattern, Optuna alone and random search, on the same clock.
 
-    python benchmarks/sweeps.py [--world demo|CONFIG.yaml] [--clock 360] [--seeds 5] [--json FILE] [--picture FILE.png]
+    python benchmarks/sweeps.py [--world demo|CONFIG.yaml] [--clock 360] [--seeds 5] [--against stock|optuna|random]
+        [--json FILE] [--picture FILE.png]
 
 Method. Each contestant is a command of its own that gets the same wall clock, from its start, Ray and imports included,
 on the same machine: two trials side by side of one thread each, the same prepared dataset (made before the clock), the
@@ -21,10 +22,10 @@ length besides; `ours` at its own rungs. See race_stock.py and race_peers.py.
 
 Every run is appended to `--out` at once; the command goes on where it stopped (a run is known by world, contestant,
 seed and clock); to run one again, take its line out. Figures: trials begun and trained to their end, the first report,
-the lowest dev WER over time and test WER (median and quartiles over seeds); then seed by seed beside the stock pattern:
-when its final dev WER was reached, over the clock and over the time at which stock itself reached it (geometric mean;
-one that never reached it counts with the whole clock), and the differences of dev and test WER (mean). Intervals are
-95 %, from draws of the seeds with replacement; over five seeds these are rather too narrow.
+the lowest dev WER over time and test WER (median and quartiles over seeds); then seed by seed beside the stock pattern,
+or `--against` another: when its final dev WER was reached, over the clock and over the time at which it reached that
+itself (geometric mean; one that never reached it counts with the whole clock), and the differences of dev and test WER
+(mean). Intervals are 95 %, from draws of the seeds with replacement; over five seeds these are rather too narrow.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds (5)")
     parser.add_argument("--only", action="append", choices=race_run.CONTESTANTS, help="run this one; can be repeated")
     parser.add_argument("--out", type=Path, default=bench.ROOT / "benchmarks/races.jsonl", help="the runs, a line each")
+    parser.add_argument(
+        "--against", choices=race_run.CONTESTANTS, default=race_figures.RIVAL, help="compare with this one (stock)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the lowest dev WER over time")
     given = parser.parse_args()
@@ -101,13 +105,13 @@ def main() -> None:
     raced = [one for _, one in sorted(runs.items(), key=lambda run: race_run.CONTESTANTS.index(run[0][0]))]
     if not raced:
         return
-    found = race_figures.figures(raced, given.clock)
-    print("\n" + race_figures.text(found, given.clock))
+    found = race_figures.figures(raced, given.clock, given.against)
+    print("\n" + race_figures.text(found, given.clock, given.against))
     commits = sorted({one["commit"] for one in raced})
     if len(commits) > 1:
         print(f"\nThese runs are of {len(commits)} commits: {', '.join(commits)}.")
     about = {"world": path.stem, "clock_s": given.clock, "commits": commits}
-    bench.write(given.json, {**race_figures.flat(found), **about, "contestants": found})
+    bench.write(given.json, {**race_figures.flat(found, given.against), **about, "contestants": found})
     if given.picture:
         race_figures.draw(raced, given.clock, given.picture, f"Whole sweeps, {path.stem}: {given.clock:g} s, two cores")
 

@@ -1,4 +1,4 @@
-"""The command line: `hausa-asr prepare | finetune | best-model | diagnose | transcribe`.
+"""The command line: `hausa-asr prepare | finetune | best-model | diagnose | lm | transcribe`.
 
 Results go to stdout, everything else (progress, remarks, errors) to stderr. A `UserError` is printed and ends with
 exit code 2. What takes long to import is imported by the command that needs it, so that help is there at once. Long,
@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from hausa_asr import __version__
+from hausa_asr import __version__, lm_commands, transcribe_command
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ app = typer.Typer(
     help="Hausa speech recognition with wav2vec 2.0: prepare speech, fine-tune, export the best model, transcribe.",
     epilog="A sweep, which looks for the best recipe, is started by: python sweeps/run.py --config FILE",
 )
+app.add_typer(lm_commands.app, name="lm")
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings, a YAML file.")]
 Set = Annotated[
@@ -239,6 +239,10 @@ def best_model(
     ] = None,
     config: Config = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")] = Path("best-model"),
+    with_lm: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A language model of `hausa-asr lm`, which `transcribe` then uses."),
+    ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
@@ -257,8 +261,9 @@ def best_model(
 
     mlflow = _settings(config, []).mlflow
     exported = export_best(
-        uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite
-    )
+        uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite,
+        with_lm=with_lm,
+    )  # fmt: skip
     if json_:
         _print_json({**exported.__dict__, "out": str(exported.out)})
         return
@@ -316,37 +321,7 @@ def diagnose(
             print(f"page  {out}")
 
 
-@app.command()
-def transcribe(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, of up to 2 hours each.")],
-    model: Annotated[
-        str, typer.Option(metavar="DIR", help="An exported model, or its id on the Hugging Face hub.")
-    ] = "best-model",
-    json_: Json = False,
-) -> None:
-    """Print what is said in recordings.
-
-    They may be wav, flac, mp3, ogg, opus, m4a, webm, ... at any sampling rate. For one file it prints the text; for
-    several a line each, with the file, a tab and its text. If a file can't be read, it is named on stderr, the others
-    are still transcribed, and the exit code is 2.
-
-    \b
-    hausa-asr transcribe clip.mp3
-    hausa-asr transcribe --model ha-best recordings/*.wav > texts.tsv
-    """
-    from hausa_asr.model.transcribe import transcribe_files
-
-    transcripts = []
-    for transcript in transcribe_files(files, model):
-        transcripts.append(transcript)
-        if transcript.error is not None:
-            print(f"{transcript.file}: {transcript.error}", file=sys.stderr)
-        elif not json_:
-            print(transcript.text if len(files) == 1 else f"{transcript.file}\t{transcript.text}", flush=True)
-    if json_:
-        _print_json({"model": model, "files": [asdict(transcript) for transcript in transcripts]})
-    if any(transcript.error is not None for transcript in transcripts):
-        raise typer.Exit(EXIT_USER_ERROR)
+app.command("transcribe")(transcribe_command.transcribe)
 
 
 def _settings(config: Path | None, overrides: list[str]) -> SweepConfig:

@@ -81,7 +81,8 @@ def test_help_is_quick_and_teaches() -> None:
     code = f"""
 import sys
 from hausa_asr.cli import main
-for command in ([], ["prepare"], ["finetune"], ["best-model"], ["diagnose"], ["transcribe"]):
+for command in ([], ["prepare"], ["finetune"], ["best-model"], ["diagnose"], ["transcribe"],
+                ["lm"], ["lm", "train"], ["lm", "tune"], ["lm", "test"]):
     try:
         main([*command, "--help"])
     except SystemExit as end:
@@ -96,6 +97,9 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
         "best-model --sweep",
         "diagnose best-model",
         "transcribe clip.mp3",
+        "lm train --prepared",
+        "lm tune lm.arpa",
+        "lm test lm.arpa",
     ):
         assert f"  hausa-asr {command}" in ran.stdout
 
@@ -115,6 +119,8 @@ def test_user_errors_are_messages_and_exit_code_2(
         "something else than a trial": ["finetune", "--out", speech, "--set", "finetune.seed=1"],
         "There is no such prepared dataset": ["diagnose", tmp_path / "none", tmp_path / "none"],
         "no split 'tets'": ["diagnose", tmp_path / "none", dataset, "--split", "tets"],
+        "no text to learn from": ["lm", "train", "--out", tmp_path / "x"],
+        "no such language model": ["lm", "test", tmp_path / "none.arpa", tmp_path / "none", dataset],
         "No such command": ["prepair"],
     }
     for message, arguments in cases.items():
@@ -241,6 +247,57 @@ def test_transcribe_goes_on_after_a_bad_file(
     assert capsys.readouterr().out == result[0]["text"] + "\n"
 
 
+def test_transcribe_takes_folders_and_writes_files_of_any_kind(
+    trial: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / ".hidden/clips", tmp_path / "out"
+    (folder / "more").mkdir(parents=True)
+    for name in ("one.wav", "more/two.WAV"):
+        (folder / name).write_bytes((speech / "dev-0.wav").read_bytes())
+    (folder / "notes.txt").write_text("not audio, and not taken for it")
+    model = ("transcribe", "--model", trial / "model")
+    monkeypatch.chdir(folder / "more")
+    capsys.readouterr()
+    for place in (folder, ".."):
+        assert run(*model, place) == 0
+        assert [line.split("\t")[0][-7:] for line in capsys.readouterr().out.splitlines()] == ["two.WAV", "one.wav"]
+
+    assert run(*model, folder, "--format", "srt") == 2 and "--out" in capsys.readouterr().err
+    for kind, suffix in (("text", "txt"), ("srt", "srt"), ("vtt", "vtt"), ("jsonl", "jsonl")):
+        assert run(*model, folder, "--format", kind, "--out", out) == 0
+        assert capsys.readouterr().out == ""
+        assert {file.name for file in out.glob(f"*.{suffix}")} == {f"one.{suffix}", f"two.{suffix}"}
+    assert (out / "one.vtt").read_text().startswith("WEBVTT")
+
+    assert run(*model, folder / "one.wav", "--format", "jsonl", "--words") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert " ".join(word["text"] for word in row["words"]) == row["text"] == (out / "one.txt").read_text().strip()
+    assert all(0 <= word["start_s"] < word["end_s"] <= row["duration_s"] + 0.02 for word in row["words"])
+
+    (folder / "one.flac").write_bytes(b"")
+    for bad, message in (
+        ((folder, "--out", out), "would both be written"), ((tmp_path / ".hidden", "--words"), "no place for words"),
+        ((folder, "--greedy", "--lm", folder), "Leave out one"), ((tmp_path / "out",), "no audio files"),
+    ):  # fmt: skip
+        assert run(*model, *bad) == 2 and message in capsys.readouterr().err
+
+
+def test_what_is_printed_is_not_drawn_into_the_progress_bar(trial: Path, speech: Path, tmp_path: Path) -> None:
+    """On a terminal, with the text sent to a file."""
+    import pty
+
+    files = [str(speech / name) for name in ("dev-0.wav", "dev-1.wav")]
+    ours, theirs = pty.openpty()
+    with (tmp_path / "texts.tsv").open("w") as texts:
+        command = [sys.executable, "-m", "hausa_asr.cli", "transcribe", "--model", str(trial / "model"), *files]
+        done = subprocess.run(command, stdout=texts, stderr=theirs, cwd=ROOT, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    drawn = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert done.returncode == 0 and "of audio in" in drawn
+    assert [line.split("\t")[0] for line in (tmp_path / "texts.tsv").read_text().splitlines()] == files
+
+
 # -- diagnose ---------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +318,37 @@ def test_diagnose_counts_shows_and_compares(
     html = page.read_text(encoding="utf-8")
     assert html.count("<audio") == len(found["worst"]) == 4
     assert "baseline" in html and "http" not in html, "it loads nothing from elsewhere"
+
+
+# -- lm -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_language_model_is_trained_tuned_tested_and_heard(
+    trial: Path, dataset: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, lm, model = tmp_path / "text.txt", tmp_path / "ha.arpa", trial / "model"
+    text.write_text("Ina da gida. Ta yi ₦500 jiya!\nYa tafi gida.\n" * 5, encoding="utf-8")
+    capsys.readouterr()
+    assert run("lm", "train", text, "--prepared", dataset, "--out", lm) == 0
+    printed = capsys.readouterr().out
+    assert "5 sentences with characters outside the alphabet" in printed
+    assert "sentences that dev or test have" in printed, "train and dev share some"
+    assert "dev    perplexity" in printed and f"hausa-asr lm tune {lm} MODEL {dataset}" in printed
+
+    assert run("lm", "tune", lm, model, dataset, "--json") == 0
+    tuned = json.loads(capsys.readouterr().out)
+    assert tuned["wer"] <= tuned["greedy_wer"] and tuned["utterances"] == 4
+    assert run("lm", "test", lm, model, dataset, "--split", "dev", "--json") == 0
+    tested = json.loads(capsys.readouterr().out)
+    assert tested["beam"]["wer"] == pytest.approx(tuned["wer"]), "by the weights that tune has stored"
+    assert tested["gain"]["wer"] == pytest.approx(tuned["wer"] - tuned["greedy_wer"])
+    assert run("lm", "test", lm, model, dataset) == 0
+    assert "test   WER " in capsys.readouterr().out
+
+    clip = speech / "dev-0.wav"
+    assert run("transcribe", "--model", model, "--lm", lm, clip) == 0
+    heard = capsys.readouterr().out.split()
+    assert set(heard) <= {"ina", "da", "gida", "ya", "tafi"}, "only words that it has read"
 
 
 # -- best-model -------------------------------------------------------------------------------------------------------
@@ -305,3 +393,43 @@ def test_best_model_takes_its_place_from_settings_and_prints_json(
     printed = capsys.readouterr().out
     assert "trial  t000 of sweep one, from its checkpoint" in printed
     assert "dev    WER 0.5000, CER 0.2500" in printed
+
+
+def test_best_model_takes_a_language_model_along(
+    trial: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hausa_asr.decoding.weights import Weights, store_weights
+    from hausa_asr.tracking.tracker import Tracker
+    from hausa_asr.training import checkpoint
+
+    best = checkpoint.best(trial)
+    assert best is not None
+    uri, out, lm = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "out", tmp_path / "ha.arpa"
+    tracker = Tracker(uri, "hausa-asr")
+    parent = tracker.start_sweep("one", {}, {})
+    run_id = tracker.start_trial(parent, "one", "t000", {}, {"checkpoint_uri": best.folder.as_uri()})
+    tracker.end_trial(run_id, "finished", "", {"best_wer": 0.5, "best_cer": 0.25, "best_loss": 1.0})
+    command = ("best-model", "--uri", uri, "--out", out, "--overwrite", "--with-lm", lm)
+    capsys.readouterr()
+    assert run(*command) == 2
+    assert "no such language model" in capsys.readouterr().err and not out.exists()
+
+    (tmp_path / "text.txt").write_text("ina da gida\n", encoding="utf-8")
+    assert run("lm", "train", tmp_path / "text.txt", "--out", lm) == 0
+    store_weights(lm, Weights(3.0, 0.5, 20), dev_wer=0.2, greedy_dev_wer=0.3, model="/home/someone", dataset="/data")
+    assert run(*command) == run(*command) == 0, "and what it wrote is its own to replace"
+    assert run(*command[:-2]) == 2 and (out / "lm.arpa").is_file(), "but not to lose"
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert (
+        "Its weight is 3, with +0.5 for each word: tuned on dev, where WER was 0.2000 with it, 0.3000 without." in card
+    )
+    assert "someone" not in "".join(file.read_text() for file in out.glob("lm.arpa*"))
+    capsys.readouterr()
+    assert run("transcribe", "--model", out, speech / "dev-0.wav") == 0
+    own = capsys.readouterr().out
+    assert run("transcribe", "--model", out, "--lm", lm, speech / "dev-0.wav") == 0
+    assert capsys.readouterr().out == own and set(own.split()) <= {"ina", "da", "gida"}, "it is used unasked"
+    assert run("transcribe", "--model", out, "--greedy", speech / "dev-0.wav") == 0
+    greedy = capsys.readouterr().out
+    assert run("transcribe", "--model", trial / "model", speech / "dev-0.wav") == 0
+    assert capsys.readouterr().out == greedy

@@ -207,3 +207,20 @@ def _read_json(file: Path) -> dict[str, Any]:
             fix="Make it with `hausa-asr prepare`, or copy all of its files.",
         )
     return content
+
+
+def split_of(prepared: Path, name: str) -> PreparedSplit:
+    """Read one split of a prepared dataset.
+
+    Args:
+        prepared: its folder.
+        name: of the split.
+
+    Raises:
+        UserError: there is no such dataset, or it has no utterances in such a split.
+    """
+    splits = load_prepared(prepared).splits
+    if name not in splits or not len(splits[name]):
+        has = ", ".join(other for other, one in splits.items() if len(one))
+        raise UserError(f"The dataset has no split {name!r}.", where=prepared, fix=f"Choose one of these: {has}.")
+    return splits[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from hausa_asr.dataset.prepared import load_prepared
+from hausa_asr.dataset.prepared import split_of
 from hausa_asr.diagnosis.diagnose import Diagnosis, diagnose
 from hausa_asr.diagnosis.heard import heard
 from hausa_asr.diagnosis.page import as_page, as_text
@@ -53,13 +53,10 @@ def diagnosed(model: str, prepared: Path, split: str, baseline: str | None = Non
 
     from hausa_asr.model.wav2vec2 import load_model
 
-    splits = load_prepared(prepared).splits
-    if split not in splits or not len(splits[split]):
-        has = ", ".join(name for name, one in splits.items() if len(one))
-        raise UserError(f"The dataset has no split {split!r}.", where=prepared, fix=f"Choose one of these: {has}.")
+    spoken = split_of(prepared, split)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     for folder in filter(None, (model, baseline)):
         network, processor = load_model(folder)
-        found.append(diagnose(heard(network.to(device), processor, splits[split])))  # type: ignore[arg-type]
-    return Diagnosed(found[0], found[1] if baseline else None, splits[split])
+        found.append(diagnose(heard(network.to(device), processor, spoken)))  # type: ignore[arg-type]
+    return Diagnosed(found[0], found[1] if baseline else None, spoken)

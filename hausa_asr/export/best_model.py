@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.export.folder import NEEDED, POSSIBLE, WEIGHTS, check_out, weights_are_whole, written_aside
+from hausa_asr.export.language_model import add_language_model, check_language_model
 from hausa_asr.export.model_card import Card, scores_from
 from hausa_asr.export.write import write_model
 from hausa_asr.recipe import CHECKPOINT
@@ -61,7 +62,9 @@ class Exported:
     verdict: str = ""
 
 
-def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overwrite: bool = False) -> Exported:
+def best_model(
+    uri: str, experiment: str, *, sweep: str | None, out: Path, overwrite: bool = False, with_lm: Path | None = None
+) -> Exported:
     """Export the best model of a sweep, or of a whole experiment, as MLflow has it.
 
     The winner of a sweep is what its finalists named, or the lowest dev WER where none ran. Between sweeps their
@@ -74,11 +77,13 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
         sweep: a sweep's name or run id; None for all sweeps of the experiment.
         out: the folder to write.
         overwrite: replace `out` if it is an export.
+        with_lm: a language model to put into the folder.
 
     Raises:
-        UserError: MLflow can't be read, no trial has a WER, `out` is taken, or the model was not found.
+        UserError: MLflow can't be read, no trial has a WER, `out` is taken, or a model was not found.
     """
     check_out(out, overwrite)
+    check_language_model(with_lm, out)
     from hausa_asr.tracking import tracker as tracking
 
     try:
@@ -95,6 +100,8 @@ def best_model(uri: str, experiment: str, *, sweep: str | None, out: Path, overw
         parent = parents.get(best.parent)
         with written_aside(out, overwrite) as partial:
             source = _fetch(tracker, best, parent, trials, partial)
+            if with_lm is not None:
+                add_language_model(with_lm, partial)
     except (OSError, tracking.MlflowException) as fault:
         raise UserError(
             f"MLflow stopped answering: {first_line(fault)}.", where=uri, fix="Check the server, then try again."
@@ -236,7 +243,8 @@ def _card_of(
 ) -> Card:
     """The card of a trial, from what MLflow and its checkpoint's folder know of it."""
     in_sweep = [other for other in trials if other.parent == trial.parent]
-    baseline = next((other for other in in_sweep if other.tags.get("source") == "baseline"), None)
+    ended = (other for other in in_sweep if other.state in ("finished", "failed"))  # early on it says nothing
+    baseline = next((other for other in ended if other.tags.get("source") == "baseline"), None)
     dev = {**_figures_of(checkpoint), "wer": trial.wer, "cer": trial.cer if trial.cer is not None else math.nan}
     scores = scores_from(dev)  # type: ignore[arg-type]
     assert scores is not None

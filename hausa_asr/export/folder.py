@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hausa_asr.decoding.weights import LM_FILE, weights_file
 from hausa_asr.errors import UserError
 
 WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
 NEEDED = {WEIGHTS, SETTINGS, "README.md", "config.json", "vocab.json", "tokenizer_config.json",
            "processor_config.json", "preprocessor_config.json"}  # fmt: skip
-POSSIBLE = NEEDED | {"special_tokens_map.json", "added_tokens.json"}
+LANGUAGE_MODEL = {LM_FILE, weights_file(Path(LM_FILE)).name}
+POSSIBLE = NEEDED | LANGUAGE_MODEL | {"special_tokens_map.json", "added_tokens.json"}
 """All that an export ever holds: a folder with anything else in it is not ours to replace."""
 
 _DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}

@@ -12,6 +12,7 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.decoding.greedy import greedy
+from hausa_asr.decoding.path import greedy_texts
 from hausa_asr.metrics import edit_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
@@ -130,7 +131,6 @@ def _scored(
     return rows
 
 
-@torch.inference_mode()
 def transcribe_samples(
     model: Wav2Vec2ForCTC,
     processor: Wav2Vec2Processor,
@@ -138,9 +138,27 @@ def transcribe_samples(
     *,
     batch_s: float = EVAL_BATCH_S,
 ) -> list[str]:
-    """Transcribe N recordings, each (S,) float32 mono at 16 kHz, in batches; the texts are in their order.
+    """Transcribe N recordings greedily, in their order. Arguments as in `recording_logits`."""
+    return greedy_texts(recording_logits(model, processor, samples, batch_s=batch_s))
 
-    Long ones are heard in windows (`windows`). The model must be in `eval` mode, as `load_model` gives it.
+
+@torch.inference_mode()
+def recording_logits(
+    model: Wav2Vec2ForCTC,
+    processor: Wav2Vec2Processor,
+    samples: Sequence[np.ndarray],
+    *,
+    batch_s: float = EVAL_BATCH_S,
+) -> list[np.ndarray]:
+    """The logits of N recordings, each (T, V) float32 on the CPU, in their order.
+
+    Long recordings are heard in windows (`windows`).
+
+    Args:
+        model: in `eval` mode, as `load_model` gives it.
+        processor: its processor.
+        samples: (S,) float32 of each, mono at 16 kHz.
+        batch_s: seconds of audio at once, padding included.
     """
     no_labels = np.zeros(0, dtype=np.int64)
     device = next(model.parameters()).device
@@ -149,7 +167,7 @@ def transcribe_samples(
         for number, one in enumerate(samples)
         for window in windows(len(one), int(frame_lengths(model, torch.tensor(len(one)))))
     ]
-    heard: list[torch.Tensor] = [torch.empty(0)] * len(of)
+    heard: list[np.ndarray] = [np.empty(0)] * len(of)
 
     def levelled(recording: np.ndarray, window: Window) -> np.ndarray:
         part = recording[window.start : window.end]
@@ -159,15 +177,13 @@ def transcribe_samples(
         chosen = [of[index] for index in indices]
         examples = [Example("", levelled(samples[number], window), no_labels, "", "") for number, window in chosen]
         batch = collate(examples, False, lambda n: frame_lengths(model, n))
-        logits = _logits(model, batch.to(device), device).float().cpu()
+        logits = _logits(model, batch.to(device), device).float().cpu().numpy()
         for index, (_, window), one in zip(indices, chosen, logits, strict=True):
-            heard[index] = one[window.skip : window.skip + window.keep].clone()
-    texts = []
-    for number in range(len(samples)):
-        parts = [one for one, (owner, _) in zip(heard, of, strict=True) if owner == number]
-        whole = torch.cat(parts)
-        texts += greedy(whole[None], torch.tensor([len(whole)]))
-    return texts
+            heard[index] = one[window.skip : window.skip + window.keep].copy()
+    parts: list[list[np.ndarray]] = [[] for _ in samples]
+    for (number, _), one in zip(of, heard, strict=True):
+        parts[number].append(one)
+    return [one[0] if len(one) == 1 else np.concatenate(one) for one in parts]
 
 
 def _logits(model: Wav2Vec2ForCTC, batch: Batch, device: torch.device) -> torch.Tensor:

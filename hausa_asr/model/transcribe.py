@@ -6,15 +6,19 @@ bad file must not end the others.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from hausa_asr.audio.load import AudioRefused, load
 from hausa_asr.ctc import frames
+from hausa_asr.decoding.beam import BeamDecoder
+from hausa_asr.decoding.path import FindPaths, Word, greedy_paths, text_of, words_of
+from hausa_asr.decoding.weights import LM_FILE
 from hausa_asr.errors import UserError
 from hausa_asr.utterance import SAMPLE_RATE
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 Recording = str | Path | np.ndarray
+Lm = str | Path | Literal[False] | None
 
 MAX_RECORDING_S = 2 * 3600.0
 """All of a recording is decoded at once: in stereo at 48 kHz this much takes about 3 GB."""
@@ -31,13 +36,13 @@ AT_ONCE, AT_ONCE_S = 16, 1800.0
 
 @overload
 def transcribe(  # type: ignore[overload-overlap]  # a str is a sequence of str, and here always a path
-    recordings: Recording, model: str | Path = ..., *, device: str | torch.device | None = ...
+    recordings: Recording, model: str | Path = ..., *, device: str | torch.device | None = ..., lm: Lm = ...
 ) -> str: ...
 
 
 @overload
 def transcribe(
-    recordings: Sequence[Recording], model: str | Path = ..., *, device: str | torch.device | None = ...
+    recordings: Sequence[Recording], model: str | Path = ..., *, device: str | torch.device | None = ..., lm: Lm = ...
 ) -> list[str]: ...
 
 
@@ -46,6 +51,7 @@ def transcribe(
     model: str | Path = "best-model",
     *,
     device: str | torch.device | None = None,
+    lm: Lm = None,
 ) -> str | list[str]:
     """Transcribe one recording, or several, with a fine-tuned model.
 
@@ -57,6 +63,8 @@ def transcribe(
         model: the folder of an exported model (`hausa-asr best-model` and `hausa-asr finetune` write one), or its id
             on the Hugging Face hub.
         device: where to compute; by default the GPU if there is one, else the CPU.
+        lm: a language model that `hausa-asr lm train` wrote, or another ARPA file; by default the one in the
+            model's folder, if any; False for none.
 
     Returns:
         The text of one recording, or a list of texts in the order of the recordings. Words are in lower case, separated
@@ -64,7 +72,7 @@ def transcribe(
 
     Raises:
         AudioRefused: a recording can't be read, is too short or too long, or has no sound in it.
-        UserError: there is no such model, or it is not one of this project.
+        UserError: there is no such model, or it is not one of this project; or the same of the language model.
         ValueError: an array is not (S,) floats.
 
     Example:
@@ -80,9 +88,7 @@ def transcribe(
         >>> len(texts)
         2
     """
-    network, processor = _load_model(model, device)
-    from hausa_asr.model.evaluate import transcribe_samples
-
+    hear = _Hearing(model, device, lm)
     one = isinstance(recordings, str | Path | np.ndarray)
     several: Sequence[Recording] = [recordings] if one else recordings  # type: ignore[list-item,assignment]
     texts: list[str] = []
@@ -90,7 +96,7 @@ def transcribe(
     for number, recording in enumerate(several, start=1):
         together.append(_samples(recording))
         if number == len(several) or _is_enough(together):
-            texts += transcribe_samples(network, processor, together)
+            texts += [text_of(path) for path, _ in hear(together)]
             together = []
     return texts[0] if one else texts
 
@@ -110,30 +116,34 @@ class Transcript:
     text: str | None = None
     duration_s: float | None = None
     error: str | None = None
+    words: list[Word] | None = None
 
 
 def transcribe_files(
-    files: Sequence[str | Path], model: str | Path = "best-model", *, device: str | torch.device | None = None
+    files: Sequence[str | Path],
+    model: str | Path = "best-model",
+    *,
+    device: str | torch.device | None = None,
+    lm: Lm = None,
+    words: bool = False,
 ) -> Iterator[Transcript]:
     """Transcribe files, `AT_ONCE` at a time; one that can't be read gives an error in place of a text.
 
     Args:
         files: of any audio format, each of up to two hours.
-        model, device: as in `transcribe`.
+        model, device, lm: as in `transcribe`.
+        words: give the words too, each with its times.
 
     Returns:
         A transcript for each file, in their order.
 
     Raises:
-        UserError: there is no such model, or it is not one of this project.
+        UserError: there is no such model, or it is not one of this project; or the same of the language model.
     """
-    network, processor = _load_model(model, device)
-    return _transcripts(files, network, processor)
+    return _transcripts(files, _Hearing(model, device, lm), words)
 
 
-def _transcripts(files: Sequence[str | Path], network: Any, processor: Any) -> Iterator[Transcript]:
-    from hausa_asr.model.evaluate import transcribe_samples
-
+def _transcripts(files: Sequence[str | Path], hear: _Hearing, with_words: bool) -> Iterator[Transcript]:
     waiting: list[tuple[str, np.ndarray | str]] = []  # a file with its samples, or with why it has none
     for number, file in enumerate(files, start=1):
         try:
@@ -143,18 +153,43 @@ def _transcripts(files: Sequence[str | Path], network: Any, processor: Any) -> I
         samples = [one for _, one in waiting if isinstance(one, np.ndarray)]
         if number < len(files) and not _is_enough(samples) and len(waiting) < AT_ONCE:
             continue
-        texts = iter(transcribe_samples(network, processor, samples))
+        heard = iter(hear(samples))
         for name, one in waiting:
             if isinstance(one, str):
                 yield Transcript(name, error=one)
             else:
-                yield Transcript(name, next(texts), round(len(one) / SAMPLE_RATE, 3))
+                path, logits = next(heard)
+                words = words_of(path, logits) if with_words else None
+                yield Transcript(name, text_of(path), round(len(one) / SAMPLE_RATE, 3), words=words)
         waiting, samples, one = [], [], ""  # before more is read
 
 
 def _is_enough(samples: Sequence[np.ndarray]) -> bool:
     """Whether so much is in memory that it is to be transcribed."""
     return len(samples) >= AT_ONCE or sum(map(len, samples)) >= AT_ONCE_S * SAMPLE_RATE
+
+
+class _Hearing:
+    """A model and how its logits are decoded: samples in, a path and logits of each recording out."""
+
+    def __init__(self, model: str | Path, device: str | torch.device | None, lm: Lm) -> None:
+        _check_model(model)
+        self._paths = _find_paths(lm, model)
+        self._network, self._processor = _load_model(model, device)
+
+    def __call__(self, samples: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        from hausa_asr.model.evaluate import recording_logits
+
+        logits = recording_logits(self._network, self._processor, samples)
+        return list(zip(self._paths(logits), logits, strict=True))
+
+
+def _find_paths(lm: Lm, model: str | Path) -> FindPaths:
+    """Decode with the given language model or the model's own; greedily without one."""
+    if lm is None:
+        own = Path(model) / LM_FILE
+        lm = own if os.path.isfile(own) else False
+    return greedy_paths if lm is False else BeamDecoder(Path(lm)).paths
 
 
 def _load_model(model: str | Path, device: str | torch.device | None) -> tuple[Any, Any]:

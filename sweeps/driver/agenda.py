@@ -1,20 +1,22 @@
 """What a free slot does next. No Ray in here: the searcher hands the agenda's orders to Ray Tune.
 
 In: the ledger's state, the study, the rule and the budget. Out: one order at a time, written to the ledger before it is
-given out. In this order: trials that were interrupted; paused ones that their rung now promotes; new ones, baseline and
-starting points first; when no new one is left the baseline, if it waits at a rung, to its end; the second look at the
-others that wait; and when no slot searches any more, the finalists.
+given out. In this order: the baseline to its end, if the wall clock leaves just enough for it; trials that were
+interrupted; paused ones that their rung now promotes; new ones, baseline and starting points first; when no new one is
+left the baseline to its end, then the second look at the others that wait; and when no slot searches any more, the
+finalists.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.planning.budget import baseline_exhausted, baseline_is_due, exhausted, search_exhausted
+from sweeps.driver.baseline_turn import BaselineTurn
+from sweeps.planning.budget import exhausted, search_exhausted
 from sweeps.planning.finalists import FinalistRun, missing, planned
 from sweeps.pruning.rule import Rule
 from sweeps.record.ledger import Ledger
@@ -59,12 +61,14 @@ class Agenda:
         self.held: set[str] = set()
         self._space_is_used_up = False
         self._search_ended = ""
-        self._makes_way = False
+        self._ended = False
+        self._baseline = BaselineTurn(config, ledger, self.held, lambda: self.over)
         self._search_sources: tuple[tuple[str, Callable[[], TrialRecord | None]], ...] = (
-            (RECALL, self._baseline_to_end),
+            (RECALL, self._baseline.if_due),
             ("", self._unfinished),
             ("", self._promote),
             ("", self._new),
+            (RECALL, self._baseline.at_last),
             (RECALL, self._second_look),
         )
         for trial in ledger.state.searched:
@@ -79,19 +83,26 @@ class Agenda:
         if self._searching():
             return WAIT  # its reports may promote a paused trial, and finalists are chosen when all is known
         trial = self._finalist()
-        if trial is None:
-            return WAIT if self._growth_is_to_come() else END
-        return self._train(trial)
+        if trial is not None:
+            return self._train(trial)
+        if self._more_may_follow():
+            return WAIT
+        self._ended = True
+        return END
 
     def is_done(self) -> bool:
-        """Whether no trial is left to start or resume, and no slot has one."""
-        return not self.held and not self._search_goes_on() and not self._finalists_wait()
+        """Whether no trial is left to start or resume, and no slot has one.
+
+        A slot that was ended gets no more orders. So what comes to be possible after that, by a little that is left of
+        the budget, is for a driver that resumes the sweep.
+        """
+        return not self.held and (self._ended or not (self._search_goes_on() or self._finalists_wait()))
 
     def has_work(self) -> bool:
         """Whether `next` would give out something else than to wait."""
-        if self._searching():
-            return self._search_goes_on()
-        return self._finalists_wait() or not self._growth_is_to_come()
+        if self._search_goes_on():
+            return True
+        return not self._searching() and (self._finalists_wait() or not self._more_may_follow())
 
     @property
     def over(self) -> str:
@@ -120,57 +131,37 @@ class Agenda:
 
     def _train(self, trial: TrialRecord, why: str = "") -> Order:
         self.held.add(trial.id)
-        self._makes_way = self._makes_way and not trial.is_baseline
+        self._baseline.way_is_made = False
         return Order("train", trial, why)
 
     def makes_way(self) -> bool:
-        """Whether a slot must leave its trial to the baseline, which else would not come to its end in time.
-
-        True for one slot: the trial that it leaves goes on later, if there is time.
-        """
-        if self._makes_way or self._waiting_baseline() is None:  # the rest loops over all trials
-            return False
-        if not self._baseline_is_due() or self._baseline_to_end() is None:
-            return False
-        self._makes_way = True
-        return True
+        """Whether a slot must leave its trial to the baseline, see `BaselineTurn.makes_way`."""
+        return self._baseline.makes_way()
 
     # -- the search --------------------------------------------------------------------------------------------
 
     def _searching(self) -> bool:
-        """Whether a slot has a trial of the search, on whose end the choice of the finalists depends."""
-        trials = (self._ledger.state.trials[name] for name in self.held)
-        return any(not trial.of and not (trial.is_baseline and trial.recalled) for trial in trials)
+        """Whether a slot has a trial of the search, on whose end the choice of the finalists depends.
+
+        It does not on the baseline's, which is always one of them.
+        """
+        return any(not trial.of and not (trial.is_baseline and trial.recalled) for trial in self._held_trials())
+
+    def _held_trials(self) -> Iterator[TrialRecord]:
+        return (self._ledger.state.trials[name] for name in self.held)
+
+    def _more_may_follow(self) -> bool:
+        """Whether there may be more to do when a slot's trial ends: by the baseline's, others may stand better."""
+        return self._growth_is_to_come() or any(trial.is_baseline for trial in self._held_trials())
 
     def _search_goes_on(self) -> bool:
         """Whether the search has a trial to start or to resume. Starts nothing."""
-        resumable = self._baseline_to_end() or self._unfinished() or self._promotable() or self._second_look()
-        return bool(resumable) or not self.over
-
-    def _waiting_baseline(self) -> TrialRecord | None:
-        """The baseline, if it has not come to its end and no slot has it."""
-        baseline = self._ledger.state.baseline()
-        if baseline is None or baseline.id in self.held:
-            return None
-        return baseline if baseline.is_open or baseline.can_go_on else None
-
-    def _baseline_is_due(self) -> bool:
-        return baseline_is_due(self._ledger.state, self._config, time.time())
-
-    def _baseline_to_end(self) -> TrialRecord | None:
-        """The baseline, once no new setting is left to try, or when the wall clock leaves just enough for it.
-
-        All others are measured by it, so it comes to its end wherever it stands. It waits for that, since a search that
-        is interrupted has more of other trials.
-        """
-        baseline = self._waiting_baseline()
-        if baseline is None or not (self.over or self._baseline_is_due()):
-            return None
-        return None if baseline_exhausted(self._ledger.state, self._config, time.time()) else baseline
+        resumable = self._baseline.if_due() or self._unfinished() or self._promotable()
+        return bool(resumable or self._baseline.at_last() or self._second_look()) or not self.over
 
     def _unfinished(self) -> TrialRecord | None:
         """The first trial that an interrupt, a crash of the driver or a budget that is now larger had ended."""
-        spent_up = bool(self._spent_up())
+        spent_up = bool(self._spent_up()) or self._baseline.way_is_made
         for trial in self._ledger.state.trials.values():
             waits = trial.is_open or (trial.cause == "budget" and trial.can_go_on and not trial.of)
             if waits and trial.id not in self.held and (trial.of or not spent_up):

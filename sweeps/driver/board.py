@@ -139,7 +139,9 @@ class Board:
         if best and best.best:
             parts.append(f"best {best.best['wer']:.3f} ({best.id})")
         if baseline and baseline.best:
-            parts.append(f"baseline {baseline.best['wer']:.3f}")
+            share = baseline.seen_s / self._config.recipe(baseline.settings).length_s
+            so_far = "" if baseline.state == "finished" else f" after {share:.0%}"
+            parts.append(f"baseline {baseline.best['wer']:.3f}{so_far}")
         return " · ".join(part for part in parts if part)
 
 

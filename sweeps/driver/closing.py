@@ -113,6 +113,11 @@ def _summary(
     ]
     if conclusion.baseline:
         lines.append(f"baseline  {_scores(conclusion.baseline)}")
+    elif baseline := sweep.ledger.state.baseline():
+        share = baseline.seen_s / sweep.config.recipe(baseline.settings).length_s
+        lines.append(
+            f"baseline  {baseline.id} was stopped after {share:.0%} of its length, so nothing is compared with it"
+        )
     lines += [f"model     {conclusion.export}", f"result    {sweep.folder / RESULT_FILE}"]
     if page is not None:
         lines.append(f"report    {page}")
@@ -120,6 +125,7 @@ def _summary(
         *(f"{name:<9} {where}" for name, where in zip(("compare", ""), ui, strict=True) if where),
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
         f"export    hausa-asr best-model --sweep {sweep.name}",
+        f"errors    hausa-asr diagnose {conclusion.export} {sweep.prepared.path}",
     ]
     if stopped:
         lines.append(f"stopped   {stopped}")

@@ -139,7 +139,8 @@ class SweepScheduler(FIFOScheduler):
         scored = score(trial.points)
         self._rule.record(rung, trial.id, scored)
         ranking = self._rule.rank(rung, trial.id)
-        passed = ranking.passed and not (trial.is_baseline and self._rule.is_young(rung))
+        waits = trial.is_baseline and self._rule.is_young(rung) and not self._agenda.over
+        passed = ranking.passed and not waits
         self._ledger.append(
             "ranked", trial=trial.id, rung=rung, rung_s=self._rule.marks[rung], seen_s=seen_s, scored=asdict(scored),
             **{**asdict(ranking), "passed": passed},

@@ -44,13 +44,14 @@ class Reserve:
     """What must be left when the search ends: GPU-hours (or CPU-hours), and seconds of wall clock.
 
     `baseline_hours` and `baseline_s` are what the baseline needs to come to its end, `hours` and `wall_s` what the
-    finalists need.
+    finalists need. `interval_s` passes from one report to the next.
     """
 
     hours: float = 0.0
     wall_s: float = 0.0
     baseline_hours: float = 0.0
     baseline_s: float = 0.0
+    interval_s: float = 0.0
 
 
 def devices(resources: ResourceSettings) -> float:
@@ -131,8 +132,8 @@ def _exhausted(limit: float | None, taken: float, kept: float, in_words: Callabl
         return ""
     if taken >= limit:
         return f"the budget of {in_words(limit)} is spent"
-    need = f"baseline and finalists need {in_words(kept)}"
-    return f"{in_words(taken)} are spent, and of the budget of {in_words(limit)} {need}"
+    rest = f"{in_words(kept)} are for baseline and finalists"
+    return f"{in_words(taken)} are spent, and of the budget of {in_words(limit)} {rest}"
 
 
 def search_exhausted(state: State, config: SweepConfig, now: float) -> str:
@@ -160,7 +161,8 @@ def baseline_is_due(state: State, config: SweepConfig, now: float) -> bool:
     if limit_s is None:
         return False
     kept = reserve(state, config)
-    return spent(state, config, now).wall_s + kept.wall_s + kept.baseline_s >= limit_s
+    # At once, and not only at the next report.
+    return spent(state, config, now).wall_s + kept.wall_s + kept.baseline_s + kept.interval_s >= limit_s
 
 
 def is_limited(config: SweepConfig) -> bool:
@@ -188,7 +190,7 @@ def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Rese
     per_hour = devices(config.resources) / 3600
     baseline_s = _baseline_s(state.baseline(), config, pace)
     if not count:
-        return Reserve(0.0, 0.0, (baseline_s + bool(baseline_s) * interval_s) * per_hour, baseline_s)
+        return Reserve(0.0, 0.0, (baseline_s + bool(baseline_s) * interval_s) * per_hour, baseline_s, pace.interval_s)
     length_s, mean_s = finalist_length_s(config), finalist_length_s(config) * pace.per_audio_s * _SPARE
     whole, left, taken_s = [], [], 0.0
     for run in (*planned(state, config), *growth(state, config)):
@@ -209,7 +211,11 @@ def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Rese
         slots = state.slots or (max(1, round(state.spent_s / state.wall_s)) if state.wall_s else 1)
     wall_s = max(_side_by_side(left, slots), _side_by_side(whole, slots) - taken_s / slots)
     return Reserve(
-        (sum(left) + interval_s) * per_hour, wall_s + bool(running) * pace.interval_s, baseline_s * per_hour, baseline_s
+        (sum(left) + interval_s) * per_hour,
+        wall_s + bool(running) * pace.interval_s,
+        baseline_s * per_hour,
+        baseline_s,
+        pace.interval_s,
     )
 
 

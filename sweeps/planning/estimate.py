@@ -160,7 +160,10 @@ def figures(
     audio_s = searched_s + runs * final_s
     hours = audio_s / speed.audio_s_per_s / 3600 * devices(config.resources)
     price = config.budget.price_per_hour
-    in_turn_s = max(searched_s / slots, length_s) + math.ceil(runs / slots) * final_s
+    # The baseline comes to its end when no new setting is left, beside the second look.
+    first_s = least_s(config, trials)
+    last_s = (first_s + (trials - 1) * min(first_s, a_trial(config, trials))) / slots + length_s - first_s
+    in_turn_s = max(searched_s / slots, length_s, last_s) + math.ceil(runs / slots) * final_s
     wall_s = _START_S + in_turn_s / speed.audio_s_per_s
     return Figures(audio_s, hours, None if price is None else hours * price, wall_s)
 
@@ -181,9 +184,9 @@ def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
     trials, runs = config.search.trials, finalist_runs(config)
     settings = runs // config.finalists.seeds or 1
     final = min(slots, runs)
-    # One of the running trials is writing. All write at once rarely, likely once in a long sweep.
+    # One of the running trials is writing, and the baseline waits. All write at once likely once in a long sweep.
     least = max(
-        _NEWEST * (slots + 1) + _BEST * min(settings, trials - slots),
+        _NEWEST * (slots + 1 + bool(rungs_s(config))) + _BEST * min(settings, trials - slots),
         _NEWEST * (final + bool(final)) + _BEST * (settings + runs - final),
     )
     passing = math.prod(passing_shares(config, trials))

@@ -70,8 +70,12 @@ def explain(folder: Path, name: str) -> str:
     for decision in trial.decisions:
         lines.append("  " + _decision(decision, trial))
     if trial.recalled:
-        why = "as the baseline it went on to its end" if trial.is_baseline else "it was among the best that waited"
-        lines.append(f"  Second look: when no new setting was left, {why}.")
+        if trial.is_baseline:
+            lines.append(
+                "  As the baseline it was sent on to its end when no setting, or no time, was left to wait for."
+            )
+        else:
+            lines.append("  Second look: when no new setting was left, it was among the best that waited, and went on.")
     if trial.dropped:
         lines.append("  Its optimizer state made room on the disk, so it cannot go on.")
     return "\n".join(lines)

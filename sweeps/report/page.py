@@ -108,7 +108,7 @@ def _without_finalists(state: State) -> list[str]:
         return ["no trial has been scored yet"]
     line = f"lowest dev WER {best.id} {best.best['wer']:.3f}, on one seed and without finalists"
     if base is not None and base.best and base is not best:
-        line += f"; baseline {base.best['wer']:.3f}"
+        line += f"; baseline {base.best['wer']:.3f}" + ("" if base.state == "finished" else ", which is not at its end")
     return [line]
 
 

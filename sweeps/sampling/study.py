@@ -3,8 +3,8 @@
 In: the ledger's trials, lessons of earlier sweeps, and a `Predictor`, which knows where each trial is expected to end.
 Out: settings. Two samplers can be set. `gp` draws candidates and takes the one with the largest expected gain. `tpe` is
 Optuna's: every trial is COMPLETE for it, with the standing that is expected of it, also while it runs or after it was
-stopped. Optuna ranks COMPLETE before PRUNED whatever their values, so with those two states a bad baseline, which is
-never stopped, would be its best trial. Crashed trials are FAIL, which it ignores. Called by the agenda.
+stopped. Optuna ranks COMPLETE before PRUNED whatever their values, so with those two states a bad baseline, which
+comes to its end, would be its best trial. Crashed trials are FAIL, which it ignores. Called by the agenda.
 
 A proposal is a function of the seed, of the number of the trial and of what is known by then, so a resumed sweep
 proposes what the sweep without a stop would have proposed.

@@ -25,7 +25,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import complete
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
-from sweeps.record.state import TrialRecord
+from sweeps.record.state import State, TrialRecord
 from sweeps.verdict import soup as soups
 from sweeps.verdict.data_growth import DataGrowth, data_growth
 from sweeps.verdict.outcome import Outcome
@@ -95,13 +95,14 @@ def conclude(
     headline = verdict.sentences()[0] if verdict else ""
     on_test = verdict.on_test if verdict else None
     if verdict is None:
-        both = {trial.id: trial for trial in (state.best(), state.baseline()) if trial is not None and trial.best}
+        base = comparable_baseline(state)
+        both = {trial.id: trial for trial in (state.best(), base) if trial is not None and trial.best}
         runs = list(both.values())  # one, where nothing beat the baseline
         dev = prepared.splits["dev"]
         in_part = dev_part(dev, config.recipe().dev_part_s) is not dev
         splits = [*(["dev"] if in_part else []), *(["test"] if "test" in prepared.splits else [])]
         _score_missing(errors, ledger, runs, splits, score)
-        best, baseline = (_by_search(errors, trial) for trial in (state.best(), state.baseline()))
+        best, baseline = (_by_search(errors, trial) for trial in (state.best(), base))
         if best:
             on_test = errors.on_test(runs, best.trial.id, baseline.trial.id if baseline else None, config)
             headline = on_test.sentence("lowest dev WER") if on_test else ""
@@ -140,6 +141,12 @@ def _score_missing(
     for trial, scores in zip(lacking, score([path for path in checkpoints if path], splits), strict=True):
         errors.put(trial, scores)
     errors.write()
+
+
+def comparable_baseline(state: State) -> TrialRecord | None:
+    """The baseline, if it has come to its end: one that was stopped early says nothing of the recipe."""
+    baseline = state.baseline()
+    return None if baseline is None or baseline.state in ("paused", "pruned") or baseline.is_open else baseline
 
 
 def _by_search(errors: WordErrors, trial: TrialRecord | None) -> Outcome | None:

@@ -56,14 +56,18 @@ class Sweep(Slots):
         """Run to the end, or until this many of the finalists' runs have finished; then the driver is gone."""
         scheduler = SweepScheduler(self.config, self.ledger, self.rule, self.agenda, lambda name: name)
         reports: list[tuple[float, str]] = []
-        free, started, cold = self.slots, 0, self.start_s
+        free, started, cold, ended = self.slots, 0, self.start_s, False
         while True:
-            while free and (order := self.order()).do == "train":
-                assert order.trial is not None
+            while free and not ended:
+                order = self.order()
+                ended = order.do == "end"  # for good: Tune asks no more
+                if order.trial is None:
+                    break
                 heapq.heappush(reports, (self.clock.now + cold + EVERY_S / self.pace(order.trial), order.trial.id))
                 free, started = free - 1, started + 1
                 cold = self.start_s if started < self.slots else 0.0
             if not reports:
+                assert self.agenda.is_done(), "else the sweep ends as if it were interrupted"
                 self.agenda.finish()
                 return
             self.clock.now, name = heapq.heappop(reports)
@@ -100,7 +104,7 @@ class Sweep(Slots):
         ends = {run.id: (run.state, run.cause) for run in state.finalists}
         assert ends == {f"{name}-s{seed}": ("finished", "") for name in (*best, "t000") for seed in (1, 2)}
         # Where the search's last best is slower than others, its runs may take a little of the baseline's share.
-        assert state.trials["t000"].seen_s >= 0.8 * LENGTH_S
+        assert state.trials["t000"].seen_s >= 0.7 * LENGTH_S
         self.is_within_the_budget()
 
     def is_within_the_budget(self) -> None:
@@ -141,6 +145,36 @@ def test_without_finalists_the_baseline_comes_to_its_end_all_the_same(
     baseline = sweep.ledger.state.trials["t000"]
     assert (baseline.state, baseline.seen_s) == ("finished", LENGTH_S)
     assert baseline.recalled, "it has waited at a rung, or this is no test"
+
+
+@pytest.mark.parametrize("every_s", [50.0, 250.0])
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("finalists", ["finalists.k=0", "finalists={k: 1, seeds: 1}"])
+def test_however_many_slots_there_are_and_however_rare_reports_are(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, slots: int, every_s: float, finalists: str
+) -> None:
+    monkeypatch.setattr(f"{__name__}.EVERY_S", every_s)
+    sweep = Sweep(tmp_path, clock, 1, f"budget.wall_s={12 * FULL_S / slots + START_S}", finalists)
+    sweep.slots = slots
+    sweep.run()
+    sweep.is_within_the_budget()
+    assert sweep.ledger.state.trials["t000"].state == "finished"
+
+
+def test_a_space_that_is_used_up_ends_with_the_baseline(tmp_path: Path, clock: Clock) -> None:
+    few = ("space.lr_peak={choices: [1e-5, 2e-5]}", "pruning.finish_share=0", "finalists.k=0")
+    sweep = Sweep(tmp_path, clock, 0, *few)
+    sweep.slots = 1
+    sweep.run()
+    assert sweep.agenda.over == "every setting of the space was tried"
+    assert sweep.ledger.state.trials["t000"].state == "finished"
+
+
+@pytest.mark.parametrize("draw", range(6))
+def test_what_the_baselines_end_changes_is_still_seen_to(tmp_path: Path, clock: Clock, draw: int) -> None:
+    sweep = Sweep(tmp_path, clock, draw, "search.trials=6", "finalists.k=0", "pruning.rank_by=predicted")
+    sweep.run()
+    assert sweep.ledger.state.trials["t000"].state == "finished"
 
 
 @pytest.mark.parametrize("limit", BUDGETS)

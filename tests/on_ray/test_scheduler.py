@@ -117,7 +117,7 @@ def test_the_baseline_waits_at_a_rung_like_all_and_then_runs_to_its_end(tmp_path
     assert sweep.report("t0", 100, 2.0, last=True) == STOP
     assert sweep.state_of("t0") == ("finished", "")
     assert {name: one.loss for name, one in sweep.ledger.state.rungs[0].items()} == {"t0": 1.5, "t1": 1.0}
-    assert "as the baseline it went on to its end" in explain(tmp_path, "t0")
+    assert "As the baseline it was sent on to its end" in explain(tmp_path, "t0")
 
 
 def test_by_what_is_expected_all_are_ranked_also_those_that_are_still_frozen(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_finalists_have_their_part_kept_for_them() -> None:
     assert kept.hours == pytest.approx(6 * 1.05 * 0.2)
     assert kept.wall_s == pytest.approx(6 * one_s)  # there was one trial at a time
     assert reserve(state, config, slots=4).wall_s == pytest.approx(2 * one_s)
-    assert "finalists need 1.26 GPU-hours" in exhausted(state, config, 370, reserve_hours=kept.hours)
+    assert "1.26 GPU-hours are for baseline and finalists" in exhausted(state, config, 370, reserve_hours=kept.hours)
     assert not exhausted(state, config, 370)
     half = settings(finalists={"k": 2, "seeds": 2, "length_s": 500})
     assert reserve(state, half).hours == pytest.approx(3 * 1.05 * 0.2)

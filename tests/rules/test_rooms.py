@@ -33,10 +33,13 @@ FLOORS = [
     "sweeps.wording",
     "sweeps",
     "hausa_asr.cli",
+    "hausa_asr.lm_commands",
+    "hausa_asr.transcribe_command",
     "hausa_asr.one_recipe",
     "hausa_asr.demo_base",
     "hausa_asr.export",
     "hausa_asr.diagnosis",
+    "hausa_asr.language_model",
     "hausa_asr.training",
     "hausa_asr.dataset",
     "hausa_asr.model",
@@ -60,6 +63,8 @@ ONLY_IN = {
     "av": {"hausa_asr.audio"},
     "matplotlib": {"hausa_asr.dataset", "sweeps.report", "sweeps.replay"},
     "fsspec": {"hausa_asr.audio"},
+    "flashlight": {"hausa_asr.decoding"},
+    "pysubs2": {"hausa_asr.decoding"},
 }
 LONGEST, LONG = 400, 300
 """Lines: none is longer than the one, and none than the other without a reason in its first lines."""

@@ -1,0 +1,181 @@
+"""The command `hausa-asr transcribe`: recordings in, text, tables, JSON or subtitles out. Called by `cli`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from hausa_asr.errors import EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from hausa_asr.model.transcribe import Transcript
+
+
+_AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".mp4",
+          ".webm", ".3gp", ".mkv", ".mov")  # fmt: skip
+
+
+class Format(StrEnum):
+    """What is written of each recording."""
+
+    text = "text"
+    tsv = "tsv"
+    jsonl = "jsonl"
+    srt = "srt"
+    vtt = "vtt"
+
+
+def transcribe(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Recordings of up to 2 hours each; of a folder all that are audio."),
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="DIR", help="An exported model, or its id on the Hugging Face hub.")
+    ] = "best-model",
+    lm: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A language model of `hausa-asr lm`; by default the model's own, if any."),
+    ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Use no language model.")] = False,
+    format_: Annotated[
+        Format | None,
+        typer.Option("--format", help="What to write; by default text, or with several files tsv: file, tab, text."),
+    ] = None,
+    words: Annotated[
+        bool, typer.Option("--words", help="With JSON: each word too, with its times and how sure the model is.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write a file for each recording here, such as a.srt.")
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for scripts, and nothing else.")
+    ] = False,
+) -> None:
+    """Print what is said in recordings.
+
+    They may be wav, flac, mp3, ogg, opus, m4a, webm, ... at any sampling rate. For one file it prints the text; for
+    several a line each, with the file, a tab and its text. If a file can't be read, it is named on stderr, the others
+    are still transcribed, and the exit code is 2.
+
+    \b
+    hausa-asr transcribe clip.mp3
+    hausa-asr transcribe --model ha-best recordings/*.wav > texts.tsv
+    hausa-asr transcribe --lm ha.arpa --format srt --out subtitles interviews/
+    hausa-asr transcribe --format jsonl --words clip.mp3
+    """
+    recordings = list(_recordings(files))
+    chosen = format_ or (Format.text if len(recordings) == 1 or out else Format.tsv)
+    timed = chosen in (Format.srt, Format.vtt)
+    if words and not json_ and chosen is not Format.jsonl:
+        raise UserError(f"{chosen.value} has no place for words with their times.", fix="Add --json or --format jsonl.")
+    if greedy and lm is not None:
+        raise UserError("--greedy uses no language model, and --lm gives one.", fix="Leave out one of them.")
+    if timed and out is None and len(recordings) > 1:
+        raise UserError(f"Each recording has {chosen.value} subtitles of its own.", fix="Give a folder with --out.")
+    if out is not None:
+        _check_names(recordings, out)
+    from hausa_asr.model.transcribe import transcribe_files
+
+    transcripts = []
+    heard = transcribe_files(recordings, model, lm=False if greedy else lm, words=words or timed)
+    # Lines that appear on the terminal show how far it is.
+    hidden = len(recordings) == 1 or (out is None and not json_ and sys.stdout.isatty())
+    for transcript in _watched(heard, len(recordings), hidden):
+        transcripts.append(transcript)
+        if transcript.error is not None:
+            print(f"{transcript.file}: {transcript.error}", file=sys.stderr)
+        elif out is not None:
+            _write(transcript, chosen, out)
+        elif not json_:
+            print(_as_written(transcript, chosen), flush=True)
+    if json_:
+        rows = [_row(transcript) for transcript in transcripts]
+        print(json.dumps({"model": model, "files": rows}, ensure_ascii=False, indent=1, allow_nan=False))
+    if any(transcript.error is not None for transcript in transcripts):
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+def _recordings(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files, and in place of a folder all audio files in it and below."""
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in _AUDIO and os.path.isfile(file))
+        if not inside:
+            raise UserError(
+                "There are no audio files in the folder.", where=path, fix=f"It takes {', '.join(_AUDIO)} from folders."
+            )
+        yield from inside
+
+
+def _check_names(recordings: Sequence[Path], out: Path) -> None:
+    """Refuse two recordings whose transcripts would have one name."""
+    seen: dict[str, Path] = {}
+    for recording in recordings:
+        if (other := seen.setdefault(recording.stem, recording)) != recording:
+            raise UserError(
+                f"{other} and {recording} would both be written to {recording.stem}.", where=out,
+                fix="Transcribe them one after the other, into two folders.",
+            )  # fmt: skip
+
+
+def _watched(transcripts: Iterator[Transcript], count: int, hidden: bool) -> Iterator[Transcript]:
+    """The transcripts, with a progress bar if stderr is a terminal, and at the end how fast that was."""
+    console = Console(stderr=True)
+    began, seconds = time.monotonic(), 0.0
+    hidden = hidden or not console.is_terminal
+    # What is printed goes to stdout, and not above the bar.
+    with Progress(console=console, transient=True, disable=hidden, redirect_stdout=False) as progress:
+        task = progress.add_task("transcribing", total=count)
+        for transcript in transcripts:
+            seconds += transcript.duration_s or 0.0
+            yield transcript
+            progress.advance(task)
+    took_s = time.monotonic() - began
+    if not hidden:
+        console.print(f"{seconds:,.0f} s of audio in {took_s:,.0f} s, {seconds / max(took_s, 1e-9):,.1f} times as fast")
+
+
+def _as_written(transcript: Transcript, format_: Format) -> str:
+    if format_ is Format.text:
+        return transcript.text or ""
+    if format_ is Format.tsv:
+        return f"{transcript.file}\t{transcript.text}"
+    if format_ is Format.jsonl:
+        return json.dumps(_row(transcript), ensure_ascii=False, allow_nan=False)
+    from hausa_asr.decoding.subtitles import subtitles
+
+    return subtitles(transcript.words or [], format_.value).rstrip("\n")
+
+
+def _write(transcript: Transcript, format_: Format, out: Path) -> None:
+    from hausa_asr.files import write_whole
+
+    place = out / f"{Path(transcript.file).stem}.{'txt' if format_ is Format.text else format_.value}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(place, _as_written(transcript, format_) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"The transcript can't be written: {error.strerror}.", where=place, fix="Give another --out."
+        ) from error
+
+
+def _row(transcript: Transcript) -> dict[str, object]:
+    row = asdict(transcript)
+    if transcript.words is None:
+        del row["words"]
+    return row
