@@ -1,4 +1,4 @@
-"""The command line: `hausa-asr prepare | finetune | best-model | diagnose | lm | transcribe`.
+"""The command line: `hausa-asr prepare | finetune | best-model | diagnose | suspects | lm | ...`.
 
 Results go to stdout, everything else (progress, remarks, errors) to stderr. A `UserError` is printed and ends with
 exit code 2. What takes long to import is imported by the command that needs it, so that help is there at once. Long,
@@ -319,6 +319,42 @@ def diagnose(
         found.write(out, f"What {Path(model).name} gets wrong on {split}")
         if not json_:
             print(f"page  {out}")
+
+
+@app.command()
+def suspects(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An exported model, or its id on the hub.")],
+    prepared: Annotated[Path, typer.Argument(metavar="PREPARED", help="The folder of a prepared dataset.")],
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="The split to look through: train, dev or test.")
+    ] = "train",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.tsv", help="The table to write.")] = Path("suspects.tsv"),
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="FILE.html", help="Also write a page to listen to them.")
+    ] = None,
+) -> None:
+    """List utterances whose transcript and sound disagree.
+
+    Those of which the model is much surer of what it heard than of what is written: wrong transcripts, words that were
+    left out or said twice, recordings cut off. Listen to them, and mend or drop them. A model believes transcripts that
+    it has seen often; one of few epochs, or trained on other data, finds more.
+
+    \b
+    hausa-asr suspects best-model my_speech_prepared --page suspects.html
+    """
+    from rich.progress import Progress
+
+    from hausa_asr.diagnosis.run import suspected
+    from hausa_asr.diagnosis.suspects_page import as_lines
+
+    with Progress(console=_stderr(), transient=True) as progress:
+        task = progress.add_task("listening", total=None)
+        found = suspected(model, prepared, split, lambda done, of: progress.update(task, completed=done, total=of))
+    print("\n".join(as_lines(found.found, len(found.split), found.limit)))
+    found.write(out, page, f"Suspects in {split}")
+    print(f"table  {out}")
+    if page:
+        print(f"page   {page}")
 
 
 app.command("transcribe")(transcribe_command.transcribe)

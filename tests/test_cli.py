@@ -81,7 +81,7 @@ def test_help_is_quick_and_teaches() -> None:
     code = f"""
 import sys
 from hausa_asr.cli import main
-for command in ([], ["prepare"], ["finetune"], ["best-model"], ["diagnose"], ["transcribe"],
+for command in ([], ["prepare"], ["finetune"], ["best-model"], ["diagnose"], ["suspects"], ["transcribe"],
                 ["lm"], ["lm", "train"], ["lm", "tune"], ["lm", "test"]):
     try:
         main([*command, "--help"])
@@ -96,6 +96,7 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
         "finetune --config",
         "best-model --sweep",
         "diagnose best-model",
+        "suspects best-model",
         "transcribe clip.mp3",
         "lm train --prepared",
         "lm tune lm.arpa",
@@ -318,6 +319,20 @@ def test_diagnose_counts_shows_and_compares(
     html = page.read_text(encoding="utf-8")
     assert html.count("<audio") == len(found["worst"]) == 4
     assert "baseline" in html and "http" not in html, "it loads nothing from elsewhere"
+
+
+def test_suspects_are_listed_written_and_shown(
+    trial: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, page = tmp_path / "new/suspects.tsv", tmp_path / "suspects.html"
+    capsys.readouterr()
+    assert run("suspects", trial / "model", dataset, "--out", table, "--page", page) == 0
+    printed = capsys.readouterr().out
+    assert " of 8 utterances are suspicious" in printed and f"table  {table}" in printed and f"page   {page}" in printed
+    assert table.read_text(encoding="utf-8").startswith("id\tspeaker\tseconds\tnats\twhy\twritten\theard\n")
+    assert "Suspects in train" in page.read_text(encoding="utf-8")
+    assert run("suspects", trial / "model", dataset, "--split", "none") == 2
+    assert "no split 'none'" in capsys.readouterr().err
 
 
 # -- lm -----------------------------------------------------------------------------------------------------------

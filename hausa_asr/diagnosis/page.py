@@ -5,25 +5,14 @@ In: one or two diagnoses of the same split, and the split for its audio. Out: te
 
 from __future__ import annotations
 
-import base64
-import io
-import wave
 from collections.abc import Iterator
 from html import escape
 
-import jiwer
-import numpy as np
-
 from hausa_asr.diagnosis.diagnose import Diagnosis, Example
+from hausa_asr.diagnosis.examples import MARKS, utterance
 from hausa_asr.diagnosis.figure import Figure
 from hausa_asr.html import page, table
-from hausa_asr.utterance import SAMPLE_RATE, Split
-
-_MARKS = """<style>
-.said { color: #555; } del { color: #a33; } ins { color: #05a; text-decoration: underline; }
-.sub { border-bottom: 2px dotted #b60; } .sub .said { font-size: 85%; } .utterance { margin: .8em 0; }
-audio { height: 28px; vertical-align: middle; }
-</style>"""
+from hausa_asr.utterance import Split
 
 
 def as_text(found: Diagnosis, other: Diagnosis | None = None) -> str:
@@ -62,7 +51,7 @@ def as_page(found: Diagnosis, split: Split, title: str, other: Diagnosis | None 
 
 
 def _parts(found: Diagnosis, split: Split, title: str, other: Diagnosis | None) -> Iterator[str]:
-    yield _MARKS
+    yield MARKS
     yield f"<h1>{escape(title)}</h1>"
     for one in found.findings or [_no_finding(found)]:
         yield f'<p class="lead">{escape(one)}</p>'
@@ -91,40 +80,8 @@ def _parts(found: Diagnosis, split: Split, title: str, other: Diagnosis | None) 
 
 
 def _example(one: Example, split: Split) -> str:
-    heard = one.hypothesis or "(nothing)"
     about = f"{one.id}: {one.errors} errors in {one.words} words"
-    return (
-        f'<div class="utterance"><div class="note">{escape(about)} {_audio(split[one.place].samples)}</div>'
-        f"<div>{aligned(one.reference, one.hypothesis)}</div>"
-        f'<div class="said">said: {escape(one.reference)}<br>heard: {escape(heard)}</div></div>'
-    )
-
-
-def aligned(reference: str, hypothesis: str) -> str:
-    """Two texts as one line of HTML: dropped words struck out, words put in underlined, others with what was said."""
-    one, other = reference.split(), hypothesis.split()
-    parts = []
-    for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
-        said = escape(" ".join(one[chunk.ref_start_idx : chunk.ref_end_idx]))
-        here = escape(" ".join(other[chunk.hyp_start_idx : chunk.hyp_end_idx]))
-        parts.append({
-            "equal": said,
-            "delete": f"<del>{said}</del>",
-            "insert": f"<ins>{here}</ins>",
-            "substitute": f'<span class="sub">{here} <span class="said">({said})</span></span>',
-        }[chunk.type])  # fmt: skip
-    return " ".join(parts)
-
-
-def _audio(samples: np.ndarray) -> str:
-    held = io.BytesIO()
-    with wave.open(held, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    sound = base64.b64encode(held.getvalue()).decode()
-    return f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>'
+    return utterance(about, split[one.place].samples, one.reference, one.hypothesis)
 
 
 def _no_finding(found: Diagnosis) -> str:

@@ -1,7 +1,8 @@
-"""Diagnose exported models on a prepared dataset: folders in, counts and a page out. Called by `hausa-asr diagnose`."""
+"""Diagnose exported models on a prepared dataset: folders in, counts, suspects and pages out. Called by `hausa-asr`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from hausa_asr.dataset.prepared import split_of
 from hausa_asr.diagnosis.diagnose import Diagnosis, diagnose
 from hausa_asr.diagnosis.heard import heard
 from hausa_asr.diagnosis.page import as_page, as_text
+from hausa_asr.diagnosis.suspects import Suspect, suspects
+from hausa_asr.diagnosis.suspects_page import as_lines, as_table
+from hausa_asr.diagnosis.suspects_page import as_page as as_suspects_page
 from hausa_asr.errors import UserError
 from hausa_asr.files import write_whole
 from hausa_asr.utterance import Split
@@ -60,3 +64,54 @@ def diagnosed(model: str, prepared: Path, split: str, baseline: str | None = Non
         network, processor = load_model(folder)
         found.append(diagnose(heard(network.to(device), processor, spoken)))  # type: ignore[arg-type]
     return Diagnosed(found[0], found[1] if baseline else None, spoken)
+
+
+class Suspected(NamedTuple):
+    """The suspects of a split, the nats from which an utterance is one, and the split."""
+
+    found: list[Suspect]
+    limit: float
+    split: Split
+
+    def write(self, table: Path, page: Path | None, title: str) -> None:
+        """Write the table, and the page if there is to be one.
+
+        Raises:
+            UserError: one of them can't be written.
+        """
+        about = as_lines(self.found, len(self.split), self.limit)[0]
+        for file, option, content in (
+            (table, "--out", lambda: as_table(self.found)),
+            (page, "--page", lambda: as_suspects_page(self.found, self.split, title, about)),
+        ):
+            if file is not None:
+                try:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(file, content())
+                except (OSError, ValueError) as error:
+                    raise UserError(
+                        f"It can't be written: {error}.", where=file, fix=f"Give another {option}."
+                    ) from error
+
+
+def suspected(model: str, prepared: Path, split: str, watch: Callable[[int, int], None]) -> Suspected:
+    """Find the suspects of a split with an exported model.
+
+    Args:
+        model: its folder, or its id on the hub.
+        prepared: a prepared dataset's folder.
+        split: which of its splits.
+        watch: called with how many utterances were heard, of how many.
+
+    Raises:
+        UserError: the model, the dataset or the split can't be had.
+    """
+    import torch
+
+    from hausa_asr.model.wav2vec2 import load_model
+
+    spoken = split_of(prepared, split)
+    network, processor = load_model(model)
+    network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+    found, limit = suspects(network, processor, spoken, lambda done: watch(done, len(spoken)))
+    return Suspected(found, limit, spoken)
