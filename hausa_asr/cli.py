@@ -344,9 +344,10 @@ def suspects(
     """
     from rich.progress import Progress
 
-    from hausa_asr.diagnosis.run import suspected
+    from hausa_asr.diagnosis.run import refuse_unwritable, suspected
     from hausa_asr.diagnosis.suspects_page import as_lines
 
+    refuse_unwritable(out, page)
     with Progress(console=_stderr(), transient=True) as progress:
         task = progress.add_task("listening", total=None)
         found = suspected(model, prepared, split, lambda done, of: progress.update(task, completed=done, total=of))

@@ -88,22 +88,23 @@ def transcribe(
         _check_names(recordings, out)
     from hausa_asr.model.transcribe import transcribe_files
 
-    transcripts = []
+    rows, failed = [], False
     heard = transcribe_files(recordings, model, lm=False if greedy else lm, words=words or timed)
     # Lines that appear on the terminal show how far it is.
     hidden = len(recordings) == 1 or (out is None and not json_ and sys.stdout.isatty())
     for transcript in _watched(heard, len(recordings), hidden):
-        transcripts.append(transcript)
+        if json_:
+            rows.append(_row(transcript))
         if transcript.error is not None:
+            failed = True
             print(f"{transcript.file}: {transcript.error}", file=sys.stderr)
         elif out is not None:
             _write(transcript, chosen, out)
         elif not json_:
             print(_as_written(transcript, chosen), flush=True)
     if json_:
-        rows = [_row(transcript) for transcript in transcripts]
         print(json.dumps({"model": model, "files": rows}, ensure_ascii=False, indent=1, allow_nan=False))
-    if any(transcript.error is not None for transcript in transcripts):
+    if failed:
         raise typer.Exit(EXIT_USER_ERROR)
 
 
@@ -176,6 +177,7 @@ def _write(transcript: Transcript, format_: Format, out: Path) -> None:
 
 def _row(transcript: Transcript) -> dict[str, object]:
     row = asdict(transcript)
+    row["file"] = os.fsencode(transcript.file).decode("utf-8", "replace")  # a name may be in another encoding
     if transcript.words is None:
         del row["words"]
     return row

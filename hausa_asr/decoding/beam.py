@@ -26,8 +26,8 @@ from hausa_asr.text import LETTERS, PAD, UNK, VOCAB, WORD
 
 _NEVER = -1e4
 """The log chance of what a frame must not be."""
-_LONGEST = 1500
-"""Frames that are searched at once, half a minute."""
+_LONGEST, _PAUSE = 1500, 10
+"""Frames that are searched at once, half a minute; and those of a pause that parts words, a fifth of a second."""
 _TOKENS_AT_ONCE, _THRESHOLD = 20, 50.0
 """Of a frame's labels, how many are tried; and how far, in nats, a beginning may be behind the best."""
 
@@ -97,9 +97,9 @@ class BeamDecoder:
         for one in logits:
             ends = pause_ends(one)
             parts = [self._path(one[start:end]) for start, end in pairwise([0, *ends, len(one)]) if end > start]
-            if self._trie is not None:
-                for part in parts[:-1]:
-                    part[-1] = VOCAB[WORD]  # the search has ended a word here, with or without a space
+            for part, end in zip(parts, ends, strict=False):
+                if part[-1] == VOCAB[PAD] and (self._trie is not None or _is_pause(one, end)):
+                    part[-1] = VOCAB[WORD]  # words do not go on beyond a pause, with or without a space
             found.append(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64))
         return found
 
@@ -152,6 +152,10 @@ def pause_ends(logits: np.ndarray) -> list[int]:
     return ends
 
 
+def _is_pause(logits: np.ndarray, end: int) -> bool:
+    return bool((logits[end - _PAUSE // 2 : end + _PAUSE // 2].argmax(axis=1) == VOCAB[PAD]).all())
+
+
 def usable_words(file: Path) -> list[str]:
     """The words of a language model that our letters can spell.
 
@@ -164,6 +168,8 @@ def usable_words(file: Path) -> list[str]:
         )
     try:
         words = [word for word in read_words(file) if set(word) <= _SPELLABLE]
+        if not _is_whole(file):
+            raise ValueError("it is cut short: the last line of an ARPA file is \\end\\")
     except UnicodeDecodeError as error:
         raise _unusable(file, "it is no text; give the ARPA file and not one of KenLM's binary files") from error
     except (ValueError, OSError) as error:
@@ -174,6 +180,12 @@ def usable_words(file: Path) -> list[str]:
 
 
 _SPELLABLE = {*LETTERS, WORD}
+
+
+def _is_whole(file: Path) -> bool:
+    with file.open("rb") as content:
+        content.seek(-min(64, file.stat().st_size), os.SEEK_END)
+        return content.read().rstrip().endswith(b"\\end\\")
 
 
 def _unusable(file: Path, why: str) -> UserError:

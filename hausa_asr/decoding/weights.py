@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -62,6 +63,15 @@ def stored_weights(file: Path) -> Weights | None:
             where=place,
             fix="Tune it again with `hausa-asr lm tune`, or remove this file.",
         ) from error
+
+
+def model_digest(folder: Path) -> str:
+    """A digest of an exported model's weights; "" for one that is not in a folder here."""
+    weights = folder / "model.safetensors"
+    if not os.path.isfile(weights):
+        return ""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def store_weights(file: Path, weights: Weights, **more: Any) -> Path:

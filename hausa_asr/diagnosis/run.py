@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +93,21 @@ class Suspected(NamedTuple):
                     raise UserError(
                         f"It can't be written: {error}.", where=file, fix=f"Give another {option}."
                     ) from error
+
+
+def refuse_unwritable(*files: Path | None) -> None:
+    """Refuse files that can't be written, before an hour is spent on what they would hold.
+
+    Raises:
+        UserError: one of them is a folder, or its folder can't be made or written to.
+    """
+    for file in filter(None, files):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.isdir(file) or not os.access(file.parent, os.W_OK):
+                raise OSError("no file can be made there")
+        except OSError as error:
+            raise UserError(f"It can't be written: {error}.", where=file, fix="Give another place.") from error
 
 
 def suspected(model: str, prepared: Path, split: str, watch: Callable[[int, int], None]) -> Suspected:

@@ -243,7 +243,7 @@ def _card_of(
 ) -> Card:
     """The card of a trial, from what MLflow and its checkpoint's folder know of it."""
     in_sweep = [other for other in trials if other.parent == trial.parent]
-    ended = (other for other in in_sweep if other.state in ("finished", "failed"))  # early on it says nothing
+    ended = (other for other in in_sweep if other.state == "finished")  # one that was stopped early says nothing
     baseline = next((other for other in ended if other.tags.get("source") == "baseline"), None)
     dev = {**_figures_of(checkpoint), "wer": trial.wer, "cer": trial.cer if trial.cer is not None else math.nan}
     scores = scores_from(dev)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.decoding.beam import usable_words
-from hausa_asr.decoding.weights import LM_FILE, stored_weights, weights_file
+from hausa_asr.decoding.weights import LM_FILE, model_digest, stored_weights, weights_file
 from hausa_asr.errors import UserError
 
 _SECTION = """
@@ -53,6 +53,9 @@ def add_language_model(file: Path, folder: Path) -> None:
     about = None
     if stored_weights(file) is not None:
         about = json.loads(weights_file(file).read_text(encoding="utf-8"))
+        digest = about.get("model_digest")
+        if digest and digest != model_digest(folder):
+            about = {name: about[name] for name in ("lm", "word", "beam")} | {"other_model": True}
         about.pop("model", None)  # where they lay on somebody's disk is nobody's business
         about.pop("dataset", None)
         weights_file(folder / LM_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -66,6 +69,8 @@ def _tuned(about: dict[str, Any] | None) -> str:
     if about is None:
         return "Its weights were not tuned."
     sentence = f"Its weight is {about['lm']:g}, with {about['word']:+g} for each word"
+    if about.get("other_model"):
+        return f"{sentence}: tuned beside another model, so tune it again with `hausa-asr lm tune`."
     if "dev_wer" in about and "greedy_dev_wer" in about:
         sentence += (
             f": tuned on dev, where WER was {about['dev_wer']:.4f} with it, {about['greedy_dev_wer']:.4f} without"

@@ -19,7 +19,7 @@ from hausa_asr.dataset.parts import dev_part
 from hausa_asr.dataset.prepared import split_of
 from hausa_asr.decoding.beam import BeamDecoder
 from hausa_asr.decoding.path import greedy_texts
-from hausa_asr.decoding.weights import Weights, store_weights
+from hausa_asr.decoding.weights import Weights, model_digest, store_weights
 from hausa_asr.errors import UserError
 from hausa_asr.metrics import (
     Gain,
@@ -124,6 +124,7 @@ def tune(
     tried = try_weights(decoder, dev, beam, watch)
     best, greedy = best_of(tried), _greedy_wer(dev)
     about = {"dev_wer": tried[best].wer, "greedy_dev_wer": greedy, "model": model, "dataset": str(prepared)}
+    about["model_digest"] = model_digest(Path(model))
     try:
         place = store_weights(file, best, **about)
     except OSError as error:

@@ -16,7 +16,7 @@ from hausa_asr.decoding.path import greedy_texts
 from hausa_asr.metrics import edit_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
-from hausa_asr.model.windows import Window, normalised, windows
+from hausa_asr.model.windows import Window, normalised, spread_of, windows
 from hausa_asr.text import fold
 from hausa_asr.utterance import Example, Split
 
@@ -168,14 +168,15 @@ def recording_logits(
         for window in windows(len(one), int(frame_lengths(model, torch.tensor(len(one)))))
     ]
     heard: list[np.ndarray] = [np.empty(0)] * len(of)
+    spreads = {number: spread_of(samples[number]) for number, window in of if window.start}  # of those in windows
 
-    def levelled(recording: np.ndarray, window: Window) -> np.ndarray:
-        part = recording[window.start : window.end]
-        return normalised(part, recording) if processor.feature_extractor.do_normalize else part
+    def levelled(number: int, window: Window) -> np.ndarray:
+        part = samples[number][window.start : window.end]
+        return normalised(part, spreads.get(number, 0.0)) if processor.feature_extractor.do_normalize else part
 
     for indices in evaluation_batches(np.array([window.end - window.start for _, window in of]), batch_s):
         chosen = [of[index] for index in indices]
-        examples = [Example("", levelled(samples[number], window), no_labels, "", "") for number, window in chosen]
+        examples = [Example("", levelled(number, window), no_labels, "", "") for number, window in chosen]
         batch = collate(examples, False, lambda n: frame_lengths(model, n))
         logits = _logits(model, batch.to(device), device).float().cpu().numpy()
         for index, (_, window), one in zip(indices, chosen, logits, strict=True):

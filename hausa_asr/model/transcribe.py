@@ -29,7 +29,7 @@ Recording = str | Path | np.ndarray
 Lm = str | Path | Literal[False] | None
 
 MAX_RECORDING_S = 2 * 3600.0
-"""All of a recording is decoded at once: in stereo at 48 kHz this much takes about 3 GB."""
+"""All of a recording is decoded at once: in stereo at 48 kHz this much takes about 7 GB."""
 AT_ONCE, AT_ONCE_S = 16, 1800.0
 """Recordings are read and transcribed in groups of up to 16, or of half an hour in all."""
 

@@ -53,14 +53,16 @@ def windows(n_samples: int, n_frames: int) -> list[Window]:
     return cut
 
 
-def normalised(part: np.ndarray, recording: np.ndarray) -> np.ndarray:
+def spread_of(samples: np.ndarray) -> float:
+    """The standard deviation of samples, (S,), never quite 0; of a long recording it takes half a second."""
+    return float(np.sqrt(samples.var() + 1e-7))
+
+
+def normalised(part: np.ndarray, whole_spread: float = 0.0) -> np.ndarray:
     """Bring a window to zero mean and unit variance, as clips are, but for a pause: that stays quiet.
 
     Args:
         part: (S,) samples of the window.
-        recording: all of them.
+        whole_spread: `spread_of` the recording; 0 if the window is all of it.
     """
-    spread = np.sqrt(part.var() + 1e-7)
-    if len(part) < len(recording):
-        spread = max(spread, _QUIET * np.sqrt(recording.var() + 1e-7))
-    return (part - part.mean()) / spread
+    return (part - part.mean()) / max(spread_of(part), _QUIET * whole_spread)

@@ -143,9 +143,13 @@ class Agenda:
     def _searching(self) -> bool:
         """Whether a slot has a trial of the search, on whose end the choice of the finalists depends.
 
-        It does not on the baseline's, which is always one of them.
+        It does not on the baseline's, which is always one of them, once nothing stops it any more.
         """
-        return any(not trial.of and not (trial.is_baseline and trial.recalled) for trial in self._held_trials())
+        last_s = max(self._rule.marks, default=0.0)
+        return any(
+            not trial.of and not (trial.is_baseline and (trial.recalled or trial.seen_s > last_s))
+            for trial in self._held_trials()
+        )
 
     def _held_trials(self) -> Iterator[TrialRecord]:
         return (self._ledger.state.trials[name] for name in self.held)

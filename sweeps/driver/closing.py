@@ -113,7 +113,7 @@ def _summary(
     ]
     if conclusion.baseline:
         lines.append(f"baseline  {_scores(conclusion.baseline)}")
-    elif baseline := sweep.ledger.state.baseline():
+    elif conclusion.verdict is None and (baseline := sweep.ledger.state.baseline()):
         share = baseline.seen_s / sweep.config.recipe(baseline.settings).length_s
         lines.append(
             f"baseline  {baseline.id} was stopped after {share:.0%} of its length, so nothing is compared with it"

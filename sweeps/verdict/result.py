@@ -25,7 +25,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import complete
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import DIVERGED, State, TrialRecord
 from sweeps.verdict import soup as soups
 from sweeps.verdict.data_growth import DataGrowth, data_growth
 from sweeps.verdict.outcome import Outcome
@@ -144,9 +144,11 @@ def _score_missing(
 
 
 def comparable_baseline(state: State) -> TrialRecord | None:
-    """The baseline, if it has come to its end: one that was stopped early says nothing of the recipe."""
+    """The baseline, if it has come to its end or diverged: one that was stopped early says nothing of the recipe."""
     baseline = state.baseline()
-    return None if baseline is None or baseline.state in ("paused", "pruned") or baseline.is_open else baseline
+    if baseline is None or not (baseline.state == "finished" or baseline.reason == DIVERGED):
+        return None
+    return baseline
 
 
 def _by_search(errors: WordErrors, trial: TrialRecord | None) -> Outcome | None:

@@ -9,7 +9,7 @@ import pytest
 
 from hausa_asr.decoding.beam import BeamDecoder, pause_ends
 from hausa_asr.decoding.greedy import greedy
-from hausa_asr.decoding.ngram import estimate
+from hausa_asr.decoding.ngram import estimate, letters_of
 from hausa_asr.decoding.path import FRAME_S, greedy_paths, greedy_texts, text_of, words_of
 from hausa_asr.decoding.subtitles import subtitles
 from hausa_asr.decoding.weights import Weights
@@ -83,6 +83,21 @@ def test_long_recordings_are_parted_in_their_pauses_and_lose_nothing(decoder: Be
     assert pause_ends(logits[:1500]) == []
     no_pause = np.tile(spoken("gidagida")[:2], (2000, 1))
     assert max(np.diff([0, *pause_ends(no_pause), 4000])) <= 1500
+
+
+def test_a_model_of_letters_keeps_words_apart_where_a_recording_was_parted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    file = tmp_path_factory.mktemp("letters") / "lm.arpa"
+    estimate([letters_of(text.split()) for text in TEXT * 3], 5).write(file)
+    pause = np.repeat(SILENCE, 700, axis=0)
+    said = [TEXT[at % 6] for at in range(8)]
+    logits = np.concatenate([part for text in said for part in (spoken(text), pause)])
+    parted = len(pause_ends(logits))
+    assert parted >= 3
+    heard = BeamDecoder(file, Weights(0.5, 0.0))([logits])[0]
+    assert heard.replace(" ", "") == "".join(said).replace(" ", "")
+    assert heard.count(" ") >= " ".join(said).count(" ") - (len(said) - 1 - parted), "a space at each part's end"
 
 
 def test_subtitles_are_read_back_with_all_words_and_no_overlap() -> None:

@@ -1,4 +1,4 @@
-"""A model that can read finds transcripts that were planted wrong, and suspects few that are right."""
+"""A model that can read suspects transcripts that were planted wrong before those that are right."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_planted_transcripts_are_found_by_a_model_that_has_not_learnt_them(
     train, heard = Planted(40, 0), list[int]()
     found, limit = suspects(*checkpoint.load(reports[-1].best_checkpoint), train, heard.append)
     assert {one.place for one in found[: len(PLANTED)]} == set(PLANTED), "they come first"
-    assert len(found) <= len(train) // 2, "and most others are not suspected, though it cannot read all of them"
+    assert len(found) <= len(train) // 2, "and not nearly all are suspected, though it cannot read all of them"
     assert [one.nats for one in found] == sorted((one.nats for one in found), reverse=True)
     assert all(one.nats >= round(limit, 2) - 0.01 for one in found) and heard == [40]
     by_place = {one.place: one for one in found}
