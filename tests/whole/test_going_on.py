@@ -30,7 +30,7 @@ def test_it_goes_on_with_a_larger_budget_a_wider_space_and_after_sigterm(setting
     assert "the budget of 0.00 CPU-hours is spent" in output
     ended = Ledger(sweep).state.trials
     assert {name: (trial.state, trial.cause, len(trial.reports)) for name, trial in ended.items()} == {
-        "t000": ("pruned", "rung", 1)
+        "t000": ("pruned", "budget", 1)
     }
 
     larger = ("budget.hours=1", "search.trials=5", "space.hidden_dropout={low: 0.0, high: 0.2}")
