@@ -12,6 +12,7 @@ what it has. A fault of one run (somebody deleted it, say) stops no other.
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import tempfile
 import threading
@@ -24,6 +25,7 @@ from hausa_asr.errors import first_line
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.store import is_outage
 from hausa_asr.tracking.tracker import STATUS, MetricsRow, Tracker, TrialRun
+from sweeps.mlflow_mirror.origin import origin_tags, profile
 from sweeps.mlflow_mirror.retry_queue import Job, Kind, RetryQueue
 from sweeps.mlflow_mirror.run_contents import (
     RunContents,
@@ -157,7 +159,7 @@ class Mirror:
         runs: dict[str, TrialRun] = {}
         if run_id is None:
             began = next(read_events(self._ledger.path))["time"]
-            tags = {"base": ", ".join(self._config.bases), "folder": str(self._ledger.folder)}
+            tags = {"base": ", ".join(self._config.bases), "folder": str(self._ledger.folder), **origin_tags()}
             run_id = self._tracker.start_sweep(name, self._params(), tags, key=f"{name} {began!r}", settings_file=False)
             self._ledger.append("mirrored", run_id=run_id)
         else:
@@ -199,6 +201,8 @@ class Mirror:
             with tempfile.TemporaryDirectory() as aside:
                 (Path(aside) / report.name).write_bytes(report.read_bytes())
                 self._tracker.log_folder(run_id, Path(aside), "data")
+            about = profile(json.loads(report.read_text(encoding="utf-8")))
+            self._tracker.log_dataset(run_id, prepared.name, self._ledger.state.fingerprint, str(prepared), about)
         for view in (trials_view(self._ledger.state.name, run_id, list(self._config.space)), sweeps_view()):
             self._tracker.save_view(*view)
 

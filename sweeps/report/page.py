@@ -135,8 +135,9 @@ def _finalists(verdict: Verdict, test: Mapping[str, Mapping[str, float]]) -> Ite
     if on_test and on_test.difference:
         against = _against(verdict, "the baseline", on_test.difference, on_test.relative)
         yield f"<p>On test, {escape(against)} Test took no part in the search; dev chose the winner.</p>"
+    second = None if verdict.to_runner_up == verdict.to_baseline else verdict.to_runner_up
     for other, difference, relative in (
-        ("the baseline", verdict.to_baseline, verdict.relative), ("the runner-up", verdict.to_runner_up, None),
+        ("the baseline", verdict.to_baseline, verdict.relative), ("the runner-up", second, None),
     ):  # fmt: skip
         if difference:
             yield f"<p>On dev, {escape(_against(verdict, other, difference, relative))}</p>"

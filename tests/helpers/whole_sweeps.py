@@ -132,6 +132,10 @@ def check_whole(folder: Path, name: str, trials: int) -> dict[str, Any]:
     runs = Runs(folder)
     assert len(runs.parents) == 1
     assert runs.parents[0].info.status == "FINISHED"
+    [dataset] = runs.parents[0].inputs.dataset_inputs
+    assert set(json.loads(dataset.dataset.profile)) >= {"train", "dev"}
+    assert dataset.dataset.digest == events[0]["fingerprint"][:36]
+    assert "torch 2.11" in runs.parents[0].data.tags["versions"]
     assert {c.info.run_id for c in runs.children} == {t["mlflow_run_id"] for t in every}
     assert len(runs.children) == len(every)
     states = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
