@@ -168,7 +168,8 @@ def recording_logits(
         for window in windows(len(one), int(frame_lengths(model, torch.tensor(len(one)))))
     ]
     heard: list[np.ndarray] = [np.empty(0)] * len(of)
-    spreads = {number: spread_of(samples[number]) for number, window in of if window.start}  # of those in windows
+    in_windows = {number for number, window in of if window.start}
+    spreads = {number: spread_of(samples[number]) for number in in_windows}
 
     def levelled(number: int, window: Window) -> np.ndarray:
         part = samples[number][window.start : window.end]
