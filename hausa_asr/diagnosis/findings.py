@@ -21,8 +21,8 @@ NOTHING = 0.1
 """A share of utterances of which nothing is heard."""
 SUPPORT, LETTERS = 8, 30
 """The least evidence for a rule, on each side that it compares: resampled utterances or speakers; words or letters."""
-BOUNDARIES, MADE_UP = 0.03, 0.1
-"""Shares of spaces, and of words."""
+BOUNDARIES, MADE_UP, MOSTLY = 0.03, 0.1, 0.5
+"""Shares of spaces, of words, and of word errors."""
 
 
 def findings(
@@ -49,7 +49,7 @@ def findings(
     return [
         *_silence(silent),
         *_short_words(gone, most),
-        *_boundaries(boundaries),
+        *(list(_boundaries(boundaries)) or _mostly_spaces(words, boundaries)),
         *_hooks(hooks, words, folded),
         *_made_up(words, boundaries),
         *_groups(groups),
@@ -85,6 +85,19 @@ def _boundaries(boundaries: Mapping[str, Tally]) -> Iterator[str]:
         found = figure("", boundaries[name])
         if _enough(boundaries[name]) and found.low > BOUNDARIES:
             yield sentence.format(_share(found))
+
+
+def _mostly_spaces(words: Mapping[str, Tally], boundaries: Mapping[str, Tally]) -> Iterator[str]:
+    errors = np.sum([tally.counts for tally in words.values()], axis=0)
+    # A space that is missing, or too many, makes one word another and drops one, or puts one in.
+    spaces = np.minimum(2 * (boundaries["joined"].counts + boundaries["split"].counts), errors)
+    share = Tally(spaces, errors, words["put in"].units)
+    found = figure("", share)
+    if _enough(share) and found.low > MOSTLY:
+        yield (
+            f"The letters are right, the spaces are not: {_share(found)} of the word errors are words joined or split. "
+            "A language model mends such errors (hausa-asr lm)."
+        )
 
 
 def _hooks(hooks: Mapping[str, Tally], words: Mapping[str, Tally], folded: float) -> Iterator[str]:

@@ -101,6 +101,13 @@ def test_short_words_that_run_together_are_not_dropped() -> None:
     assert "Most often ya (120 of 120)." in said, "and no longer word"
 
 
+def test_few_errors_that_are_nearly_all_spaces_are_named_with_their_remedy() -> None:
+    said = ["ya tafi makaranta yau da safe"] * 200
+    rarely = ["ya tafi makaranta yau dasafe" if at % 10 == 0 else one for at, one in enumerate(said)]
+    [finding] = of(said, rarely).findings
+    assert "100 % [100, 100] of the word errors are words joined or split" in finding and "hausa-asr lm" in finding
+
+
 def test_a_model_that_hears_nothing_is_told_so() -> None:
     assert "Nothing is heard in 100 %" in of(["ya tafi kasuwa"] * 50, [""] * 50).findings[0]
 
