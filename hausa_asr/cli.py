@@ -11,12 +11,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from hausa_asr import __version__, lm_commands, transcribe_command
+from hausa_asr.command_options import Json, print_json
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ Set = Annotated[
         "--set", metavar="NAME=VALUE", help="Replace one setting, such as finetune.lr_peak=1e-4. Repeat it for more."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts, and nothing else.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is an exported model.")]
 
 
@@ -175,7 +175,7 @@ def prepare(
         )
     prepared = _prepared(settings, out)
     if json_:
-        _print_json(
+        print_json(
             {
                 "out": str(prepared.path),
                 "reused": prepared.reused,
@@ -217,7 +217,7 @@ def finetune(
 
     trained = run_trial(settings, out, _stderr(), lambda: _prepared(settings))
     if json_:
-        _print_json(trained)
+        print_json(trained)
         return
     for split in ("dev", "test"):
         if scores := trained[split]:
@@ -265,7 +265,7 @@ def best_model(
         with_lm=with_lm,
     )  # fmt: skip
     if json_:
-        _print_json({**exported.__dict__, "out": str(exported.out)})
+        print_json({**exported.__dict__, "out": str(exported.out)})
         return
     place = "the sweep's artifact in MLflow" if exported.source == "artifact" else "its checkpoint in the storage"
     print(f"trial  {exported.trial} of sweep {exported.sweep}, from {place}")
@@ -312,7 +312,7 @@ def diagnose(
     found = diagnosed(model, prepared, split, baseline)
     if json_:
         beside = found.baseline.to_json() if found.baseline else None
-        _print_json({"model": model, "split": split, **found.model.to_json(), "baseline": beside})
+        print_json({"model": model, "split": split, **found.model.to_json(), "baseline": beside})
     else:
         print(found.text())
     if out:  # last: what took minutes is printed, whether or not the page can be written
@@ -376,10 +376,6 @@ def _prepared(settings: SweepConfig, out: Path | None = None) -> Prepared:
 
 def _stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
 
 
 def _rates(wer: float | None, cer: float | None) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
+
+from hausa_asr.command_options import Json, print_json
 
 if TYPE_CHECKING:
     from hausa_asr.language_model.tune import Rate
@@ -24,7 +25,6 @@ app = typer.Typer(
 _Lm = Annotated[Path, typer.Argument(metavar="LM", help="A language model: an ARPA file.")]
 _Model = Annotated[str, typer.Argument(metavar="MODEL", help="An exported model, or its id on the hub.")]
 _Prepared = Annotated[Path, typer.Argument(metavar="PREPARED", help="The folder of a prepared dataset.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts, and nothing else.")]
 
 
 @app.command()
@@ -48,7 +48,7 @@ def train(
     min_count: Annotated[
         int, typer.Option(metavar="N", min=1, help="Leave out words that are rarer, such as misspelled ones.")
     ] = 1,
-    json_: _Json = False,
+    json_: Json = False,
 ) -> None:
     """Train an n-gram language model, and write it as an ARPA file.
 
@@ -71,7 +71,7 @@ def train(
     data = None if prepared is None else load_prepared(prepared)
     made = train_on(texts or [], out, data, n=n, of_letters=letters, min_count=min_count)
     if json_:
-        _print_json({**asdict(made), "file": str(made.file), "dev": made.dev._asdict() if made.dev else None})
+        print_json({**asdict(made), "file": str(made.file), "dev": made.dev._asdict() if made.dev else None})
         return
     unit = "letters" if letters else "words"
     print(f"text   {made.sentences:,} sentences, {made.words:,} words")
@@ -97,7 +97,7 @@ def tune(
     beam: Annotated[
         int, typer.Option(metavar="N", min=1, max=10_000, help="How many beginnings of a text are kept.")
     ] = 50,
-    json_: _Json = False,
+    json_: Json = False,
 ) -> None:
     """Find how much the language model counts, by WER on dev, and write that beside it.
 
@@ -117,7 +117,7 @@ def tune(
 
         found = tune_on(lm, model, prepared, beam=beam, watch=watch)
     if json_:
-        _print_json({**asdict(found), "file": str(found.file)})
+        print_json({**asdict(found), "file": str(found.file)})
         return
     weights = found.weights
     print(f"dev    WER {found.wer:.4f} with it, {found.greedy_wer:.4f} without, on {found.utterances} utterances")
@@ -132,7 +132,7 @@ def test(
     model: _Model,
     prepared: _Prepared,
     split: Annotated[str, typer.Option(metavar="NAME", help="The split to score: train, dev or test.")] = "test",
-    json_: _Json = False,
+    json_: Json = False,
 ) -> None:
     """Score a split with and without the language model, with 95 % intervals.
 
@@ -143,7 +143,7 @@ def test(
 
     found = test_on(lm, model, prepared, split)
     if json_:
-        _print_json({**asdict(found), "greedy": found.greedy._asdict(), "beam": found.beam._asdict()})
+        print_json({**asdict(found), "greedy": found.greedy._asdict(), "beam": found.beam._asdict()})
         return
     print(f"greedy {_rate(found.greedy)}")
     print(f"LM     {_rate(found.beam)}; weight {found.weights.lm:g}, word {found.weights.word:+g}")
@@ -156,7 +156,3 @@ def test(
 
 def _rate(rate: Rate) -> str:
     return f"WER {rate.wer:.4f} [{rate.low:.4f}, {rate.high:.4f}], decoded in {rate.rtf:.4f} of the speech's time"
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from hausa_asr.command_options import Json, print_json
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ def transcribe(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write a file for each recording here, such as a.srt.")
     ] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, for scripts, and nothing else.")
-    ] = False,
+    json_: Json = False,
 ) -> None:
     """Print what is said in recordings.
 
@@ -88,7 +87,7 @@ def transcribe(
         _check_names(recordings, out)
     from hausa_asr.model.transcribe import transcribe_files
 
-    rows, failed = [], False
+    rows, failed, written = [], False, 0
     heard = transcribe_files(recordings, model, lm=False if greedy else lm, words=words or timed)
     # Lines that appear on the terminal show how far it is.
     hidden = len(recordings) == 1 or (out is None and not json_ and sys.stdout.isatty())
@@ -100,10 +99,13 @@ def transcribe(
             print(f"{transcript.file}: {transcript.error}", file=sys.stderr)
         elif out is not None:
             _write(transcript, chosen, out)
+            written += 1
         elif not json_:
             print(_as_written(transcript, chosen), flush=True)
+    if out is not None:
+        print(f"{written} of {len(recordings)} transcripts written to {out}", file=sys.stderr)
     if json_:
-        print(json.dumps({"model": model, "files": rows}, ensure_ascii=False, indent=1, allow_nan=False))
+        print_json({"model": model, "files": rows})
     if failed:
         raise typer.Exit(EXIT_USER_ERROR)
 

@@ -266,7 +266,8 @@ def test_transcribe_takes_folders_and_writes_files_of_any_kind(
     assert run(*model, folder, "--format", "srt") == 2 and "--out" in capsys.readouterr().err
     for kind, suffix in (("text", "txt"), ("srt", "srt"), ("vtt", "vtt"), ("jsonl", "jsonl")):
         assert run(*model, folder, "--format", kind, "--out", out) == 0
-        assert capsys.readouterr().out == ""
+        printed = capsys.readouterr()
+        assert printed.out == "" and f"2 of 2 transcripts written to {out}" in printed.err
         assert {file.name for file in out.glob(f"*.{suffix}")} == {f"one.{suffix}", f"two.{suffix}"}
     assert (out / "one.vtt").read_text().startswith("WEBVTT")
 
@@ -413,7 +414,7 @@ def test_best_model_takes_its_place_from_settings_and_prints_json(
 def test_best_model_takes_a_language_model_along(
     trial: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hausa_asr.decoding.weights import Weights, store_weights
+    from hausa_asr.decoding.weights import Weights, model_digest, store_weights
     from hausa_asr.tracking.tracker import Tracker
     from hausa_asr.training import checkpoint
 
@@ -439,6 +440,10 @@ def test_best_model_takes_a_language_model_along(
         "Its weight is 3, with +0.5 for each word: tuned on dev, where WER was 0.2000 with it, 0.3000 without." in card
     )
     assert "someone" not in "".join(file.read_text() for file in out.glob("lm.arpa*"))
+    for digest, words in ((model_digest(out), "tuned on dev"), ("0" * 64, "tuned beside another model")):
+        store_weights(lm, Weights(3.0, 0.5, 20), dev_wer=0.2, greedy_dev_wer=0.3, model_digest=digest)
+        assert run(*command) == 0
+        assert words in (out / "README.md").read_text(encoding="utf-8")
     capsys.readouterr()
     assert run("transcribe", "--model", out, speech / "dev-0.wav") == 0
     own = capsys.readouterr().out

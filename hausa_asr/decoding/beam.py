@@ -40,9 +40,7 @@ class BeamDecoder:
         weights: how it is heard; by default what `tune` wrote beside it, else those of `Weights`.
 
     Attributes:
-        file: the language model.
         weights: how it is heard.
-        of_letters: whether it is a model of letters rather than of words.
 
     Raises:
         UserError: there is no such file, it is no language model of Hausa text, or flashlight-text is missing.
@@ -51,16 +49,15 @@ class BeamDecoder:
     def __init__(self, file: Path, weights: Weights | None = None) -> None:
         text = flashlight()
         words = usable_words(file)
-        self.file, self.of_letters = file, all(len(word) == 1 for word in words)
-        symbols = sorted(VOCAB, key=VOCAB.__getitem__)
-        self._tokens = text.Dictionary(symbols)
+        of_letters = all(len(word) == 1 for word in words)
+        letters = text.Dictionary(sorted(VOCAB, key=VOCAB.__getitem__))
         with quiet():
             try:
-                self._words = self._tokens if self.of_letters else text.Dictionary([*words, UNK])
+                self._words = letters if of_letters else text.Dictionary([*words, UNK])
                 self._lm = text.KenLM(str(file), self._words)
             except (RuntimeError, ValueError) as error:  # KenLM's, and a word that is there twice
                 raise _unusable(file, str(error)) from error
-        self._trie = None if self.of_letters else self._trie_of(words)
+        self._trie = None if of_letters else self._trie_of(words)
         self.weigh(weights or stored_weights(file) or Weights())
 
     def weigh(self, weights: Weights) -> None:

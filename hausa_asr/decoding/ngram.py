@@ -149,7 +149,7 @@ def _longer(
     """Count the n-grams of order k.
 
     Args:
-        shorter: the number of the n-gram of order k-1 that ends at each token; -1 where there is none.
+        shorter: for each token, the index of the order k-1 n-gram ending there; -1 if there is none.
         tokens, since: the tokens, and each one's place in its sentence.
         k: the order.
         n_words: how many words there are.

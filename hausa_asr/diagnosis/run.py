@@ -99,15 +99,12 @@ def refuse_unwritable(*files: Path | None) -> None:
     """Refuse files that can't be written, before an hour is spent on what they would hold.
 
     Raises:
-        UserError: one of them is a folder, or its folder can't be made or written to.
+        UserError: one of them is a folder, or nothing can be made in its folder.
     """
     for file in filter(None, files):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.isdir(file) or not os.access(file.parent, os.W_OK):
-                raise OSError("no file can be made there")
-        except OSError as error:
-            raise UserError(f"It can't be written: {error}.", where=file, fix="Give another place.") from error
+        there = next(folder for folder in file.absolute().parents if os.path.exists(folder))
+        if os.path.isdir(file) or not os.path.isdir(there) or not os.access(there, os.W_OK):
+            raise UserError("No file can be written there.", where=file, fix="Give another place.")
 
 
 def suspected(model: str, prepared: Path, split: str, watch: Callable[[int, int], None]) -> Suspected:

@@ -56,7 +56,7 @@ def add_language_model(file: Path, folder: Path) -> None:
         digest = about.get("model_digest")
         if digest and digest != model_digest(folder):
             about = {name: about[name] for name in ("lm", "word", "beam")} | {"other_model": True}
-        about.pop("model", None)  # where they lay on somebody's disk is nobody's business
+        about.pop("model", None)  # paths of the machine that tuned it do not belong in a published folder
         about.pop("dataset", None)
         weights_file(folder / LM_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(file, folder / LM_FILE)

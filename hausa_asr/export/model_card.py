@@ -6,17 +6,15 @@ Made by the end of a sweep, by `best-model` and by `finetune`; written by `expor
 from __future__ import annotations
 
 import json
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib import metadata
 from pathlib import PurePath
 from typing import Any
 
 import yaml
 
-from hausa_asr import __version__
+from hausa_asr.versions import versions
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LIBRARIES = ("torch", "torchaudio", "transformers", "datasets", "jiwer")
@@ -92,7 +90,7 @@ def render(card: Card) -> str:
         "## Limits",
         _limits(card),
         "## Versions",
-        ", ".join(f"{name} {version}" for name, version in _versions().items()) + ".",
+        f"{versions(_LIBRARIES)}.",
     ]
     return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -275,16 +273,6 @@ def _limits(card: Card) -> str:
     if is_demo(card.data):
         limits.insert(0, "It is for trying things out. Do not use it on real speech.")
     return "\n".join(f"- {limit}" for limit in limits)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"hausa-asr-sweeps": __version__, "Python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # a fine-tune needs neither datasets nor torchaudio
-            continue
-    return versions
 
 
 def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -36,7 +36,7 @@ _LM = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 _WORD = (-3.0, -1.5, 0.0, 1.5, 3.0)
 """The weights and word scores that are tried; then those near the best."""
 _PART_S = 1200.0
-"""Seconds of dev, or about so many, that are decoded again and again."""
+"""About how many seconds of dev are decoded with each pair of weights."""
 _AT_ONCE = 256
 """Utterances that are read together."""
 

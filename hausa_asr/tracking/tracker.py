@@ -262,10 +262,10 @@ class Tracker(Reader):
             self._client.log_artifacts(run_id, str(folder), artifact_path)
 
     def log_dataset(self, run_id: str, name: str, digest: str, source: str, profile: str) -> None:
-        """Name the dataset of a run, as an input of it; once more changes nothing.
+        """Log a run's dataset as an MLflow input; logging it again changes nothing.
 
         Args:
-            digest: what tells it from others of that name. profile: figures of it, as JSON.
+            digest: of its content, cut to MLflow's 36 characters. profile: hours and counts of its splits, as JSON.
         """
         dataset = Dataset(name, digest[:36], "local", source, profile=profile)
         with self._call():

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hausa_asr import __version__
 from hausa_asr.settings.load import in_ray_job
+from hausa_asr.versions import versions
 
 _LIBRARIES = ("torch", "torchaudio", "transformers", "datasets", "ray", "optuna", "mlflow", "jiwer")
 _ROOT = Path(__file__).parents[2]
@@ -19,11 +18,10 @@ _GIT_S = 5.0
 
 def origin_tags() -> dict[str, str]:
     """The tags by which MLflow shows source and version, and `versions` of the libraries."""
-    versions = {"hausa-asr-sweeps": __version__, **{name: metadata.version(name) for name in _LIBRARIES}}
     tags = {
         "mlflow.source.name": "sweeps/run.py",
         "mlflow.source.type": "JOB" if in_ray_job() else "LOCAL",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": versions(_LIBRARIES),
     }
     commit = _commit()
     return {**tags, "mlflow.source.git.commit": commit} if commit else tags

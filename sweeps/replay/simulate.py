@@ -150,10 +150,10 @@ def floor_s(timelines: Sequence[Timeline], workers: int, mark: float, wer: float
     """The least seconds to a WER, for any rule that stops nothing before a mark.
 
     Such a rule takes the settings in the given order on the first free worker, each at least to its first evaluation at
-    the mark. If it knew the future, it would stop every setting there except the one that
-    reaches the WER soonest. So the floor is a minimum over the settings that reach the WER: the start in that schedule
-    plus the setting's own seconds to its first evaluation at or under the WER. No such rule is faster. A rule as fast
-    was lucky: at the mark it cannot know which setting is the best.
+    the mark. If it knew the future, it would stop every setting there except the one that reaches the WER soonest. So
+    the floor is a minimum over the settings that reach the WER: the start in that schedule plus the setting's own
+    seconds to its first evaluation at or under the WER. No such rule is faster. A rule as fast was lucky: at the mark
+    it cannot know which setting is the best.
 
     Args:
         timelines: the settings in the order of their proposal.
