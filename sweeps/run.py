@@ -57,6 +57,10 @@ def main(
         str | None,
         typer.Option(metavar="TRIAL", help="Say why a trial went on or not: t004 of the newest sweep, or SWEEP/t004."),
     ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="SWEEP", help="Write a sweep's report.html again; of a running one until it ends."),
+    ] = None,
     export_study: Annotated[
         tuple[Path, str] | None,
         typer.Option(metavar="FILE.db SWEEP", help="Write a sweep as an Optuna study, for optuna-dashboard."),
@@ -82,6 +86,7 @@ def main(
     python sweeps/run.py --resume demo-20260101-120000 --set search.trials=80
     python sweeps/run.py --resume demo-20260101-120000 --set "space.layerdrop={low: 0.0, high: 0.2}"
     python sweeps/run.py --explain t004
+    python sweeps/run.py --report demo-20260101-120000
     python sweeps/run.py --export-study study.db demo-20260101-120000
     """
     console = Console()
@@ -94,6 +99,11 @@ def main(
 
             text = explained(*find(storage_of(set_ or []), explain))
             console.print(text, markup=False, highlight=False, soft_wrap=True)
+            return
+        if report is not None:
+            from sweeps.driver.reporting import report_again
+
+            report_again(storage_of(set_ or []), report, partial(_say, console))
             return
         if export_study is not None:
             from sweeps.sampling.export import export_study as write_study
@@ -223,7 +233,9 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
                     agenda.finish()
                     for trial in sweep.ledger.state.trials:
                         mirror.mark(trial)
-                    models = Models(averager(prepared.path, plan), scorer(prepared.path, plan))
+                    models = Models(
+                        averager(prepared.path, plan), scorer(prepared.path, plan, config.recipe().dev_part_s)
+                    )
                     if not close_sweep(sweep, ending, models, tracker, mirror, console):
                         raise typer.Exit(1)
             finally:

@@ -68,6 +68,12 @@ def dev_part(split: Split, seconds: float) -> Split:
     return Part(split, np.sort(order[:enough]))
 
 
+def ids_of(split: Split) -> list[str]:
+    """The ids of a split's examples, without opening their audio where that can be."""
+    describe = _describer(split)
+    return [describe(index).id for index in range(len(split))]
+
+
 def train_part(split: Split, share: float, seed: int) -> Split:
     """Choose a share of a split at random, by duration. With the same seed a smaller share is part of a larger one.
 

@@ -6,6 +6,7 @@ scripts. Called by `hausa-asr diagnose`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,6 +66,20 @@ class Diagnosis:
             name: [{**asdict(one), "rate": one.rate} for one in figures] for name, figures in self.sections.items()
         }
         return {**asdict(self), "sections": sections}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Diagnosis:
+        """The diagnosis that `to_json` wrote."""
+        values = {name: fields[name] for name in cls.__dataclass_fields__}
+        values["sections"] = {
+            name: [Figure(**{key: value for key, value in one.items() if key != "rate"}) for one in figures]
+            for name, figures in fields["sections"].items()
+        }
+        for name in ("dropped", "confusions"):
+            values[name] = [tuple(one) for one in fields[name]]
+        for name in ("worst", "middle"):
+            values[name] = [Example(**one) for one in fields[name]]
+        return cls(**values)
 
 
 def diagnose(heard: Heard) -> Diagnosis:

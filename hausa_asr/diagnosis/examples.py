@@ -1,63 +1,70 @@
-"""An utterance on a page: what was written and heard, aligned, with its sound. Called by `page` and `suspects_page`."""
+"""An utterance to look at and listen to: what was written and heard, aligned, with its sound.
+
+Called by `page` and `suspects_page`; the macro `utterance` of `utterances.html` writes it.
+"""
 
 from __future__ import annotations
 
 import base64
-import io
-import wave
-from html import escape
+from pathlib import Path
+from typing import NamedTuple
 
 import jiwer
 import numpy as np
 
-from hausa_asr.utterance import SAMPLE_RATE
+from hausa_asr.audio.mp3 import as_mp3
 
-MARKS = """<style>
-.said { color: #555; } del { color: #a33; } ins { color: #05a; text-decoration: underline; }
-.sub { border-bottom: 2px dotted #b60; } .sub .said { font-size: 85%; } .utterance { margin: .8em 0; }
-audio { height: 28px; vertical-align: middle; }
-</style>"""
-"""Goes before the first of them."""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-def utterance(about: str, samples: np.ndarray, reference: str, hypothesis: str, word: str = "said") -> str:
-    """One utterance.
+class Chunk(NamedTuple):
+    """Words in a row that were heard alike: `equal`, `delete`, `insert` or `substitute`; what was said, and heard."""
+
+    kind: str
+    said: str
+    heard: str
+
+
+class Utterance(NamedTuple):
+    """One utterance on a page.
+
+    Attributes:
+        about: a line on it.
+        reference, hypothesis: what its transcript says, and what was heard.
+        chunks: the two aligned.
+        sound: MP3 in base64; "" if it can't be had.
+        word: for the transcript: `said` if it is sure, `written` if it is not.
+    """
+
+    about: str
+    reference: str
+    hypothesis: str
+    chunks: list[Chunk]
+    sound: str
+    word: str = "said"
+
+
+def utterance(about: str, samples: np.ndarray | None, reference: str, hypothesis: str, word: str = "said") -> Utterance:
+    """Make an utterance ready for a page.
 
     Args:
         about: a line on it.
-        samples: (S,) of it, in [-1, 1].
+        samples: (S,) of it, in [-1, 1]; None if they can't be had.
         reference, hypothesis: what its transcript says, and what was heard.
-        word: for the first: `said` if it is sure, `written` if it is not.
+        word: as in `Utterance`.
     """
-    return (
-        f'<div class="utterance"><div class="note">{escape(about)} {_audio(samples)}</div>'
-        f"<div>{aligned(reference, hypothesis)}</div>"
-        f'<div class="said">{word}: {escape(reference)}<br>heard: {escape(hypothesis or "(nothing)")}</div></div>'
-    )
+    sound = "" if samples is None else base64.b64encode(as_mp3(samples)).decode()
+    return Utterance(about, reference, hypothesis, aligned(reference, hypothesis), sound, word)
 
 
-def aligned(reference: str, hypothesis: str) -> str:
-    """Two texts as one line of HTML: dropped words struck out, words put in underlined, others with what was said."""
+def aligned(reference: str, hypothesis: str) -> list[Chunk]:
+    """Align two texts by words."""
     one, other = reference.split(), hypothesis.split()
-    parts = []
-    for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
-        said = escape(" ".join(one[chunk.ref_start_idx : chunk.ref_end_idx]))
-        here = escape(" ".join(other[chunk.hyp_start_idx : chunk.hyp_end_idx]))
-        parts.append({
-            "equal": said,
-            "delete": f"<del>{said}</del>",
-            "insert": f"<ins>{here}</ins>",
-            "substitute": f'<span class="sub">{here} <span class="said">({said})</span></span>',
-        }[chunk.type])  # fmt: skip
-    return " ".join(parts)
-
-
-def _audio(samples: np.ndarray) -> str:
-    held = io.BytesIO()
-    with wave.open(held, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    sound = base64.b64encode(held.getvalue()).decode()
-    return f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>'
+    return [
+        Chunk(
+            chunk.type,
+            " ".join(one[chunk.ref_start_idx : chunk.ref_end_idx]),
+            " ".join(other[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+        )
+        for chunk in jiwer.process_words(reference, hypothesis).alignments[0]
+    ]

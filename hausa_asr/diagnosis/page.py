@@ -1,18 +1,47 @@
 """A diagnosis as text for a terminal, and as a page of HTML that stands by itself, with the examples to listen to.
 
-In: one or two diagnoses of the same split, and the split for its audio. Out: text. Called by `hausa-asr diagnose`.
+In: one or two diagnoses of the same split, and the split for its audio. Out: text, a page, or what another page needs
+to show it. Called by `hausa-asr diagnose` and by the report of a sweep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
 
 from hausa_asr.diagnosis.diagnose import Diagnosis, Example
-from hausa_asr.diagnosis.examples import MARKS, utterance
+from hausa_asr.diagnosis.examples import TEMPLATES, Utterance, utterance
 from hausa_asr.diagnosis.figure import Figure
-from hausa_asr.html import page, table
+from hausa_asr.html import Table, render
 from hausa_asr.utterance import Split
+
+Sounds = Mapping[str, np.ndarray]
+"""Samples of utterances by id, each (S,); those that can't be had are missing."""
+
+
+class Section(NamedTuple):
+    """A table of a page, and its title."""
+
+    title: str
+    table: Table
+
+
+class Examples(NamedTuple):
+    """Some utterances of a page, and their title."""
+
+    title: str
+    utterances: list[Utterance]
+
+
+class View(NamedTuple):
+    """A diagnosis as the templates show it: sentences, what they rest on, tables, examples."""
+
+    findings: list[str]
+    about: str
+    sections: list[Section]
+    examples: list[Examples]
 
 
 def as_text(found: Diagnosis, other: Diagnosis | None = None) -> str:
@@ -22,7 +51,7 @@ def as_text(found: Diagnosis, other: Diagnosis | None = None) -> str:
         found: of the model.
         other: of the model that it is compared with.
     """
-    lines = [f"{one}\n" for one in found.findings or [_no_finding(found)]]
+    lines = [f"{one}\n" for one in sentences(found)]
     for section, figures in found.sections.items():
         lines.append(section)
         beside = _by_name(other, section)
@@ -47,15 +76,42 @@ def as_page(found: Diagnosis, split: Split, title: str, other: Diagnosis | None 
         title: of the page.
         other: of the model that it is compared with.
     """
-    return page(title, _parts(found, split, title, other))
+    return render("diagnosis.html", TEMPLATES, title=title, one=view(found, sounds_of(found, split), other))
 
 
-def _parts(found: Diagnosis, split: Split, title: str, other: Diagnosis | None) -> Iterator[str]:
-    yield MARKS
-    yield f"<h1>{escape(title)}</h1>"
-    for one in found.findings or [_no_finding(found)]:
-        yield f'<p class="lead">{escape(one)}</p>'
-    yield f'<p class="note">{escape(_about(found))}</p>'
+def sounds_of(found: Diagnosis, split: Split) -> dict[str, np.ndarray]:
+    """The samples of a diagnosis's examples, by id.
+
+    Args:
+        found: of the split.
+        split: its examples.
+    """
+    return {one.id: split[one.place].samples for one in (*found.worst, *found.middle)}
+
+
+def view(found: Diagnosis, sounds: Sounds, other: Diagnosis | None = None) -> View:
+    """A diagnosis for a template.
+
+    Args:
+        found: of the model.
+        sounds: of its examples.
+        other: of the model that it is compared with.
+    """
+    examples = [("The worst utterances", found.worst), ("From the middle", found.middle)]
+    return View(
+        sentences(found),
+        _about(found),
+        [*_sections(found, other)],
+        [Examples(title, [_utterance(one, sounds) for one in some]) for title, some in examples],
+    )
+
+
+def sentences(found: Diagnosis) -> list[str]:
+    """What stands out, in sentences; at least one."""
+    return found.findings or [_no_finding(found)]
+
+
+def _sections(found: Diagnosis, other: Diagnosis | None) -> Iterator[Section]:
     for section, figures in found.sections.items():
         beside = _by_name(other, section)
         rows = [
@@ -66,22 +122,19 @@ def _parts(found: Diagnosis, split: Split, title: str, other: Diagnosis | None) 
             for one in figures
         ]  # fmt: skip
         columns = ("", "#count", "#share", "#95 % interval", *(["#baseline"] if other else []))
-        yield f"<h2>{escape(section[:1].upper() + section[1:])}</h2>" + table(columns, rows, "")
+        yield Section(section[:1].upper() + section[1:], Table(columns, rows))
     if found.dropped:
         rows = [[word, f"{n:,} of {of:,}", f"{100 * n / of:.0f} %"] for word, n, of in found.dropped]
-        yield "<h2>Words that are dropped most often</h2>" + table(("word", "#dropped", "#share"), rows, "")
+        yield Section("Words that are dropped most often", Table(("word", "#dropped", "#share"), rows))
     if found.confusions:
         rows = [[said, here, f"{count:,}", f"{of:,}" if of else ""] for said, here, count, of in found.confusions]
         caption = "sh, ts and 'y are one letter each; - is nothing: a letter that is dropped, or put in."
-        yield "<h2>Letters</h2>" + table(("said", "heard", "#times", "#said in all"), rows, caption)
-    for name, examples in (("The worst utterances", found.worst), ("From the middle", found.middle)):
-        yield f"<h2>{name}</h2>"
-        yield from (_example(one, split) for one in examples)
+        yield Section("Letters", Table(("said", "heard", "#times", "#said in all"), rows, caption))
 
 
-def _example(one: Example, split: Split) -> str:
+def _utterance(one: Example, sounds: Sounds) -> Utterance:
     about = f"{one.id}: {one.errors} errors in {one.words} words"
-    return utterance(about, split[one.place].samples, one.reference, one.hypothesis)
+    return utterance(about, sounds.get(one.id), one.reference, one.hypothesis)
 
 
 def _no_finding(found: Diagnosis) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Sequence
 
-from hausa_asr.diagnosis.examples import MARKS, utterance
+from hausa_asr.diagnosis.examples import TEMPLATES, utterance
 from hausa_asr.diagnosis.suspects import Suspect
-from hausa_asr.html import page
+from hausa_asr.html import render
 from hausa_asr.utterance import Split
 
 COLUMNS = ("id", "speaker", "seconds", "nats", "why", "written", "heard")
@@ -55,20 +54,9 @@ def as_page(found: Sequence[Suspect], split: Split, title: str, about: str) -> s
         title: of the page.
         about: a line on what it shows.
     """
-    return page(title, _parts(found, split, title, about))
-
-
-def _parts(found: Sequence[Suspect], split: Split, title: str, about: str) -> Iterator[str]:
-    yield MARKS
-    yield f"<h1>{escape(title)}</h1>"
-    yield f'<p class="lead">{escape(about)}</p>'
-    yield (
-        '<p class="note">The model is surer of what it heard than of what is written. Listen: either the transcript is '
-        "wrong, or the model is. Struck out is what is written and was not heard, underlined what was heard and is not "
-        "written.</p>"
-    )
-    for one in found[:_HEARD_AT_MOST]:
-        line = f"{one.nats:.2f}  {one.id}: {one.why}"
-        yield utterance(line, split[one.place].samples, one.written, one.heard, "written")
-    if len(found) > _HEARD_AT_MOST:
-        yield f'<p class="note">and {len(found) - _HEARD_AT_MOST:,} more, in the table</p>'
+    shown = [
+        utterance(f"{one.nats:.2f}  {one.id}: {one.why}", split[one.place].samples, one.written, one.heard, "written")
+        for one in found[:_HEARD_AT_MOST]
+    ]
+    more = len(found) - len(shown)
+    return render("suspects.html", TEMPLATES, title=title, about=about, utterances=shown, more=more)

@@ -49,6 +49,8 @@ class Card:
         dev, test: of the model; None for test if there is no test split or it was not scored.
         baseline_trial, baseline_dev, baseline_test: of the sweep's baseline, None if there is none.
         members: the trials whose weights this model is the mean of, if it is such an average.
+        mistakes: what the model gets wrong on dev, in sentences; () if that is not known.
+        learning: what its learning curve shows, in sentences; () if that is not known.
         headline: how the winner's setting did against the baseline, means over seeds, in a sentence; "" if not known.
     """
 
@@ -64,6 +66,8 @@ class Card:
     baseline_test: ErrorRates | None = None
     headline: str = ""
     members: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
+    learning: tuple[str, ...] = ()
 
 
 def render(card: Card) -> str:
@@ -74,6 +78,7 @@ def render(card: Card) -> str:
         _opening(card),
         "## How good it is",
         _scores(card),
+        *(("## What it gets wrong", _mistakes(card)) if card.mistakes else ()),
         "## How to use it",
         _USE,
         "## What it learned from",
@@ -85,6 +90,7 @@ def render(card: Card) -> str:
         + ". These settings are in `settings.json` too.",
         _table(("setting", "value"), [(f"`{name}`", json.dumps(value)) for name, value in card.recipe.items()]),
         "Settings that end in `_s` are in seconds of audio, those in `_fraction` are shares of the trial's updates.",
+        *((f"Its learning curve: {' '.join(card.learning)}",) if card.learning else ()),
         "## Spelling",
         _SPELLING,
         "## Limits",
@@ -205,6 +211,11 @@ def _scores(card: Card) -> str:
     if card.headline:
         text += f"\n\nThat is of this very model. The sweep's verdict, with 95 % intervals: {card.headline}."
     return text
+
+
+def _mistakes(card: Card) -> str:
+    listed = "\n".join(f"- {one}" for one in card.mistakes)
+    return f"On dev, with 95 % intervals; `hausa-asr diagnose` gives all counts, and examples to listen to.\n\n{listed}"
 
 
 def _rate(value: float | None) -> str:

@@ -13,14 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hausa_asr.dataset.parts import dev_part
 from hausa_asr.tracking.tracker import Tracker
-from hausa_asr.utterance import SAMPLE_RATE
+from sweeps.driver.reporting import report_of, stopped_in_words
 from sweeps.driver.sweep import Sweep
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.mlflow_mirror.views import trials_key
 from sweeps.record.names import LOG_FILE, RESULT_FILE
-from sweeps.report.page import write_report
 from sweeps.verdict.outcome import Outcome
 from sweeps.verdict.publish import publish
 from sweeps.verdict.result import Conclusion, conclude
@@ -60,13 +58,13 @@ def close_sweep(
     sweep.ledger.settle()
     console.print("scoring the finalists" if state.finalists else "scoring baseline and best on test", highlight=False)
     missed = sweep.chance_missed()
-    stopped = _stopped(*missed) if missed else ""
     conclusion = conclude(
         sweep.config, sweep.ledger, sweep.prepared, models.score, models.average, missed[1] if missed else None
     )
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)
-    page = _report(sweep, conclusion, stopped)
+    stopped = stopped_in_words(state, missed[1] if missed else None)
+    page = _report(sweep)
     ui = [tracker.ui_hint(), tracker.view_url(trials_key(sweep.name))]
     for line in _summary(sweep, conclusion, ending, page, ui, stopped):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -77,24 +75,10 @@ def close_sweep(
     return conclusion.best is not None
 
 
-def _stopped(count: int, chance: float) -> str:
-    """What pruning may have cost, in words."""
-    share = f"about {100 * chance:.0f} %" if chance >= 0.01 else "under 1 %"
-    return f"{many(count, 'trial')}; the chance that one of them would have had a lower dev WER: {share}"
-
-
-def _report(sweep: Sweep, conclusion: Conclusion, stopped: str) -> Path | None:
-    """Write the report; None if it can't be, since a picture must not cost a sweep its end."""
-    outcomes = (conclusion.best, conclusion.baseline)
-    scored = dev_part(sweep.prepared.splits["dev"], sweep.config.recipe().dev_part_s)
-    dev_s = float(scored.n_samples.sum()) / SAMPLE_RATE
+def _report(sweep: Sweep) -> Path | None:
+    """Write the report; None if it can't be, since a chart must not cost a sweep its end."""
     try:
-        return write_report(
-            sweep.config, sweep.ledger.state, sweep.folder, verdict=conclusion.verdict, dev_s=dev_s,
-            headline=conclusion.headline, stopped=stopped,
-            growth=conclusion.growth.sentence() if conclusion.growth else "",
-            test={outcome.trial.id: outcome.test for outcome in outcomes if outcome and outcome.test},
-        )  # fmt: skip
+        return report_of(sweep.config, sweep.ledger.state, sweep.folder, sweep.prepared, live=False)
     except Exception as error:
         log.exception("the report could not be written: %s", error)
         return None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from hausa_asr.dataset.prepared import Prepared
 
+LOCK_FILE = ".lock"
 CHANGEABLE = (
     "search",
     "space",
@@ -138,7 +139,7 @@ def only_driver(folder: Path) -> IO[str]:
     Raises:
         UserError: another driver is at work.
     """
-    lock = (folder / ".lock").open("w")
+    lock = (folder / LOCK_FILE).open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

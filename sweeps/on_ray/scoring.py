@@ -1,7 +1,7 @@
 """Score checkpoints on the cluster, as many at a time as there are slots.
 
-In: checkpoints and splits of a prepared dataset. Out: word errors by utterance, and error rates. `run` hands the scorer
-to the sweep's end, which knows nothing of Ray.
+In: checkpoints and splits of a prepared dataset. Out: word errors by utterance, error rates, and what was heard of dev.
+`run` hands the scorer to the sweep's end, which knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from hausa_asr.model.evaluate import EvalReport
 
 
-def scorer(prepared_path: Path, plan: SlotPlan) -> Scorer:
+def scorer(prepared_path: Path, plan: SlotPlan, dev_part_s: float) -> Scorer:
     """A function that scores checkpoints on splits, spread over the slots' workers.
 
     Args:
         prepared_path: the prepared dataset.
         plan: what a worker takes, and how many slots there are.
+        dev_part_s: how much of dev trials are scored on, in seconds of audio; what was heard of that part is kept.
     """
     resources = plan.worker_resources
     gpu = bool(resources.get("GPU"))
@@ -35,7 +36,7 @@ def scorer(prepared_path: Path, plan: SlotPlan) -> Scorer:
         numbers = range(len(checkpoints))
         parts = [part for part in (numbers[n :: plan.slots] for n in range(plan.slots)) if part]
         pending = [
-            task.remote(str(prepared_path), [str(checkpoints[n]) for n in part], splits, plan.threads, gpu)
+            task.remote(str(prepared_path), [str(checkpoints[n]) for n in part], splits, plan.threads, gpu, dev_part_s)
             for part in parts
         ]
         # The export that follows needs torch in this process too, which takes seconds: now, while others work. Not in a
@@ -51,11 +52,12 @@ def scorer(prepared_path: Path, plan: SlotPlan) -> Scorer:
 
 @ray.remote
 def _score_models(
-    prepared_path: str, checkpoints: list[str], splits: list[str], threads: int, gpu: bool
+    prepared_path: str, checkpoints: list[str], splits: list[str], threads: int, gpu: bool, dev_part_s: float
 ) -> list[dict[str, Any]]:
     """Score some checkpoints one after another, in one process."""
     import torch
 
+    from hausa_asr.dataset.parts import dev_part, ids_of
     from hausa_asr.dataset.prepared import load_prepared
     from hausa_asr.model.evaluate import evaluate
     from hausa_asr.training import checkpoint
@@ -71,6 +73,11 @@ def _score_models(
         for split in splits:
             report = evaluate(model, processor, prepared.splits[split])
             by_split[split] = scored(report)
+            if split == "dev":
+                by_id = dict(zip(report.ids, report.hypotheses, strict=True))
+                by_split[split]["heard"] = [
+                    by_id[name] for name in ids_of(dev_part(prepared.splits[split], dev_part_s))
+                ]
         scores.append(by_split)
     return scores
 

@@ -1,5 +1,5 @@
-"""The report of a sweep: one HTML page with its figures and pictures inside.
+"""The report of a sweep: one HTML page with its figures, charts and sounds inside.
 
-In: the ledger's state and the finalists' verdict. Out: `report.html`. Imports neither Ray nor MLflow; matplotlib only
-in `pictures`.
+In: the ledger's state and what the sweep's end found. Out: `report.html`, by the templates in `templates/`. Imports
+neither Ray nor MLflow.
 """

@@ -1,7 +1,7 @@
-"""A sweep as an Optuna study in a file of its own, for `optuna-dashboard` and `optuna.visualization`.
+"""A sweep as an Optuna study, in a file for `optuna-dashboard`, or in memory for Optuna's own charts.
 
-In: a sweep's ledger and settings. Out: an SQLite file with every trial of the search: its settings, dev WER, curve,
-state and what else is known of it. Nothing reads it back: the ledger is what lasts. Called by `run --export-study`.
+In: a sweep's ledger and settings. Out: every trial of the search: its settings, dev WER, curve, state and what else is
+known of it. Nothing reads it back: the ledger is what lasts. Called by `run --export-study` and by the report.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def export_study(state: State, config: SweepConfig, file: Path) -> int:
         UserError: the file can't be written, or has a study of this name.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    defaults = Encoder(config).defaults
-    now_s = state.clock or 0.0
-    trials = [_frozen(trial, number, config, defaults, now_s) for number, trial in enumerate(state.searched)]
+    trials = _frozen_trials(state, config)
     made = False
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +70,27 @@ def export_study(state: State, config: SweepConfig, file: Path) -> int:
     return len(trials)
 
 
+def study_of(state: State, config: SweepConfig) -> optuna.Study:
+    """A sweep's search as a study in memory.
+
+    Args:
+        state: what its ledger adds up to.
+        config: its settings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(study_name=state.name or None, direction="minimize")
+    study.add_trials(_frozen_trials(state, config))
+    return study
+
+
 def url_of(file: Path) -> str:
     """The address of an SQLite file for Optuna, whatever characters are in its name."""
     return URL.create("sqlite", database=str(file.absolute())).render_as_string()
+
+
+def _frozen_trials(state: State, config: SweepConfig) -> list[FrozenTrial]:
+    defaults, now_s = Encoder(config).defaults, state.clock or 0.0
+    return [_frozen(trial, number, config, defaults, now_s) for number, trial in enumerate(state.searched)]
 
 
 def _frozen(trial: TrialRecord, number: int, config: SweepConfig, defaults: dict, now_s: float) -> FrozenTrial:

@@ -12,6 +12,7 @@ import time
 from hausa_asr.errors import first_line
 from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from sweeps.record.ledger import Ledger
+from sweeps.record.names import DIAGNOSIS_FOLDER
 from sweeps.verdict.result import Conclusion
 
 log = logging.getLogger("sweeps")
@@ -25,6 +26,7 @@ def publish(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> str:
     """
     try:
         _test_scores(tracker, conclusion)
+        _diagnoses(tracker, ledger, conclusion)
         _end_run(tracker, ledger, conclusion)
     except Exception as fault:
         log.warning("MLflow: the sweep's end is not recorded: %s", fault)
@@ -60,6 +62,14 @@ def _test_scores(tracker: Tracker, conclusion: Conclusion) -> None:
         if run.run_id:
             scores = {f"test_{name}": value for name, value in rates.items()}
             tracker.log(run.run_id, [MetricsRow(max(run.last_step, 0), int(time.time() * 1000), scores)])
+
+
+def _diagnoses(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
+    """Upload what each scored run gets wrong as artifacts of its own."""
+    for name, folder in conclusion.diagnosed.items():
+        run_id = ledger.state.trials[name].run_id
+        if run_id:
+            tracker.log_folder(run_id, folder, DIAGNOSIS_FOLDER)
 
 
 def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hausa_asr.dataset.parts import dev_part
 from hausa_asr.dataset.prepared import Prepared
+from hausa_asr.diagnosis.page import sentences
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
 from hausa_asr.files import write_whole
@@ -28,6 +28,8 @@ from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
 from sweeps.record.state import DIVERGED, State, TrialRecord
 from sweeps.verdict import soup as soups
 from sweeps.verdict.data_growth import DataGrowth, data_growth
+from sweeps.verdict.diagnosis import diagnosis_of, write_diagnoses
+from sweeps.verdict.learning import learned
 from sweeps.verdict.outcome import Outcome
 from sweeps.verdict.result_file import to_json
 from sweeps.verdict.scores import WordErrors
@@ -40,7 +42,7 @@ RATES = ("wer", "cer", "wer_folded", "cer_folded")
 
 Scorer = Callable[[list[Path], list[str]], list[dict[str, Any]]]
 """Scores checkpoints on splits. For each checkpoint, in order: by split `errors`, `words` and `speakers` by utterance,
-and `rates`, which are those of `RATES`."""
+and `rates`, which are those of `RATES`; of dev also `heard`, the transcripts of the part that trials are scored on."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Conclusion:
         tested: the test error rates of each run that was scored on test, its own and no means.
         soup: what came of averaging runs; None where that was not tried.
         growth: what more data would give; None where that was not tried.
+        diagnosed: the folder of each run's diagnosis, by the run's name.
         export: the folder of the winner's model, or of the average that was better.
         result: the content of `result.json`.
     """
@@ -66,6 +69,7 @@ class Conclusion:
     tested: list[tuple[TrialRecord, dict[str, float]]]
     soup: Soup | None
     growth: DataGrowth | None
+    diagnosed: dict[str, Path]
     export: Path | None
     result: dict[str, Any]
 
@@ -90,7 +94,8 @@ def conclude(
     """
     state, errors = ledger.state, WordErrors(ledger.folder)
     runs = complete(state, config)
-    _score_missing(errors, ledger, runs, [split for split in ("dev", "test") if split in prepared.splits], score)
+    splits: list[str] = [split for split in ("dev", "test") if split in prepared.splits]
+    _score_missing(errors, ledger, runs, splits, score)
     verdict = errors.compare(ledger, runs, config)
     headline = verdict.sentences()[0] if verdict else ""
     on_test = verdict.on_test if verdict else None
@@ -98,9 +103,6 @@ def conclude(
         base = comparable_baseline(state)
         both = {trial.id: trial for trial in (state.best(), base) if trial is not None and trial.best}
         runs = list(both.values())  # one, where nothing beat the baseline
-        dev = prepared.splits["dev"]
-        in_part = dev_part(dev, config.recipe().dev_part_s) is not dev
-        splits = [*(["dev"] if in_part else []), *(["test"] if "test" in prepared.splits else [])]
         _score_missing(errors, ledger, runs, splits, score)
         best, baseline = (_by_search(errors, trial) for trial in (state.best(), base))
         if best:
@@ -117,6 +119,7 @@ def conclude(
             soup = soups.make(config, ledger, best.run, soups.Models(average, score), errors.scored(best.run, "test"))
         except Exception as error:  # an average is an extra, and must not cost a sweep its end
             log.exception("no runs were averaged: %s", error)
+    diagnosed = _diagnosed(config, ledger, errors, runs, baseline, prepared)
     export = _export(config, ledger, errors, best, baseline, prepared, headline, soup) if best else None
     result = to_json(config, ledger, errors, best, baseline, verdict, export)
     result["on_test"] = on_test.to_json() if on_test else None
@@ -127,7 +130,7 @@ def conclude(
     result["soup"] = soup.to_json() if soup else None
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(ledger.folder / RESULT_FILE, text, durable=True)
-    return Conclusion(best, baseline, verdict, headline, tested, soup, growth, export, result)
+    return Conclusion(best, baseline, verdict, headline, tested, soup, growth, diagnosed, export, result)
 
 
 def _score_missing(
@@ -184,6 +187,23 @@ def _dev(errors: WordErrors, trial: TrialRecord) -> dict[str, float]:
     return {name: metrics[name] for name in RATES if name in metrics}
 
 
+def _diagnosed(
+    config: SweepConfig,
+    ledger: Ledger,
+    errors: WordErrors,
+    runs: list[TrialRecord],
+    baseline: Outcome | None,
+    prepared: Prepared,
+) -> dict[str, Path]:
+    """Write what each scored run gets wrong; {} if that can't be, since it must not cost a sweep its end."""
+    try:
+        base, part_s = baseline.run.id if baseline else None, config.recipe().dev_part_s
+        return write_diagnoses(ledger.folder, prepared.splits["dev"], part_s, errors, runs, base)
+    except Exception as error:
+        log.exception("no run was diagnosed: %s", error)
+        return {}
+
+
 def _export(
     config: SweepConfig,
     ledger: Ledger,
@@ -217,6 +237,8 @@ def _export(
         baseline_dev=ErrorRates(**_dev(errors, baseline.run)) if baseline else None,
         baseline_test=test(baseline) if baseline else None,
         headline=headline,
+        mistakes=tuple(sentences(found)) if (found := diagnosis_of(ledger.folder, best.run.id)) else (),
+        learning=tuple(learned(config, best.run)),
     )
     if soup is not None and soup.accepted:
         checkpoint = soups.folder_of(ledger)
@@ -224,6 +246,8 @@ def _export(
         card = replace(
             card,
             members=tuple(soup.members),
+            mistakes=(),
+            learning=(),
             recipe=without_base(config.recipe(first.settings)),
             dev=ErrorRates(**soup.dev),
             test=ErrorRates(**soup.test) if soup.test else None,

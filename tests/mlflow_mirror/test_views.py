@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
 from hausa_asr.tracking.saved_view import view_tag
 from hausa_asr.tracking.tracker import MetricsRow, Tracker
+from helpers.browser import needs_browser, page
 from helpers.mlflow_server import Server
 from sweeps.mlflow_mirror.views import sweeps_view, trials_key, trials_view
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SEARCHED = ["lr_peak", "schedule", "mask_time_prob"]
 
 
@@ -33,17 +30,6 @@ def a_sweep(tracker: Tracker, name: str) -> str:
     return parent
 
 
-def page(url: str, folder: Path) -> str:
-    """What a browser has made of a page, as HTML."""
-    assert CHROMIUM
-    command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu",
-        f"--user-data-dir={folder}", "--window-size=1800,1600",
-        "--virtual-time-budget=30000", "--dump-dom", url,
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
 def test_a_view_fits_into_mlflows_tag() -> None:
     many = [f"a_setting_with_a_long_name_{number}" for number in range(40)]
     key, value = view_tag(*trials_view("s" * 100, "r" * 32, many))
@@ -51,7 +37,7 @@ def test_a_view_fits_into_mlflows_tag() -> None:
     assert json.loads(value)["name"].startswith("Trials of s")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the MLflow UI with")
+@needs_browser
 def test_the_link_of_a_sweep_opens_its_trials(server: Server, tmp_path: Path) -> None:
     tracker = Tracker(server.uri, "views")
     parent = a_sweep(tracker, "mine")

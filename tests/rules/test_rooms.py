@@ -54,14 +54,16 @@ GROUND = "hausa_asr"
 
 ONLY_IN = {
     "mlflow": {"hausa_asr.tracking"},
-    "optuna": {"sweeps.sampling"},
+    "optuna": {"sweeps.sampling", "sweeps.report"},
     "ray": {"sweeps.on_ray"},
     "datasets": {"hausa_asr.corpora"},
     "jiwer": {GROUND, "hausa_asr.diagnosis"},
     "rapidfuzz": {GROUND, "hausa_asr.diagnosis"},
     "soundfile": {"hausa_asr.audio", "hausa_asr.corpora"},
     "av": {"hausa_asr.audio"},
-    "matplotlib": {"hausa_asr.dataset", "sweeps.report", "sweeps.replay"},
+    "matplotlib": {"hausa_asr.dataset", "sweeps.replay"},
+    "plotly": {"sweeps.report"},
+    "jinja2": {GROUND},
     "fsspec": {"hausa_asr.audio"},
     "flashlight": {"hausa_asr.decoding"},
     "pysubs2": {"hausa_asr.decoding"},

@@ -159,6 +159,32 @@ def test_optunas_own_tools_can_read_it(finished: tuple[Path, str], tmp_path: Pat
     assert study.best_value == min(trial["wer"] for trial in result["trials"] if trial["state"] == "finished")
 
 
+def test_what_finalists_get_wrong_is_in_mlflow_in_the_report_and_in_the_card(finished: tuple[Path, str]) -> None:
+    folder = finished[0] / "runs/one"
+    best = json.loads((folder / "result.json").read_text())["best"]
+    found = json.loads((folder / f"diagnosis/{best['run']}/diagnosis.json").read_text())
+    every = next(one for one in found["sections"]["word errors"] if one["name"] == "all")
+    own = json.loads((folder / "finalists.json").read_text())[best["run"]]["dev"]["rates"]["wer"]
+    assert every["rate"] == pytest.approx(own), "of the very model that was scored"
+    runs = Runs(finished[0])
+    mine = next(run for run in runs.children if run.data.tags["trial"] == best["run"])
+    listed = {one.path for one in runs.client.list_artifacts(mine.info.run_id, "diagnosis")}
+    assert listed == {"diagnosis/diagnosis.json", "diagnosis/diagnosis.html"}
+    page = (folder / "report.html").read_text()
+    assert f"The model of {best['run']} on dev" in page and "audio/mpeg" in page
+    card = (folder / "export/README.md").read_text()
+    assert "## What it gets wrong" in card and "Its learning curve: " in card
+
+
+def test_a_report_can_be_written_again_and_is_the_same(finished: tuple[Path, str]) -> None:
+    file = finished[0] / "runs/one/report.html"
+    before = file.read_text()
+    file.unlink()
+    said = finish(start("--report", "one", "--set", f"storage={finished[0]}/runs"))
+    assert str(file) in said.replace("\n", "") and file.read_text() == before
+    assert "no sweep named two" in finish(start("--report", "two", "--set", f"storage={finished[0]}/runs"), code=2)
+
+
 def test_the_winner_can_be_exported_and_transcribes(finished: tuple[Path, str], audio: Path, tmp_path: Path) -> None:
     folder, _ = finished
     cli = [str(Path(sys.executable).with_name("hausa-asr"))]

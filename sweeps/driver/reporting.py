@@ -1,0 +1,134 @@
+"""Write a sweep's report from what is in its folder: at its end, again at any time, or while it runs.
+
+In: the ledger's state, the settings and, once there is one, `result.json`. Out: `report.html`. Called by `closing` and
+by `run --report`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hausa_asr.dataset.parts import dev_part
+from hausa_asr.dataset.prepared import Prepared, load_prepared
+from hausa_asr.errors import UserError
+from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.utterance import SAMPLE_RATE
+from sweeps.driver.sweep_folder import LOCK_FILE, saved
+from sweeps.record.names import RESULT_FILE
+from sweeps.record.state import State
+from sweeps.report.page import Findings, write_report
+from sweeps.verdict.data_growth import data_growth
+from sweeps.verdict.diagnosis import view_of
+from sweeps.verdict.verdict import Verdict
+from sweeps.wording import many
+
+_EVERY_S = 20.0
+"""How often the report of a running sweep is written again."""
+
+
+def report_of(config: SweepConfig, state: State, folder: Path, prepared: Prepared | None, *, live: bool) -> Path:
+    """Write the report.
+
+    Args:
+        config: the sweep's settings.
+        state: what its ledger adds up to.
+        folder: the sweep's.
+        prepared: its prepared dataset, for sounds and the real-time factor; None if it can't be had.
+        live: a driver is at work on it.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    result = _result(folder)
+    dev, part_s = prepared.splits["dev"] if prepared else None, config.recipe().dev_part_s
+    dev_s = float(dev_part(dev, part_s).n_samples.sum()) / SAMPLE_RATE if dev is not None else None
+    best, base = (result.get(name) or {} for name in ("best", "baseline"))
+    found = Findings(
+        verdict=Verdict.from_json(result["verdict"]) if result.get("verdict") else None,
+        test={
+            one["id"]: {"wer": one["test_wer"], "cer": one["test_cer"]}
+            for one in (best, base)
+            if one.get("test_wer") is not None
+        },
+        headline=result.get("headline", ""),
+        stopped=stopped_in_words(state, result.get("chance_missed")),
+        growth=_growth(config, state, prepared),
+        diagnosis=view_of(folder, best["run"], base.get("run"), dev, part_s) if best else None,
+    )
+    return write_report(config, state, folder, found, dev_s=dev_s, live=live)
+
+
+def stopped_in_words(state: State, chance: float | None) -> str:
+    """What pruning may have cost; "" if no trial was stopped for good.
+
+    Args:
+        state: the sweep.
+        chance: that one of the stopped trials would have ended better than the best; None if it is not known.
+    """
+    count = sum(trial.cause == "rung" and trial.state in ("paused", "pruned") for trial in state.searched)
+    if not count or chance is None:
+        return ""
+    share = f"about {100 * chance:.0f} %" if chance >= 0.01 else "under 1 %"
+    return f"{many(count, 'trial')}; the chance that one of them would have had a lower dev WER: {share}"
+
+
+def _growth(config: SweepConfig, state: State, prepared: Prepared | None) -> str:
+    found = data_growth(state, config, prepared.seconds["train"]) if prepared else None
+    return found.sentence() if found else ""
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    file = folder / RESULT_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def report_again(storage: Path, name: str, say: Callable[[str], None]) -> None:
+    """Write a sweep's report; of a running one again and again, until it ends.
+
+    Args:
+        storage: the folder of all sweeps.
+        name: the sweep's.
+        say: is given each line for the console.
+
+    Raises:
+        UserError: there is no such sweep, or the report can't be written.
+    """
+    said = False
+    while True:
+        live = _is_driven(storage / name)
+        state, config = saved(storage, name)
+        try:
+            file = report_of(config, state, storage / name, _prepared(state), live=live)
+        except OSError as error:
+            raise UserError(f"The report can't be written: {error}.", where=storage / name) from error
+        if not live:
+            say(f"report    {file}")
+            return
+        if not said:
+            say(f"report    {file}, written again every {_EVERY_S:.0f} s while the sweep runs; Ctrl-C ends this")
+            said = True
+        time.sleep(_EVERY_S)
+
+
+def _prepared(state: State) -> Prepared | None:
+    try:
+        return load_prepared(state.prepared)
+    except UserError:
+        return None
+
+
+def _is_driven(folder: Path) -> bool:
+    """Whether a driver is at work on a sweep of this machine."""
+    try:
+        with (folder / LOCK_FILE).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,120 @@
+"""How a sweep came to its lowest WER, and where its hours went.
+
+In: the ledger's state and what a trial's workers take. Out: rows of numbers that `charts` draws.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hausa_asr.settings.sweep import ResourceSettings
+from sweeps.planning.budget import devices
+from sweeps.record.state import State, TrialRecord
+
+
+@dataclass(frozen=True)
+class Best:
+    """The lowest dev WER from some moment on.
+
+    Attributes:
+        hours: of all trials' work until then: GPU-hours, or CPU-hours where trials have no GPU.
+        wer: the lowest dev WER.
+        trial: whose.
+    """
+
+    hours: float
+    wer: float
+    trial: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """Where hours went: to which trials, how many hours of training, and how many of scoring dev."""
+
+    name: str
+    training: float
+    scoring: float
+
+
+def best_so_far(state: State, resources: ResourceSettings) -> list[Best]:
+    """Each time that the search found a lower dev WER, by the work done until then; the last row is all of its work."""
+    reports = sorted(
+        (report.time, hours, trial.id, report.metrics["wer"])
+        for trial in state.searched
+        for report, hours in _work(trial, resources)
+    )
+    return _lowest((hours, wer, trial) for _, hours, trial, wer in reports)
+
+
+def none_stopped(state: State, resources: ResourceSettings) -> list[Best]:
+    """The same for these very trials in the same order, had each been trained to its end.
+
+    What a stopped trial would have come to is not known, so it counts with the lowest WER that it had.
+    """
+    begun = sorted((trial for trial in state.searched if trial.reports), key=lambda trial: trial.reports[0].time)
+    free_at = [0.0] * max(1, state.slots)
+    reports = []
+    for trial in begun:
+        start = heapq.heappop(free_at)
+        last = trial.reports[-1]
+        done = last.step / last.updates if last.updates and trial.state != "failed" else 1.0
+        hours = trial.spent_s / 3600 * devices(resources)
+        reports += [(start + hours * one.seen_s / last.seen_s, trial.id, one.metrics["wer"]) for one in trial.reports]
+        heapq.heappush(free_at, start + hours / max(done, 1e-9))
+    together = len(free_at)
+    rows, lowest = [], math.inf
+    for at, name, wer in sorted(reports):
+        if wer < lowest:
+            lowest = wer
+            rows.append(Best(at * together, wer, name))
+    return [*rows, Best(max(free_at) * together, lowest, rows[-1].trial)] if rows else []
+
+
+def _work(trial: TrialRecord, resources: ResourceSettings) -> Iterator[tuple]:
+    """Each report of a trial, and the hours that went into it since the one before."""
+    whole, before = trial.spent_s / 3600 * devices(resources), 0.0
+    for report in trial.reports:
+        yield report, whole * (report.seen_s - before) / max(trial.seen_s, 1e-9)
+        before = report.seen_s
+
+
+def _lowest(reports: Iterator[tuple[float, float, str]]) -> list[Best]:
+    rows: list[Best] = []
+    done, lowest = 0.0, math.inf
+    for hours, wer, trial in reports:
+        done += hours
+        if wer < lowest:
+            lowest = wer
+            rows.append(Best(done, wer, trial))
+    return [*rows, Best(done, lowest, rows[-1].trial)] if rows else []
+
+
+def where_hours_went(state: State, resources: ResourceSettings) -> list[Share]:
+    """Hours of the search by how its trials ended, and of the finalists; those without any are left out."""
+    kinds: dict[str, list[TrialRecord]] = {}
+    for trial in state.searched:
+        kinds.setdefault(_kind(trial), []).append(trial)
+    order = ["trained to their end", *(f"stopped at rung {n}" for n in range(1, len(state.marks) + 1))]
+    named = [(name, kinds.pop(name)) for name in order if name in kinds]
+    rows = [*named, *sorted(kinds.items()), ("finalists", state.finalists)]
+    shares = [_share(name, trials, resources) for name, trials in rows]
+    return [share for share in shares if share.training + share.scoring > 0]
+
+
+def _share(name: str, trials: list[TrialRecord], resources: ResourceSettings) -> Share:
+    cores = devices(resources)
+    spent = sum(trial.spent_s for trial in trials)
+    scoring = sum(report.metrics.get("eval_runtime_s", 0.0) for trial in trials for report in trial.reports)
+    scoring = min(scoring, spent)
+    return Share(name, (spent - scoring) / 3600 * cores, scoring / 3600 * cores)
+
+
+def _kind(trial: TrialRecord) -> str:
+    if trial.state == "finished":
+        return "trained to their end"
+    if trial.waits_at is not None:
+        return f"stopped at rung {trial.waits_at + 1}"
+    return "diverged or failed" if trial.state == "failed" else "not at their end"
