@@ -55,6 +55,7 @@ WORLDS = {
         "5 noisy minutes at changed speeds, seen thirty times; other voices in dev",
         "few",
         changes=_length(9_000),
+        count=80,
     ),
     "free_convolutions": World(
         "the demo's speech, seen four times; the convolutions learn, the batch size is searched",

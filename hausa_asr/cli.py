@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from hausa_asr import __version__, lm_commands, transcribe_command
-from hausa_asr.command_options import Json, print_json
+from hausa_asr import __version__, export_command, lm_commands, transcribe_command
+from hausa_asr.command_options import Config, Json, Set, print_json, rates, settings_of
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
@@ -34,15 +34,6 @@ app = typer.Typer(
     epilog="A sweep, which looks for the best recipe, is started by: python sweeps/run.py --config FILE",
 )
 app.add_typer(lm_commands.app, name="lm")
-
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings, a YAML file.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="NAME=VALUE", help="Replace one setting, such as finetune.lr_peak=1e-4. Repeat it for more."
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is an exported model.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -168,7 +159,7 @@ def prepare(
         "allow_overlap": [kind.strip() for one in allow_overlap for kind in one.split(",")] if allow_overlap else None,
     }
     overrides += [f"data.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
-    settings = _settings(config, overrides)
+    settings = settings_of(config, overrides)
     if out and settings.data.prepared:
         raise UserError(
             "data.prepared names a dataset that is prepared already.", fix="Leave out --out, or that setting."
@@ -212,7 +203,7 @@ def finetune(
     """
     if config is None and not set_:
         raise UserError("No settings were given.", fix="Add --config sweeps/configs/demo.yaml, or --set NAME=VALUE.")
-    settings = _settings(config, set_ or [])
+    settings = settings_of(config, set_ or [])
     from hausa_asr.one_recipe import run_trial
 
     trained = run_trial(settings, out, _stderr(), lambda: _prepared(settings))
@@ -221,68 +212,12 @@ def finetune(
         return
     for split in ("dev", "test"):
         if scores := trained[split]:
-            print(f"{split:<6} {_rates(scores['wer'], scores['cer'])}, hooks folded WER {scores['wer_folded']:.4f}")
+            print(f"{split:<6} {rates(scores['wer'], scores['cer'])}, hooks folded WER {scores['wer_folded']:.4f}")
     print(f"model  {trained['model']}")
     print(f"try    hausa-asr transcribe --model {trained['model']} FILE")
 
 
-@app.command("best-model")
-def best_model(
-    sweep: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A sweep's name or run id; by default all of the experiment.")
-    ] = None,
-    uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow's tracking URI, in place of mlflow.uri.")
-    ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(metavar="NAME", help="MLflow's experiment, in place of mlflow.experiment.")
-    ] = None,
-    config: Config = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")] = Path("best-model"),
-    with_lm: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A language model of `hausa-asr lm`, which `transcribe` then uses."),
-    ] = None,
-    overwrite: Overwrite = False,
-    json_: Json = False,
-) -> None:
-    """Export the best model that MLflow knows.
-
-    Takes the winner of a sweep's finalists, or the lowest dev WER if no finalists ran, and prints which of the two it
-    was. Writes a folder with weights, processor and a model card. Reads sqlite:///mlflow.db unless --uri, the settings
-    or MLFLOW_TRACKING_URI name another place. The winner of a finished sweep is downloaded from MLflow; any other trial
-    is read from its checkpoint in the sweep's storage.
-
-    \b
-    hausa-asr best-model
-    hausa-asr best-model --sweep demo-20260101-120000 --uri http://127.0.0.1:5000 --out ha-best
-    """
-    from hausa_asr.export.best_model import best_model as export_best
-
-    mlflow = _settings(config, []).mlflow
-    exported = export_best(
-        uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite,
-        with_lm=with_lm,
-    )  # fmt: skip
-    if json_:
-        print_json({**exported.__dict__, "out": str(exported.out)})
-        return
-    place = "the sweep's artifact in MLflow" if exported.source == "artifact" else "its checkpoint in the storage"
-    print(f"trial  {exported.trial} of sweep {exported.sweep}, from {place}")
-    if exported.soup:
-        print(f"model is the average of {', '.join(exported.soup)}; WER and CER are its own")
-    elif exported.seeds:
-        seeds = "1 fresh seed" if exported.seeds == 1 else f"{exported.seeds} fresh seeds"
-        print(f"chosen by its finalists; WER and CER are means over {seeds}")
-    else:
-        print("chosen by the lowest dev WER; no finalists ran")
-    print(f"dev    {_rates(exported.wer, exported.cer)}")
-    scored = exported.test_wer is not None
-    print(f"test   {_rates(exported.test_wer, exported.test_cer) if scored else 'not scored'}")
-    print(f"model  {exported.out}")
-    print(f"try    hausa-asr transcribe --model {out} FILE")
-    if exported.verdict:
-        print(exported.verdict)
+app.command("best-model")(export_command.best_model)
 
 
 @app.command()
@@ -361,13 +296,6 @@ def suspects(
 app.command("transcribe")(transcribe_command.transcribe)
 
 
-def _settings(config: Path | None, overrides: list[str]) -> SweepConfig:
-    """The settings, with paths absolute."""
-    from hausa_asr.settings.load import load, make_absolute
-
-    return make_absolute(load(config, overrides), in_job=False)
-
-
 def _prepared(settings: SweepConfig, out: Path | None = None) -> Prepared:
     from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
 
@@ -376,10 +304,6 @@ def _prepared(settings: SweepConfig, out: Path | None = None) -> Prepared:
 
 def _stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-
-def _rates(wer: float | None, cer: float | None) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in (("WER", wer), ("CER", cer)) if value is not None)
 
 
 if __name__ == "__main__":

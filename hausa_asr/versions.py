@@ -18,3 +18,8 @@ def versions(libraries: Iterable[str]) -> str:
         except metadata.PackageNotFoundError:  # a fine-tune needs neither datasets nor torchaudio
             continue
     return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def requirements(libraries: Iterable[str]) -> list[str]:
+    """The installed versions of libraries as pip takes them, without the part that names a build."""
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in libraries]

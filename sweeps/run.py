@@ -179,6 +179,10 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     space.check(config)
     for base in config.bases:
         check_base(base)
+    if config.finalists.language_model is not None:
+        from sweeps.verdict.with_lm import check_language_model
+
+        check_language_model(config.finalists.language_model)
     prepare_environment(config.cluster)
     with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
         prepared = data_of(config, folder, console)
@@ -202,6 +206,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         from sweeps.on_ray.averaging import averager
         from sweeps.on_ray.calibration import calibrated, is_worthwhile
         from sweeps.on_ray.guard import watched
+        from sweeps.on_ray.listening import listener
         from sweeps.on_ray.scoring import scorer
         from sweeps.planning.admission import check, in_a_line
         from sweeps.planning.estimate import predict
@@ -234,7 +239,9 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
                     for trial in sweep.ledger.state.trials:
                         mirror.mark(trial)
                     models = Models(
-                        averager(prepared.path, plan), scorer(prepared.path, plan, config.recipe().dev_part_s)
+                        averager(prepared.path, plan),
+                        scorer(prepared.path, plan, config.recipe().dev_part_s),
+                        listener(prepared.path, plan),
                     )
                     if not close_sweep(sweep, ending, models, tracker, mirror, console):
                         raise typer.Exit(1)

@@ -16,7 +16,9 @@ WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
 NEEDED = {WEIGHTS, SETTINGS, "README.md", "config.json", "vocab.json", "tokenizer_config.json",
            "processor_config.json", "preprocessor_config.json"}  # fmt: skip
 LANGUAGE_MODEL = {LM_FILE, weights_file(Path(LM_FILE)).name}
-POSSIBLE = NEEDED | LANGUAGE_MODEL | {"special_tokens_map.json", "added_tokens.json"}
+ONNX, INT8 = "model.onnx", "model.int8.onnx"
+ONNX_MODELS = {ONNX, f"{ONNX}.data", INT8, f"{INT8}.data"}
+POSSIBLE = NEEDED | LANGUAGE_MODEL | ONNX_MODELS | {"special_tokens_map.json", "added_tokens.json"}
 """All that an export ever holds: a folder with anything else in it is not ours to replace."""
 
 _DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}

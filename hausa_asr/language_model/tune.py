@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from hausa_asr.metrics import (
     paired_gain,
 )
 from hausa_asr.utterance import SAMPLE_RATE, Split
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 _LM = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 _WORD = (-3.0, -1.5, 0.0, 1.5, 3.0)
@@ -64,24 +67,29 @@ def hear(model: str, prepared: Path, split: str, most_s: float | None = None) ->
     """
     import torch
 
-    from hausa_asr.model.evaluate import recording_logits
     from hausa_asr.model.wav2vec2 import load_model
 
     whole = split_of(prepared, split)
-    chosen: Split = whole if most_s is None else dev_part(whole, most_s)
     network, processor = load_model(model)
     network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+    return hear_with(network, processor, whole if most_s is None else dev_part(whole, most_s))
+
+
+def hear_with(network: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, split: Split) -> Heard:
+    """Compute a loaded model's logits on a split, on the device that it is on."""
+    from hausa_asr.model.evaluate import recording_logits
+
     logits: list[np.ndarray] = []
     examples = []
-    for part in range(0, len(chosen), _AT_ONCE):  # so that not all samples are in memory
-        some = [chosen[index] for index in range(part, min(part + _AT_ONCE, len(chosen)))]
+    for part in range(0, len(split), _AT_ONCE):  # so that not all samples are in memory
+        some = [split[index] for index in range(part, min(part + _AT_ONCE, len(split)))]
         logits += recording_logits(network, processor, [one.samples for one in some])
         examples += [one._replace(samples=one.samples[:0]) for one in some]
     return Heard(
         logits,
         [one.text for one in examples],
         [one.speaker for one in examples],
-        float(np.asarray(chosen.n_samples).sum()) / SAMPLE_RATE,
+        float(np.asarray(split.n_samples).sum()) / SAMPLE_RATE,
     )
 
 
@@ -220,3 +228,38 @@ def test(file: Path, model: str, prepared: Path, split: str = "test") -> Tested:
         counted.append(counts)
     gain = paired_gain(np.stack([counted[1].errors, counted[0].errors]), counted[0].words, heard.speakers)
     return Tested(rates[0], rates[1], gain, decoder.weights, len(heard.logits))
+
+
+def listen_with(
+    file: Path, network: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, dev: Split, test_split: Split | None, beam: int
+) -> dict[str, Any]:
+    """Tune a language model on dev for a loaded model, store nothing, and decode test with it.
+
+    Args:
+        file: the language model.
+        network, processor: the model, on the device that is to compute.
+        dev, test_split: the splits; about 20 minutes of dev are used. Without test there is no `test`.
+        beam: how many beginnings of a text the search keeps.
+
+    Returns:
+        `weights`; `dev_wer` and `greedy_dev_wer`; of test `wer`, `cer` and by utterance `errors`, `words`, `speakers`.
+
+    Raises:
+        UserError: the language model can't be used.
+    """
+    decoder = BeamDecoder(file, Weights())
+    part = hear_with(network, processor, dev_part(dev, _PART_S))
+    tried = try_weights(decoder, part, beam)
+    best = best_of(tried)
+    found: dict[str, Any] = {"weights": best, "dev_wer": tried[best].wer, "greedy_dev_wer": _greedy_wer(part)}
+    if test_split is None:
+        return found
+    decoder.weigh(best)
+    heard = hear_with(network, processor, test_split)
+    texts = decoder(heard.logits)
+    errors, words = counts_by_utterance(heard.references, texts)
+    totals, lengths = edit_counts(heard.references, texts)
+    wer, cer = totals / np.maximum(1, lengths)
+    rates = {"wer": float(wer), "cer": float(cer)}
+    by_utterance = {"errors": errors.tolist(), "words": words.tolist(), "speakers": heard.speakers}
+    return {**found, "test": {**rates, **by_utterance}}

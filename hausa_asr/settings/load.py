@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from hausa_asr.errors import UserError
 from hausa_asr.settings.recipe import Dimension, check_setting, in_words, nearest
-from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.settings.sweep import FinalistSettings, SweepConfig
 
 STORAGE_VARIABLE = "HAUSA_ASR_STORAGE"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -232,8 +232,15 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
             "data": config.data.absolute(),
             "model": config.model.model_copy(update={"base": _absolute_base(config.model.base)}),
             "space": space,
+            "finalists": config.finalists.model_copy(update=_absolute_language_model(config.finalists)),
         }
     )
+
+
+def _absolute_language_model(finalists: FinalistSettings) -> dict[str, str]:
+    """The language model with its whole path; `train` is none."""
+    named = finalists.language_model
+    return {} if named is None or named == "train" else {"language_model": _absolute(named)}
 
 
 def _absolute_bases(one: Dimension) -> dict[str, Any]:

@@ -106,6 +106,12 @@ class FinalistSettings(Strict):
         False,
         description="Average the weights of the best runs that share a seed, and export that if dev WER clearly falls.",
     )
+    language_model: str | None = Field(
+        None,
+        min_length=1,
+        description="Score the finalists with a language model too: an ARPA file, or `train` for an n-gram of the "
+        "transcripts of train. Greedy WER selects all the same.",
+    )
     data_growth: bool = Field(
         False,
         description="Train the best recipe again on a quarter and on half of train, and forecast the dev WER of twice "

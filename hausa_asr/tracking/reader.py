@@ -80,6 +80,11 @@ class Reader:
     _database: Path | None
     _silent_until = 0.0
 
+    @property
+    def client(self) -> Any:
+        """MLflow's own client, for what this class has no method for."""
+        return self._client
+
     def sweeps(self) -> list[SweepRun]:
         """Every sweep of the experiment, newest first."""
         return [

@@ -56,11 +56,15 @@ def close_sweep(
     """
     state = sweep.ledger.state
     sweep.ledger.settle()
-    console.print("scoring the finalists" if state.finalists else "scoring baseline and best on test", highlight=False)
+    scoring = "scoring the finalists" if state.finalists else "scoring baseline and best on test"
+    if sweep.config.finalists.language_model is not None:
+        scoring += ", and with a language model, whose weights are tuned on dev for each"
+    console.print(scoring, highlight=False, soft_wrap=True)
     missed = sweep.chance_missed()
     conclusion = conclude(
-        sweep.config, sweep.ledger, sweep.prepared, models.score, models.average, missed[1] if missed else None
-    )
+        sweep.config, sweep.ledger, sweep.prepared, models.score, models.average, missed[1] if missed else None,
+        models.listen,
+    )  # fmt: skip
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)
     stopped = stopped_in_words(state, missed[1] if missed else None)
@@ -108,12 +112,13 @@ def _summary(
     lines += [
         *(f"{name:<9} {where}" for name, where in zip(("compare", ""), ui, strict=True) if where),
         f"pruning   python -m sweeps.replay --sweep {sweep.name}",
-        f"export    hausa-asr best-model --sweep {sweep.name}",
+        f"export    hausa-asr best-model --sweep {sweep.name}"
+        + (f" --with-lm {conclusion.with_lm.file}" if conclusion.with_lm else ""),
         f"errors    hausa-asr diagnose {conclusion.export} {sweep.prepared.path}",
     ]
     if stopped:
         lines.append(f"stopped   {stopped}")
-    lines += [found.sentence() for found in (conclusion.soup, conclusion.growth) if found]
+    lines += [found.sentence() for found in (conclusion.soup, conclusion.growth, conclusion.with_lm) if found]
     if conclusion.verdict:
         return lines + conclusion.verdict.sentences()[::-1]
     return [*lines, "(lowest dev WER on one seed: no finalists ran)", *filter(None, [conclusion.headline])]

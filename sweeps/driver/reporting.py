@@ -57,6 +57,7 @@ def report_of(config: SweepConfig, state: State, folder: Path, prepared: Prepare
         },
         headline=result.get("headline", ""),
         stopped=stopped_in_words(state, result.get("chance_missed")),
+        with_lm=(result.get("language_model") or {}).get("sentence", ""),
         growth=_growth(config, state, prepared),
         diagnosis=view_of(folder, best["run"], base.get("run"), dev, part_s) if best else None,
     )

@@ -43,6 +43,7 @@ class Findings:
         headline: what is known of the winner on test where no finalists ran.
         stopped: how many trials the rungs have stopped, and the chance that one of them would have won, in words.
         growth: what more data would give, in words.
+        with_lm: the winner against the baseline, both with a language model, in words.
         diagnosis: what the winner's model gets wrong, beside the baseline's; None where that is not known.
     """
 
@@ -52,6 +53,7 @@ class Findings:
     stopped: str = ""
     growth: str = ""
     diagnosis: View | None = None
+    with_lm: str = ""
 
 
 def write_report(
@@ -103,7 +105,7 @@ def _header(config: SweepConfig, state: State, rows: Sequence[TrialRow], found: 
     yield Text(lead, "lead")
     if config.finalists.soup and state.soup and (verdict or found.headline):
         notes.append(state.soup["sentence"])
-    notes += filter(None, [found.growth])
+    notes += filter(None, [found.with_lm, found.growth])
     yield from (Text(note, "note") for note in notes)
     took, price = spent(state, config), config.budget.price_per_hour
     paid = f", {took.money:,.2f} at {price:g} an hour" if price else ""

@@ -37,7 +37,7 @@ def publish(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> str:
 def _note(sweep: str, conclusion: Conclusion) -> str:
     """What the MLflow UI shows as the description of the sweep's run, in Markdown."""
     assert conclusion.best is not None
-    found = [conclusion.soup, conclusion.growth]
+    found = [conclusion.soup, conclusion.growth, conclusion.with_lm]
     sentences = conclusion.verdict.sentences() if conclusion.verdict else [conclusion.headline or "lowest dev WER"]
     sentences += [one.sentence() for one in found if one]
     rows = [("best", conclusion.best), ("baseline", conclusion.baseline)]
@@ -61,6 +61,8 @@ def _test_scores(tracker: Tracker, conclusion: Conclusion) -> None:
     for run, rates in conclusion.tested:
         if run.run_id:
             scores = {f"test_{name}": value for name, value in rates.items()}
+            if conclusion.with_lm and run.id in conclusion.with_lm.test:
+                scores["test_wer_with_lm"] = conclusion.with_lm.test[run.id]
             tracker.log(run.run_id, [MetricsRow(max(run.last_step, 0), int(time.time() * 1000), scores)])
 
 
@@ -93,6 +95,8 @@ def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
         if soup:
             metrics |= {f"soup_{name}": value for name, value in soup.dev.items()}
             metrics |= {f"soup_test_{name}": value for name, value in (soup.test or {}).items()}
+        if conclusion.with_lm:
+            tags["verdict_with_lm"] = conclusion.with_lm.sentence()
         if conclusion.headline:
             tags["verdict"] = conclusion.headline
         tags["mlflow.note.content"] = _note(state.name, conclusion)

@@ -35,6 +35,7 @@ from sweeps.verdict.result_file import to_json
 from sweeps.verdict.scores import WordErrors
 from sweeps.verdict.soup import Averager, Soup
 from sweeps.verdict.verdict import Verdict
+from sweeps.verdict.with_lm import Listener, WithLanguageModel, with_language_model
 
 log = logging.getLogger("sweeps")
 
@@ -57,6 +58,7 @@ class Conclusion:
         tested: the test error rates of each run that was scored on test, its own and no means.
         soup: what came of averaging runs; None where that was not tried.
         growth: what more data would give; None where that was not tried.
+        with_lm: how the scored runs do with a language model; None where that was not tried.
         diagnosed: the folder of each run's diagnosis, by the run's name.
         export: the folder of the winner's model, or of the average that was better.
         result: the content of `result.json`.
@@ -70,6 +72,7 @@ class Conclusion:
     soup: Soup | None
     growth: DataGrowth | None
     diagnosed: dict[str, Path]
+    with_lm: WithLanguageModel | None
     export: Path | None
     result: dict[str, Any]
 
@@ -81,6 +84,7 @@ def conclude(
     score: Scorer,
     average: Averager | None = None,
     chance_missed: float | None = None,
+    listen: Listener | None = None,
 ) -> Conclusion:
     """Name the winner, score it, export it and write the result. Done again after a resume, it gives the same.
 
@@ -90,6 +94,7 @@ def conclude(
         prepared: its prepared dataset.
         score: scores checkpoints.
         average: averages checkpoints, for `finalists.soup`.
+        listen: listens with a language model, for `finalists.language_model`.
         chance_missed: that one of the stopped trials would have ended better than the best of the search.
     """
     state, errors = ledger.state, WordErrors(ledger.folder)
@@ -119,6 +124,7 @@ def conclude(
             soup = soups.make(config, ledger, best.run, soups.Models(average, score), errors.scored(best.run, "test"))
         except Exception as error:  # an average is an extra, and must not cost a sweep its end
             log.exception("no runs were averaged: %s", error)
+    with_lm = _with_lm(config, ledger, prepared, runs, best, baseline, listen)
     diagnosed = _diagnosed(config, ledger, errors, runs, baseline, prepared)
     export = _export(config, ledger, errors, best, baseline, prepared, headline, soup) if best else None
     result = to_json(config, ledger, errors, best, baseline, verdict, export)
@@ -127,10 +133,11 @@ def conclude(
     result["chance_missed"] = chance_missed
     growth = data_growth(state, config, prepared.seconds["train"])
     result["data_growth"] = growth.to_json() if growth else None
+    result["language_model"] = with_lm.to_json() if with_lm else None
     result["soup"] = soup.to_json() if soup else None
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(ledger.folder / RESULT_FILE, text, durable=True)
-    return Conclusion(best, baseline, verdict, headline, tested, soup, growth, diagnosed, export, result)
+    return Conclusion(best, baseline, verdict, headline, tested, soup, growth, diagnosed, with_lm, export, result)
 
 
 def _score_missing(
@@ -185,6 +192,26 @@ def _dev(errors: WordErrors, trial: TrialRecord) -> dict[str, float]:
     """The error rates of a trial's best checkpoint on dev: on all of it if that was scored, else as it reported."""
     metrics = errors.rates(trial.id, "dev") or trial.at_best.metrics
     return {name: metrics[name] for name in RATES if name in metrics}
+
+
+def _with_lm(
+    config: SweepConfig,
+    ledger: Ledger,
+    prepared: Prepared,
+    runs: list[TrialRecord],
+    best: Outcome | None,
+    baseline: Outcome | None,
+    listen: Listener | None,
+) -> WithLanguageModel | None:
+    """Score the runs with a language model; None if that is not wanted or can't be, which must not cost the end."""
+    if config.finalists.language_model is None or listen is None or best is None:
+        return None
+    try:
+        base = baseline.trial.id if baseline else None
+        return with_language_model(config, ledger, prepared, runs, best.run, base, listen)
+    except Exception as error:
+        log.exception("no run was scored with a language model: %s", error)
+        return None
 
 
 def _diagnosed(

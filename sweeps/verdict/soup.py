@@ -23,6 +23,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import SOUP_FOLDER
 from sweeps.record.state import TrialRecord
+from sweeps.verdict.with_lm import Listener
 from sweeps.wording import lower, many
 
 MOST_TRIED = 16
@@ -108,10 +109,11 @@ class Soup:
 
 
 class Models(NamedTuple):
-    """What is done with checkpoints: average them, and score them on splits (`result.Scorer`)."""
+    """What is done with checkpoints: average them, score them on splits (`result.Scorer`), listen with them."""
 
     average: Averager
     score: Callable[[list[Path], list[str]], list[dict[str, Any]]]
+    listen: Listener | None = None
 
     def scored(self, checkpoint: Path, split: str) -> Scored:
         """The scores of one checkpoint on one split."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 
 from hausa_asr.text import encode
-from hausa_asr.utterance import Example
+from hausa_asr.utterance import SAMPLE_RATE, Example
 
 
 def save_base(folder: Path, norm: str) -> Path:
@@ -60,3 +62,30 @@ class ToneSplit:
         silence = np.zeros(1600)
         samples = 0.3 * np.concatenate([silence, *parts, silence]) + 0.01 * rng.standard_normal(1600 * (len(text) + 2))
         return Example(f"u{self._seed}-{index}", samples.astype(np.float32), np.array(labels), text, f"s{index % 3}")
+
+
+def save_speech(folder: Path) -> Path:
+    """A folder of wav files with a table, as a user has it: 8 clips of train, 4 of dev and 4 of test."""
+    rows: list[dict[str, str]] = []
+    for split, count in (("train", 8), ("dev", 4), ("test", 4)):
+        examples = ToneSplit(count, seed=len(rows))
+        for index in range(count):
+            example = examples[index]
+            name = f"{split}-{index}.wav"
+            soundfile.write(folder / name, example.samples, SAMPLE_RATE)
+            rows.append({"path": name, "text": example.text, "split": split, "speaker": f"{split}{index % 2}"})
+    with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def prepared_speech(folder: Path) -> Path:
+    """The same, prepared."""
+    from hausa_asr.cli import app
+
+    (folder / "speech").mkdir()
+    arguments = ["prepare", "--path", str(save_speech(folder / "speech")), "--allow-overlap", "sentence"]
+    app(args=[*arguments, "--out", str(folder / "dataset")], standalone_mode=False)
+    return folder / "dataset"

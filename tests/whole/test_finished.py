@@ -40,7 +40,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_b
     path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=folder))
     points = "starting_points={wild: {lr_peak: 1.0e+30, max_grad_norm: 0}, hot: {lr_peak: 1.0}}"
     process = start("--config", path, "--set", "name=one", "--set", points, "--set", "search.trials=6",
-                    "--set", "finalists={k: 1, seeds: 2, soup: true, data_growth: true}")  # fmt: skip
+                    "--set", "finalists={k: 1, seeds: 2, soup: true, data_growth: true}",
+                    "--set", "finalists.language_model=train")  # fmt: skip
     output = finish(process)
     assert gone(process.pid) == []
     return folder, output
@@ -120,6 +121,27 @@ def test_what_more_data_would_give_is_told_in_all_places(finished: tuple[Path, s
     assert {share: len(wers) for share, wers in growth["wers"].items()} == {"0.25": 2, "0.5": 2, "1": 2}
     log = (folder / f"runs/one/trials/{growth['setting']}-s1-d25/train.log").read_text()
     assert '"train_share": 0.25' in log
+
+
+def test_finalists_are_scored_with_a_language_model_too(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    result = json.loads((folder / "runs/one/result.json").read_text())
+    found, best = result["language_model"], result["best"]
+    whole = {f"{one}-s{seed}" for one in ("t000", best["id"]) for seed in (1, 2)}
+    assert set(found["test_wer"]) == set(found["dev_wer"]) == whole
+    winner = found["margin"]["winner"]
+    own = [found["test_wer"][f"{best['id']}-s{seed}"] for seed in (1, 2)]
+    assert (winner["setting"], winner["seeds"]) == (best["id"], 2) and winner["wer"] == pytest.approx(sum(own) / 2)
+    assert found["sentence"].startswith(f"with a language model, winner {best['id']}  test WER {winner['wer']:.3f}")
+    runs = Runs(folder)
+    assert runs.parents[0].data.tags["verdict_with_lm"] == found["sentence"]
+    for run in runs.children:
+        if run.data.tags["trial"] in whole:
+            assert run.data.metrics["test_wer_with_lm"] == found["test_wer"][run.data.tags["trial"]]
+    assert found["sentence"] in output.splitlines()
+    assert found["sentence"] in (folder / "runs/one/report.html").read_text()
+    assert f"--sweep one --with-lm {found['file']}" in output
+    assert json.loads(Path(f"{found['file']}.weights.json").read_text())["model"] == best["run"]
 
 
 def test_an_average_of_runs_that_share_a_seed_was_tried_and_all_say_what_came_of_it(finished: tuple[Path, str]) -> None:

@@ -1,0 +1,129 @@
+"""Register an exported model in MLflow's model registry, so that a service loads it by name and alias.
+
+In: an open tracking server, an export's folder. Out: a version of a registered model, with MLflow's transformers
+flavour: `mlflow.transformers.load_model("models:/NAME@ALIAS")` gives a pipeline. Called by `best-model --register`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from mlflow.exceptions import MlflowException
+
+from hausa_asr.errors import UserError, first_line
+from hausa_asr.tracking.store import environment
+from hausa_asr.tracking.tracker import Tracker
+from hausa_asr.utterance import SAMPLE_RATE
+from hausa_asr.versions import requirements
+
+ARTIFACT = "registered_model"
+"""Where the version's files are in the run."""
+_NAME = re.compile(r"[^/:\"'%.][^/:\"'%]*")
+
+
+def check_names(name: str, alias: str | None) -> None:
+    """Refuse names that MLflow would refuse after all the work.
+
+    Raises:
+        UserError: they can't be used.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"The name {name!r} can't be used: no /, :, % or quotes.", fix="Give another --register.")
+    if alias is not None and (not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"v\d+|latest", alias, re.IGNORECASE)):
+        raise UserError(
+            f"The alias {alias!r} can't be used: letters, digits, - and _, and not v1 or latest.",
+            fix="Give another --alias, such as champion.",
+        )
+
+
+def register(
+    tracker: Tracker, run_id: str, folder: Path, name: str, alias: str | None, tags: Mapping[str, str], about: str
+) -> str:
+    """Register a model.
+
+    Args:
+        tracker: the experiment, open for writing.
+        run_id: the run that the version belongs to; its artifacts hold the files.
+        folder: an export.
+        name: of the registered model, which is made if it is missing.
+        alias: that is to point at the new version; None for none.
+        tags: of the version.
+        about: the version's description.
+
+    Returns:
+        The version's number.
+
+    Raises:
+        UserError: the server has no registry, or refuses it.
+    """
+    client = tracker.client
+    with tempfile.TemporaryDirectory(prefix="hausa-asr-register-") as made:
+        _save(folder, Path(made) / "model", name, tags)
+        tracker.log_folder(run_id, Path(made) / "model", ARTIFACT)
+    try:
+        try:
+            client.create_registered_model(name)
+        except MlflowException as fault:
+            if fault.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = client.create_model_version(
+            name, source=f"runs:/{run_id}/{ARTIFACT}", run_id=run_id, tags=dict(tags), description=about or None
+        )
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, version.version)
+    except MlflowException as fault:
+        raise UserError(
+            f"The model can't be registered: {first_line(fault)}.", where=tracker.shown_uri,
+            fix="Give a tracking server with a model registry, and a name that may be written.",
+        ) from fault  # fmt: skip
+    return str(version.version)
+
+
+def _save(folder: Path, out: Path, name: str, tags: Mapping[str, str]) -> None:
+    """Write an export as a model of MLflow's transformers flavour."""
+    import mlflow.transformers
+    from huggingface_hub import ModelCard
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+    from transformers import pipeline
+
+    with _quiet(), environment({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}):
+        recognise = pipeline("automatic-speech-recognition", model=str(folder))
+        recognise.model.name_or_path = (
+            f"./{name}"  # not this machine's folder; nor an id, which the hub would be asked for
+        )
+        mlflow.transformers.save_model(
+            transformers_model=recognise,
+            path=str(out),
+            task="automatic-speech-recognition",
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype("float32"), (-1,))]), outputs=Schema([ColSpec("string")])
+            ),
+            input_example=np.zeros(SAMPLE_RATE, dtype=np.float32),
+            pip_requirements=requirements(("torch", "transformers")),
+            metadata=dict(tags),
+            model_card=ModelCard((folder / "README.md").read_text(encoding="utf-8")),
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out MLflow's remarks on a model that is on no hub, and the progress bars of transformers."""
+    from transformers.utils import logging as transformers_logging
+
+    log = logging.getLogger("mlflow.transformers")
+    level, bars = log.level, transformers_logging.is_progress_bar_enabled()
+    log.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

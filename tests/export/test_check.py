@@ -1,0 +1,79 @@
+"""An export is scored again from disk in a process of its own, and not kept if its WER is not its trial's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from hausa_asr.dataset.prepared import load_prepared
+from hausa_asr.errors import UserError
+from hausa_asr.export.best_model import best_model
+from hausa_asr.model.evaluate import evaluate
+from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.tracking.tracker import Tracker
+from hausa_asr.training import checkpoint as checkpoints
+from helpers.fine_tunes import save_checkpoint
+from helpers.speech import prepared_speech
+
+RECIPE = asdict(FinetuneConfig())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared_speech(tmp_path_factory.mktemp("speech"))
+
+
+@pytest.mark.parametrize("off", [0.0, 0.2])
+def test_the_wer_from_disk_must_be_the_trials(dataset: Path, layer_norm_base: Path, tmp_path: Path, off: float) -> None:
+    saved = save_checkpoint(tmp_path / "trial", layer_norm_base)
+    wer = evaluate(*checkpoints.load(saved), load_prepared(dataset).splits["dev"]).wer
+    tracker = Tracker(f"sqlite:///{tmp_path}/m.db", "x")
+    parent = tracker.start_sweep("s", {}, {})
+    tags = {"base": "demo", "prepared": str(dataset), "fingerprint": "f", "checkpoint_uri": saved.as_uri()}
+    run = tracker.start_trial(parent, "s", "t001", RECIPE, tags)
+    tracker.end_trial(run, "finished", "", {"best_wer": wer + off, "best_cer": 0.5, "best_loss": 2.0})
+    out = tmp_path / "out"
+    if off:
+        with pytest.raises(UserError, match="not the one that was chosen"):
+            best_model(tracker.uri, "x", sweep="s", out=out, check=True)
+        assert not out.exists()
+        assert best_model(tracker.uri, "x", sweep="s", out=out).scored_again is None, "without the check it is written"
+    else:
+        assert best_model(tracker.uri, "x", sweep="s", out=out, check=True).scored_again == pytest.approx(wer)
+
+
+def test_without_the_dataset_there_is_nothing_to_compare_with(layer_norm_base: Path, tmp_path: Path) -> None:
+    saved = save_checkpoint(tmp_path / "trial", layer_norm_base)
+    tracker = Tracker(f"sqlite:///{tmp_path}/m.db", "x")
+    tags = {"base": "demo", "prepared": str(tmp_path / "gone"), "checkpoint_uri": saved.as_uri()}
+    run = tracker.start_trial(tracker.start_sweep("s", {}, {}), "s", "t001", RECIPE, tags)
+    tracker.end_trial(run, "finished", "", {"best_wer": 0.1, "best_cer": 0.5, "best_loss": 2.0})
+    assert best_model(tracker.uri, "x", sweep="s", out=tmp_path / "out", check=True).scored_again is None
+
+
+def test_what_can_not_be_pushed_is_kept(layer_norm_base: Path, tmp_path: Path) -> None:
+    saved = save_checkpoint(tmp_path / "trial", layer_norm_base)
+    tracker = Tracker(f"sqlite:///{tmp_path}/m.db", "x")
+    tags = {"base": "demo", "checkpoint_uri": saved.as_uri()}
+    run = tracker.start_trial(tracker.start_sweep("s", {}, {}), "s", "t001", RECIPE, tags)
+    tracker.end_trial(run, "finished", "", {"best_wer": 0.1, "best_cer": 0.5, "best_loss": 2.0})
+    command = [
+        str(Path(sys.executable).with_name("hausa-asr")),
+        "best-model",
+        "--uri",
+        tracker.uri,
+        "--experiment",
+        "x",
+    ]
+    command += ["--out", str(tmp_path / "out"), "--push-to-hub"]
+    away = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run([*command, "me/hausa"], capture_output=True, text=True, env=away, timeout=120)
+    assert done.returncode == 2 and "could not be pushed" in done.stderr and "Traceback" not in done.stderr
+    assert f"hf upload me/hausa {tmp_path / 'out'}" in done.stderr.replace("\n", " ")
+    assert (tmp_path / "out/model.safetensors").is_file()
+    assert subprocess.run([*command, "hausa"], capture_output=True, timeout=60).returncode == 2, "no owner"
