@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev,lm,onnx]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev,lm,onnx,serve]'
 	@touch $(STAMP)
 
 clean:

@@ -90,7 +90,7 @@ def transcribe(
         >>> len(texts)
         2
     """
-    hear = _Hearing(model, device, lm)
+    hear = Recognizer(model, device=device, lm=lm)
     one = isinstance(recordings, str | Path | np.ndarray)
     several: Sequence[Recording] = [recordings] if one else recordings  # type: ignore[list-item,assignment]
     texts: list[str] = []
@@ -142,14 +142,14 @@ def transcribe_files(
     Raises:
         UserError: there is no such model, or it is not one of this project; or the same of the language model.
     """
-    return _transcripts(files, _Hearing(model, device, lm), words)
+    return Recognizer(model, device=device, lm=lm).files(files, words=words)
 
 
-def _transcripts(files: Sequence[str | Path], hear: _Hearing, with_words: bool) -> Iterator[Transcript]:
+def _transcripts(files: Sequence[str | Path], hear: Recognizer, with_words: bool, max_s: float) -> Iterator[Transcript]:
     waiting: list[tuple[str, np.ndarray | str]] = []  # a file with its samples, or with why it has none
     for number, file in enumerate(files, start=1):
         try:
-            waiting.append((str(file), load(file, max_s=MAX_RECORDING_S).samples))
+            waiting.append((str(file), load(file, max_s=max_s).samples))
         except AudioRefused as refused:
             waiting.append((str(file), str(refused)))
         samples = [one for _, one in waiting if isinstance(one, np.ndarray)]
@@ -171,15 +171,34 @@ def _is_enough(samples: Sequence[np.ndarray]) -> bool:
     return len(samples) >= AT_ONCE or sum(map(len, samples)) >= AT_ONCE_S * SAMPLE_RATE
 
 
-class _Hearing:
-    """A model and how its logits are decoded: samples in, a path and logits of each recording out."""
+class Recognizer:
+    """A model that is loaded once, and how its logits are decoded.
 
-    def __init__(self, model: str | Path, device: str | torch.device | None, lm: Lm) -> None:
+    Args:
+        model, device, lm: as in `transcribe`.
+
+    Raises:
+        UserError: as `transcribe`.
+    """
+
+    def __init__(self, model: str | Path, *, device: str | torch.device | None = None, lm: Lm = None) -> None:
         _check_model(model)
         self._paths = _find_paths(lm, model)
         self._network, self._processor = _load_model(model, device)
 
+    def files(
+        self, files: Sequence[str | Path], *, words: bool = False, max_s: float = MAX_RECORDING_S
+    ) -> Iterator[Transcript]:
+        """Transcribe files, as `transcribe_files` does.
+
+        Args:
+            files, words: as there.
+            max_s: longer recordings are refused.
+        """
+        return _transcripts(files, self, words, max_s)
+
     def __call__(self, samples: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The path and the logits of each recording, given as (S,) samples."""
         from hausa_asr.model.evaluate import EVAL_BATCH_S, recording_logits
 
         device = next(self._network.parameters()).device
