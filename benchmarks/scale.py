@@ -14,7 +14,8 @@ thread nor Ray's own threads count), read at each proposal, less what `Study.upd
 the sampler's and is printed beside it. `time_growth` is that time per trial over the last tenth of the trials, over
 that around the end of the first tenth: of 1,000 the trials 900 to 999 over 50 to 149. `memory_growth` is the driver's
 resident memory at the last proposal over that at a tenth of them. How far trials go still differs a little, so the
-reports per trial of both windows are printed as well. `tracker_ratio` is that of `mlflow_writes.py`, run afterwards.
+reports per trial of both windows are printed as well. At the end the report is written. `tracker_ratio` is that of
+`mlflow_writes.py`, run afterwards.
 """
 
 from __future__ import annotations
@@ -187,6 +188,7 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     from hausa_asr.tracking.tracker import Tracker
     from sweeps.driver.agenda import Agenda
     from sweeps.driver.board import Board
+    from sweeps.driver.reporting import report_of
     from sweeps.driver.sweep import Sweep, predictor_of, rule_of
     from sweeps.driver.sweep_folder import log_to
     from sweeps.mlflow_mirror.mirror import Mirror
@@ -244,11 +246,15 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
         wall_s = time.monotonic() - began
         agenda.finish()
         lacking = mirror.flush(PATIENCE_S)
+        behind_s = time.monotonic() - began - wall_s
         mirror.close()
     state = ledger.state
     failed = [trial.reason for trial in state.trials.values() if trial.state == "failed"]
     if lacking or failed:
         raise SystemExit(f"MLflow lacks {lacking}; failed: {failed[:3]}")
+    began_report = time.monotonic()
+    page = report_of(config, state, place, None, live=False)
+    report_s = time.monotonic() - began_report
     times = sorted(report.time for trial in state.trials.values() for report in trial.reports)
     tenth = config.search.trials // 10
     early, late = (
@@ -266,7 +272,9 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
         "wall_s": wall_s,
         "reports": len(times),
         "mirror_ms_per_report": 1000 * mirror.write_s / len(times),
-        "mirror_behind_s": time.monotonic() - began - wall_s,
+        "mirror_behind_s": behind_s,
+        "report_s": report_s,
+        "report_mb": page.stat().st_size / 1e6,
         "windows": {"early": early, "late": late},
     }
 
@@ -334,7 +342,7 @@ def main() -> None:
     print(bench.table(["", "driver, ms per trial", "per report", "sampler, ms", "reports per trial", "MiB"], rows))
     ratios = ", ".join(f"{key} {figures[key]:.3f}" for key in ("time_growth", "memory_growth", "tracker_ratio")
                        if key in figures)  # fmt: skip
-    print(f"\n{ratios}")
+    print(f"\n{ratios}\nreport.html: {figures['report_mb']:.1f} MB, written in {figures['report_s']:.1f} s")
     bench.write(given.json, figures)
 
 

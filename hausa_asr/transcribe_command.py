@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,11 +22,14 @@ from hausa_asr.command_options import Json, print_json
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
-    from hausa_asr.model.transcribe import Transcript
+    from hausa_asr.model.transcribe import Lm, Transcript
 
 
 _AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".mp4",
           ".webm", ".3gp", ".mkv", ".mov")  # fmt: skip
+
+
+_STDIN = Path("-")
 
 
 class Format(StrEnum):
@@ -40,7 +45,10 @@ class Format(StrEnum):
 def transcribe(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Recordings of up to 2 hours each; of a folder all that are audio."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Recordings of up to 2 hours each; of a folder all that are audio; - for standard input.",
+        ),
     ],
     model: Annotated[
         str, typer.Option(metavar="DIR", help="An exported model, or its id on the Hugging Face hub.")
@@ -73,6 +81,7 @@ def transcribe(
     hausa-asr transcribe --model ha-best recordings/*.wav > texts.tsv
     hausa-asr transcribe --lm ha.arpa --format srt --out subtitles interviews/
     hausa-asr transcribe --format jsonl --words clip.mp3
+    ffmpeg -i film.mkv -f wav - | hausa-asr transcribe -
     """
     recordings = list(_recordings(files))
     chosen = format_ or (Format.text if len(recordings) == 1 or out else Format.tsv)
@@ -85,10 +94,9 @@ def transcribe(
         raise UserError(f"Each recording has {chosen.value} subtitles of its own.", fix="Give a folder with --out.")
     if out is not None:
         _check_names(recordings, out)
-    from hausa_asr.model.transcribe import transcribe_files
 
     rows, failed, written = [], False, 0
-    heard = transcribe_files(recordings, model, lm=False if greedy else lm, words=words or timed)
+    heard = _heard(recordings, model, False if greedy else lm, words or timed)
     # Lines that appear on the terminal show how far it is.
     hidden = len(recordings) == 1 or (out is None and not json_ and sys.stdout.isatty())
     for transcript in _watched(heard, len(recordings), hidden):
@@ -111,7 +119,7 @@ def transcribe(
 
 
 def _recordings(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files, and in place of a folder all audio files in it and below."""
+    """The files, `-` among them, and in place of a folder all audio files in it and below."""
     for path in paths:
         if not os.path.isdir(path):
             yield path
@@ -122,6 +130,27 @@ def _recordings(paths: Sequence[Path]) -> Iterator[Path]:
                 "There are no audio files in the folder.", where=path, fix=f"It takes {', '.join(_AUDIO)} from folders."
             )
         yield from inside
+
+
+def _heard(recordings: Sequence[Path], model: str, lm: Lm, words: bool) -> Iterator[Transcript]:
+    """Transcribe recordings; standard input goes through a file that is removed afterwards.
+
+    Raises:
+        UserError: there is nothing on standard input.
+    """
+    from hausa_asr.model.transcribe import transcribe_files
+
+    if _STDIN not in recordings:
+        yield from transcribe_files(recordings, model, lm=lm, words=words)
+        return
+    with tempfile.NamedTemporaryFile(prefix="hausa-asr-stdin-") as held:
+        shutil.copyfileobj(sys.stdin.buffer, held)
+        held.flush()
+        if not held.tell():
+            raise UserError("There is nothing on standard input.", fix="Pipe a recording into it, or name a file.")
+        files = [Path(held.name) if one == _STDIN else one for one in recordings]
+        for one, name in zip(transcribe_files(files, model, lm=lm, words=words), recordings, strict=True):
+            yield replace(one, file=str(name))
 
 
 def _check_names(recordings: Sequence[Path], out: Path) -> None:

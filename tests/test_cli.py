@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -233,6 +236,23 @@ def test_transcribe_goes_on_after_a_bad_file(
 
     assert run("transcribe", "--model", trial / "model", files[0]) == 0
     assert capsys.readouterr().out == result[0]["text"] + "\n"
+
+
+def test_transcribe_reads_standard_input(
+    trial: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    piped = (speech / "dev-0.wav").read_bytes()
+    capsys.readouterr()
+    for files, content in (("-",), piped), ((speech / "dev-0.wav", "-"), piped), (("-",), b""):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        assert run("transcribe", "--model", trial / "model", *files) == (0 if content else 2)
+        printed = capsys.readouterr()
+        if len(files) > 1:
+            (one, first), (two, second) = (line.split("\t") for line in printed.out.splitlines())
+            assert (one, two) == (str(files[0]), "-") and first == second
+    assert "nothing on standard input" in printed.err and not list(
+        Path(tempfile.gettempdir()).glob("hausa-asr-stdin-*")
+    )
 
 
 def test_transcribe_takes_folders_and_writes_files_of_any_kind(

@@ -6,6 +6,7 @@ In: a run and its scores, or a checkpoint. Out: metrics by name, or a `Progress`
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -43,7 +44,24 @@ def figures(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
         "eval_runtime_s": scores.runtime_s,
         "seen_s": float(run.plan.seen_s[run.step]),
         "epoch": float(run.plan.batch(run.step - 1)[0]),
+        **_memory_gb(run.device),
     }
+
+
+def _memory_gb(device: torch.device) -> dict[str, float]:
+    """Memory of the first worker, as MLflow names it: its process's, and the GPU's highest since the last report.
+
+    On systems without /proc the process's is left out.
+    """
+    found = {}
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        pages = int(statm.read_text(encoding="ascii").split()[1])
+        found["system/process_memory_gb"] = pages * os.sysconf("SC_PAGE_SIZE") / 1e9
+    if device.type == "cuda":
+        found["system/gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+        torch.cuda.reset_peak_memory_stats(device)
+    return found
 
 
 def progress_at(saved: Checkpoint, folder: Path) -> Progress:

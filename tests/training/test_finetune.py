@@ -58,7 +58,7 @@ def test_reports_have_every_figure_and_checkpoints_are_hugging_face_folders(
     assert reports[-1].step == reports[-1].updates
     assert reports[-1].seen_s >= RECIPE.length_s
     wanted = {"wer", "cer", "wer_folded", "cer_folded", "loss", "train_loss", "lr", "grad_norm", "samples_per_s",
-              "audio_s_per_s", "eval_runtime_s", "seen_s", "masked_fraction"}  # fmt: skip
+              "audio_s_per_s", "eval_runtime_s", "seen_s", "masked_fraction", "system/process_memory_gb"}  # fmt: skip
     assert wanted <= set(reports[-1].metrics)
     assert 0.05 < reports[-1].metrics["masked_fraction"] < 0.2
     assert len(reports[-1].samples) == 8
