@@ -27,7 +27,7 @@ def written_whole(path: Path, mode: str = "w", *, durable: bool = False, errors:
     Raises:
         OSError: the file can't be written.
     """
-    aside = path.with_name(f"{path.name}.partial")
+    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write it at once
     is_text = "b" not in mode
     try:
         with aside.open(mode, encoding="utf-8" if is_text else None, errors=errors if is_text else None) as file:

@@ -40,9 +40,9 @@ class Table:
     """A table, for the macro `table` of `parts.html`.
 
     Attributes:
-        columns: their names; # before one says that it holds figures, * that it holds running text. None: no head.
+        columns: their names; # before one says that it holds figures, * that it holds running text. Empty: no header.
         lines: as many texts each as there are columns.
-        caption: what is to be said above it, or "".
+        caption: above it, or "".
         classes: a CSS class for each line, or "".
     """
 

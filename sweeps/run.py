@@ -59,7 +59,10 @@ def main(
     ] = None,
     report: Annotated[
         str | None,
-        typer.Option(metavar="SWEEP", help="Write a sweep's report.html again; of a running one until it ends."),
+        typer.Option(
+            metavar="SWEEP",
+            help="Write a sweep's report.html again; keep that of a running one up to date until it ends.",
+        ),
     ] = None,
     export_study: Annotated[
         tuple[Path, str] | None,
@@ -182,7 +185,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     if config.finalists.language_model is not None:
         from sweeps.verdict.with_lm import check_language_model
 
-        check_language_model(config.finalists.language_model)
+        check_language_model(config.finalists.language_model, folder)
     prepare_environment(config.cluster)
     with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
         prepared = data_of(config, folder, console)

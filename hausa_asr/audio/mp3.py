@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
 import numpy as np
 import soundfile
@@ -14,18 +15,16 @@ _COMPRESSION = 0.5
 
 
 def as_mp3(samples: np.ndarray) -> bytes:
-    """Samples as an MP3 file.
+    """Samples as an MP3 file; b"" where this system's libsndfile can't write it.
 
     Args:
         samples: (S,) float at 16 kHz, in [-1, 1].
     """
     file = io.BytesIO()
-    soundfile.write(
-        file,
-        np.clip(samples, -1, 1),
-        SAMPLE_RATE,
-        format="MP3",
-        bitrate_mode="VARIABLE",
-        compression_level=_COMPRESSION,
-    )
-    return file.getvalue()
+    with suppress(soundfile.LibsndfileError, ValueError):
+        soundfile.write(
+            file, np.clip(samples, -1, 1), SAMPLE_RATE, format="MP3", bitrate_mode="VARIABLE",
+            compression_level=_COMPRESSION,
+        )  # fmt: skip
+        return file.getvalue()
+    return b""

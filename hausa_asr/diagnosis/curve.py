@@ -16,7 +16,9 @@ PLATEAU_WER = 0.97
 """A model has left the plateau when its WER is below this at two evaluations in a row."""
 RISE, GAP, STILL_FALLING = 0.1, 1.5, 0.05
 """How far the eval loss must rise above its lowest, how far it must be above the train loss, and how much WER must fall
-in the last quarter, each as a share, before it is said."""
+after three quarters of the length, each as a share, before it is said."""
+LEAST_NORMS = 8
+"""Evaluations from which it is said whether the gradient norm settles."""
 SAME = 0.02
 """WERs so close to each other, as a share, are called the same."""
 SETTLED = 1.5
@@ -70,26 +72,36 @@ def read_curve(curve: Sequence[Evaluated], updates: int, warmup_updates: float) 
 
 def _plateau(curve: Sequence[Evaluated], updates: int, warmup_updates: float) -> Iterator[str]:
     turned = turning_point(curve)
+    last = curve[-1]
     if turned is None:
-        fell = f"its eval loss went from {curve[0].loss:.3g} to {curve[-1].loss:.3g}"
-        yield f"It never left the plateau: WER is {curve[-1].wer:.2f} at step {curve[-1].step:,}, while {fell}."
+        fell = f"its eval loss went from {curve[0].loss:.3g} to {last.loss:.3g}"
+        if last.wer < PLATEAU_WER:
+            ends = f"step {last.step:,}, with WER {last.wer:.2f}"
+            yield f"It left the plateau only at its last evaluation, {ends}; {fell}."
+        else:
+            yield f"It had not left the plateau by step {last.step:,}: WER is {last.wer:.2f} there, while {fell}."
         return
     step = curve[turned].step
-    share = f"{100 * step / updates:.0f} % of its length"
-    when = "before it" if step <= warmup_updates else "after it"
-    warm = f"the learning rate is at its peak at step {warmup_updates:,.0f}, so the turning point comes {when}"
+    share = f"{100 * step / max(updates, 1):.0f} % of its length"
+    before = curve[turned - 1].step if turned else 0
+    when = ""
+    if warmup_updates <= before or warmup_updates >= step:
+        order = "after" if warmup_updates <= before else "before"
+        when = (
+            f"; the learning rate is at its peak at step {warmup_updates:,.0f}, so the turning point comes {order} it"
+        )
     if turned == 0:
-        yield f"It had left the plateau by its first evaluation, at step {step:,} ({share}); {warm}."
+        yield f"It had left the plateau by its first evaluation, at step {step:,} ({share}){when}."
     else:
         yield (
-            f"Plateau until step {curve[turned - 1].step:,}, turning point by step {step:,} ({share}): WER falls below "
-            f"{PLATEAU_WER:g} there, at an eval loss of {curve[turned].loss:.3g}; {warm}."
+            f"Plateau until step {before:,}, turning point by step {step:,} ({share}): WER falls below {PLATEAU_WER:g} "
+            f"there, at an eval loss of {curve[turned].loss:.3g}{when}."
         )
 
 
 def _gradients(curve: Sequence[Evaluated]) -> Iterator[str]:
     norms = np.array([one.grad_norm for one in curve])
-    if len(norms) < 4 or not np.isfinite(norms).all():
+    if len(norms) < LEAST_NORMS or not np.isfinite(norms).all():
         return
     late = norms[len(norms) // 2 :]
     middle = float(np.median(late))
@@ -106,19 +118,19 @@ def _overfitting(curve: Sequence[Evaluated]) -> Iterator[str]:
     last = curve[-1]
     lowest = min(curve, key=lambda one: one.loss)
     if last.loss > (1 + RISE) * lowest.loss and last.step > lowest.step:
-        rose = 100 * (last.loss / lowest.loss - 1)
-        begins = f"The eval loss is lowest at step {lowest.step:,} and {rose:.0f} % higher at the end"
+        rose = 100 * (last.loss / max(lowest.loss, 1e-9) - 1)
+        begins = f"The eval loss is lowest at step {lowest.step:,} and {rose:.0f} % higher at step {last.step:,}"
         between = f"from {lowest.wer:.3f} to {last.wer:.3f}"
         if last.wer < lowest.wer * (1 - SAME):
             yield f"{begins}, while WER falls on {between}: the loss overfits, the words do not."
         elif last.wer > lowest.wer * (1 + SAME):
             yield f"{begins}, and WER rises {between}: it overfits."
         else:
-            yield f"{begins}, while WER stays where it is, {between}."
+            yield f"{begins}, while WER stays about the same, {between}."
     if math.isfinite(last.train_loss) and last.train_loss > 0 and last.loss > GAP * last.train_loss:
         yield (
-            f"At the end the eval loss is {last.loss / last.train_loss:.1f} times the train loss, though only training "
-            "has dropout and masks: more data, or more of both, should help."
+            f"At step {last.step:,} the eval loss is {last.loss / last.train_loss:.1f} times the train loss, though "
+            "only training has dropout and masks: more data, or more of both, should help."
         )
 
 
@@ -135,4 +147,4 @@ def _unfinished(curve: Sequence[Evaluated], updates: int) -> Iterator[str]:
             f"{last.wer:.3f}: a longer fine-tune may gain more."
         )
     elif best.step <= 0.75 * last.step:
-        yield f"WER was lowest at step {best.step:,} of {last.step:,}, so a shorter fine-tune would have done."
+        yield f"WER was lowest at step {best.step:,} of {last.step:,}, so a shorter fine-tune would have been enough."

@@ -18,7 +18,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Chunk(NamedTuple):
-    """Words in a row that were heard alike: `equal`, `delete`, `insert` or `substitute`; what was said, and heard."""
+    """A run of words with one kind of edit (`equal`, `delete`, `insert` or `substitute`): as said, and as heard."""
 
     kind: str
     said: str

@@ -7,6 +7,7 @@ to show it. Called by `hausa-asr diagnose` and by the report of a sweep.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -80,13 +81,19 @@ def as_page(found: Diagnosis, split: Split, title: str, other: Diagnosis | None 
 
 
 def sounds_of(found: Diagnosis, split: Split) -> dict[str, np.ndarray]:
-    """The samples of a diagnosis's examples, by id.
+    """The samples of a diagnosis's examples, by id; those that can't be had, or are others by now, are left out.
 
     Args:
         found: of the split.
         split: its examples.
     """
-    return {one.id: split[one.place].samples for one in (*found.worst, *found.middle)}
+    sounds = {}
+    for one in (*found.worst, *found.middle):
+        with suppress(OSError, IndexError):
+            example = split[one.place]
+            if example.id == one.id:
+                sounds[one.id] = example.samples
+    return sounds
 
 
 def view(found: Diagnosis, sounds: Sounds, other: Diagnosis | None = None) -> View:

@@ -213,6 +213,9 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
         for base in config.bases:
             if os.path.isdir(base) and not os.path.isabs(base):
                 relative.append(f"base checkpoint: {base} (give an absolute path that every node has)")
+        named = config.finalists.language_model
+        if named not in (None, "train") and not os.path.isabs(str(named)):
+            relative.append(f"finalists.language_model: {named} (give an absolute path that every node has)")
         relative += config.data.relative()
         if relative:
             raise UserError(

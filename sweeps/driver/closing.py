@@ -47,7 +47,7 @@ def close_sweep(
     Args:
         sweep: the sweep, all its trials ended.
         ending: how it came to its end.
-        models: scores and averages checkpoints.
+        models: scores and averages checkpoints, and transcribes with them.
         tracker, mirror: MLflow.
         console: where it is printed.
 
@@ -58,12 +58,16 @@ def close_sweep(
     sweep.ledger.settle()
     scoring = "scoring the finalists" if state.finalists else "scoring baseline and best on test"
     if sweep.config.finalists.language_model is not None:
-        scoring += ", and with a language model, whose weights are tuned on dev for each"
+        scoring += ", then with a language model, tuned on dev for each model"
     console.print(scoring, highlight=False, soft_wrap=True)
     missed = sweep.chance_missed()
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     conclusion = conclude(
         sweep.config, sweep.ledger, sweep.prepared, models.score, models.average, missed[1] if missed else None,
-        models.listen,
+        models.listen, say,
     )  # fmt: skip
     behind = mirror.flush(MLFLOW_END_S)
     trouble = publish(tracker, sweep.ledger, conclusion)

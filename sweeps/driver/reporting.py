@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hausa_asr.dataset.parts import dev_part
@@ -22,7 +23,6 @@ from sweeps.driver.sweep_folder import LOCK_FILE, saved
 from sweeps.record.names import RESULT_FILE
 from sweeps.record.state import State
 from sweeps.report.page import Findings, write_report
-from sweeps.verdict.data_growth import data_growth
 from sweeps.verdict.diagnosis import view_of
 from sweeps.verdict.verdict import Verdict
 from sweeps.wording import many
@@ -50,15 +50,11 @@ def report_of(config: SweepConfig, state: State, folder: Path, prepared: Prepare
     best, base = (result.get(name) or {} for name in ("best", "baseline"))
     found = Findings(
         verdict=Verdict.from_json(result["verdict"]) if result.get("verdict") else None,
-        test={
-            one["id"]: {"wer": one["test_wer"], "cer": one["test_cer"]}
-            for one in (best, base)
-            if one.get("test_wer") is not None
-        },
+        test=_test_scores(result),
         headline=result.get("headline", ""),
         stopped=stopped_in_words(state, result.get("chance_missed")),
         with_lm=(result.get("language_model") or {}).get("sentence", ""),
-        growth=_growth(config, state, prepared),
+        growth=(result.get("data_growth") or {}).get("sentence", ""),
         diagnosis=view_of(folder, best["run"], base.get("run"), dev, part_s) if best else None,
     )
     return write_report(config, state, folder, found, dev_s=dev_s, live=live)
@@ -78,14 +74,27 @@ def stopped_in_words(state: State, chance: float | None) -> str:
     return f"{many(count, 'trial')}; the chance that one of them would have had a lower dev WER: {share}"
 
 
-def _growth(config: SweepConfig, state: State, prepared: Prepared | None) -> str:
-    found = data_growth(state, config, prepared.seconds["train"]) if prepared else None
-    return found.sentence() if found else ""
+def _test_scores(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Test scores by setting, means over its seeds; without finalists those of winner and baseline."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for run in result.get("finalists", []):
+        if "test_wer" in run and "train_share" not in run["settings"]:
+            runs.setdefault(run["of"], []).append(run)
+    if not runs:
+        both = [result.get(name) or {} for name in ("best", "baseline")]
+        runs = {one["id"]: [one] for one in both if one.get("test_wer") is not None}
+    return {
+        of: {"wer": fmean(one["test_wer"] for one in some), "cer": fmean(one["test_cer"] for one in some)}
+        for of, some in runs.items()
+    }
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    file = folder / RESULT_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """What the sweep's end found; {} before that, and if it can't be read."""
+    try:
+        return dict(json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def report_again(storage: Path, name: str, say: Callable[[str], None]) -> None:
@@ -99,28 +108,36 @@ def report_again(storage: Path, name: str, say: Callable[[str], None]) -> None:
     Raises:
         UserError: there is no such sweep, or the report can't be written.
     """
-    said = False
-    while True:
+    live, said = True, False
+    while live:
         live = _is_driven(storage / name)
-        state, config = saved(storage, name)
-        try:
-            file = report_of(config, state, storage / name, _prepared(state), live=live)
-        except OSError as error:
-            raise UserError(f"The report can't be written: {error}.", where=storage / name) from error
-        if not live:
-            say(f"report    {file}")
-            return
-        if not said:
+        file = _written(storage, name, live)
+        if live and not said:
             say(f"report    {file}, written again every {_EVERY_S:.0f} s while the sweep runs; Ctrl-C ends this")
             said = True
-        time.sleep(_EVERY_S)
+        try:
+            time.sleep(_EVERY_S if live else 0)
+        except KeyboardInterrupt:
+            file, live = _written(storage, name, live=False), False
+    if not said:
+        say(f"report    {file}")
+
+
+def _written(storage: Path, name: str, live: bool) -> Path:
+    state, config = saved(storage, name)
+    try:
+        return report_of(config, state, storage / name, _prepared(state), live=live)
+    except OSError as error:
+        raise UserError(f"The report can't be written: {error}.", where=storage / name) from error
 
 
 def _prepared(state: State) -> Prepared | None:
+    """The sweep's prepared dataset; None if it has gone, or is another by now."""
     try:
-        return load_prepared(state.prepared)
+        prepared = load_prepared(state.prepared)
     except UserError:
         return None
+    return prepared if prepared.fingerprint == state.fingerprint else None
 
 
 def _is_driven(folder: Path) -> bool:
@@ -128,8 +145,8 @@ def _is_driven(folder: Path) -> bool:
     try:
         with (folder / LOCK_FILE).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # no lock was ever made, or this file system has none
+        return False
     return False

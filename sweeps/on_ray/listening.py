@@ -6,6 +6,7 @@ errors on test with them. `run` hands the listener to the sweep's end.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,15 @@ def listener(prepared_path: Path, plan: SlotPlan) -> Listener:
     gpu = bool(resources.get("GPU"))
     task: Any = _listen.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
 
-    def listen(checkpoints: list[Path], lm: Path) -> list[dict[str, Any]]:
-        return ray.get([task.remote(str(prepared_path), str(one), str(lm), plan.threads, gpu) for one in checkpoints])
+    def listen(checkpoints: list[Path], lm: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        waiting = list(enumerate(checkpoints))
+        running: dict[Any, int] = {}
+        while waiting or running:
+            while waiting and len(running) < plan.slots:  # each holds the logits of all of test
+                number, one = waiting.pop(0)
+                running[task.remote(str(prepared_path), str(one), str(lm), plan.threads, gpu)] = number
+            (done, *_), _ = ray.wait(list(running))
+            yield running.pop(done), ray.get(done)
 
     return listen
 

@@ -158,13 +158,14 @@ def _style(trial: TrialRecord) -> tuple[str, dict[str, object]]:
     kind = kind_of(trial)
     colour, width, dash = {
         "failed": (RED, 1.2, "dot"), "finished": (GREEN, 1.2, "solid"), "stopped": (PALE, 1, "solid"),
+        "running": (ORANGE, 1.2, "solid"),
     }[kind]  # fmt: skip
     return kind, {"color": colour, "width": width, "dash": dash}
 
 
 def kind_of(trial: TrialRecord) -> str:
-    """Whether it is `finished`, `failed`, or `stopped` before its end."""
-    return trial.state if trial.state in ("finished", "failed") else "stopped"
+    """Whether it is `finished`, `failed`, still `running`, or `stopped` before its end."""
+    return "running" if trial.is_open else trial.state if trial.state in ("finished", "failed") else "stopped"
 
 
 def forest(verdict: Verdict) -> go.Figure:
@@ -202,15 +203,16 @@ def forest(verdict: Verdict) -> go.Figure:
 def fronts(rows: Sequence[TrialRow], unit: str) -> go.Figure:
     """WER against what a trial took and against the real-time factor, with the Pareto front of each."""
     searched = [row for row in rows if not row.trial.of and row.trial.best]
-    pairs = [("hours", unit, [(row.hours, row, row.on_hours) for row in searched])]
+    pairs = [(unit, [(row.hours, row, row.on_hours) for row in searched])]
     speeds = [(row.real_time_factor, row, row.on_speed) for row in searched if row.real_time_factor is not None]
     if speeds:
-        pairs.append(("speed", "seconds to score a second of dev audio", speeds))
+        pairs.append(("seconds to score a second of dev audio", speeds))
     figure = make_subplots(rows=1, cols=len(pairs), shared_yaxes=True, horizontal_spacing=0.04)
-    for column, (_, title, points) in enumerate(pairs, start=1):
+    for column, (title, points) in enumerate(pairs, start=1):
         for kind, symbol, colour in (
             ("finished", "circle", BLUE),
             ("stopped", "triangle-down", PALE),
+            ("running", "circle-open", ORANGE),
             ("failed", "x", RED),
         ):
             some = [(x, row.trial) for x, row, _ in points if kind_of(row.trial) == kind]

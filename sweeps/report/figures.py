@@ -1,6 +1,6 @@
 """The figures of a sweep's report: what each trial took, who is on a Pareto front, who stopped at which rung.
 
-In: the ledger's state and what a trial's workers take. Out: rows of numbers that `page` writes and `pictures` draws.
+In: the ledger's state and what a trial's workers take. Out: rows of numbers that `page` writes and `charts` draws.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings
 from sweeps.planning.budget import devices
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import Report, State, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Share:
 
 
 def best_so_far(state: State, resources: ResourceSettings) -> list[Best]:
-    """Each time that the search found a lower dev WER, by the work done until then; the last row is all of its work."""
-    reports = sorted(
+    """Each time that the search found a lower dev WER, by the work reported until then; the last row is all of it."""
+    reports = [
         (report.time, hours, trial.id, report.metrics["wer"])
         for trial in state.searched
         for report, hours in _work(trial, resources)
-    )
-    return _lowest((hours, wer, trial) for _, hours, trial, wer in reports)
+    ]
+    return _lowest(reports)
 
 
 def none_stopped(state: State, resources: ResourceSettings) -> list[Best]:
@@ -58,22 +58,20 @@ def none_stopped(state: State, resources: ResourceSettings) -> list[Best]:
     free_at = [0.0] * max(1, state.slots)
     reports = []
     for trial in begun:
-        start = heapq.heappop(free_at)
+        at = heapq.heappop(free_at)
+        for report, hours in _work(trial, resources):
+            at += hours
+            reports.append((at, hours, trial.id, report.metrics["wer"]))
         last = trial.reports[-1]
-        done = last.step / last.updates if last.updates and trial.state != "failed" else 1.0
-        hours = trial.spent_s / 3600 * devices(resources)
-        reports += [(start + hours * one.seen_s / last.seen_s, trial.id, one.metrics["wer"]) for one in trial.reports]
-        heapq.heappush(free_at, start + hours / max(done, 1e-9))
-    together = len(free_at)
-    rows, lowest = [], math.inf
-    for at, name, wer in sorted(reports):
-        if wer < lowest:
-            lowest = wer
-            rows.append(Best(at * together, wer, name))
-    return [*rows, Best(max(free_at) * together, lowest, rows[-1].trial)] if rows else []
+        if trial.state != "failed" and 0 < last.step < last.updates:
+            rest = (last.updates / last.step - 1) * sum(hours for _, hours in _work(trial, resources))
+            at += rest
+            reports.append((at, rest, trial.id, math.inf))
+        heapq.heappush(free_at, at)
+    return _lowest(reports)
 
 
-def _work(trial: TrialRecord, resources: ResourceSettings) -> Iterator[tuple]:
+def _work(trial: TrialRecord, resources: ResourceSettings) -> Iterator[tuple[Report, float]]:
     """Each report of a trial, and the hours that went into it since the one before."""
     whole, before = trial.spent_s / 3600 * devices(resources), 0.0
     for report in trial.reports:
@@ -81,10 +79,11 @@ def _work(trial: TrialRecord, resources: ResourceSettings) -> Iterator[tuple]:
         before = report.seen_s
 
 
-def _lowest(reports: Iterator[tuple[float, float, str]]) -> list[Best]:
+def _lowest(reports: list[tuple[float, float, str, float]]) -> list[Best]:
+    """The lowest WERs among reports, given as when, hours of work, trial and WER."""
     rows: list[Best] = []
     done, lowest = 0.0, math.inf
-    for hours, wer, trial in reports:
+    for _, hours, trial, wer in sorted(reports):
         done += hours
         if wer < lowest:
             lowest = wer

@@ -17,10 +17,10 @@ from sweeps.report.charts import Chart
 from sweeps.report.figures import TrialRow, rung_rows
 from sweeps.report.parts import Part, Text
 from sweeps.report.progress import best_so_far, none_stopped, where_hours_went
-from sweeps.sampling.export import study_of
+from sweeps.sampling.export import study_of_finished
 from sweeps.verdict import learning
 from sweeps.verdict.verdict import Verdict
-from sweeps.wording import in_brackets, short
+from sweeps.wording import in_brackets, many, short
 
 
 def progress(state: State, config: SweepConfig, unit: str) -> Iterator[Part]:
@@ -45,7 +45,7 @@ def curves(state: State, verdict: Verdict | None) -> Iterator[Part]:
         return
     of_all = (
         f"{drawn:,} of {reported:,} trials are drawn, the best of them and a choice of the others. "
-        if drawn < reported
+        if drawn == charts.MOST_CURVES < reported
         else ""
     )
     lead = lead_of(state, verdict)
@@ -56,8 +56,8 @@ def curves(state: State, verdict: Verdict | None) -> Iterator[Part]:
         f"Dev WER and eval loss of {drawn} trials over the seconds of audio trained on, with {len(state.marks)} rungs."
         + ends,
         of_all + "WER stays near 1 until a trial has left the CTC plateau; the loss falls before that. At the turning "
-        "point WER is below 0.97 for the first of two evaluations running. Click on a name to hide or show its curves; "
-        "point at one to see its settings.",
+        "point WER is below 0.97 for the first time in two evaluations in a row. Click on a name to hide or show its "
+        "curves; point at one to see its settings.",
     )
 
 
@@ -71,8 +71,8 @@ def learned(config: SweepConfig, state: State, verdict: Verdict | None) -> Itera
 
 
 def searched(config: SweepConfig, state: State) -> Iterator[Part]:
-    study = study_of(state, config)
-    settings = settings_charts.finished_settings(study)
+    study = study_of_finished(state, config)
+    settings = settings_charts.settings_of(study)
     if not settings:
         return
     important = settings_charts.importances(study, settings)
@@ -89,21 +89,22 @@ def searched(config: SweepConfig, state: State) -> Iterator[Part]:
         settings = [one.setting for one in important]
     else:
         yield Text(
-            f"Which setting matters most is left out: of fewer than {settings_charts.LEAST_TRIALS} trials at their end "
-            f"({finished}) it would mostly be chance.",
+            f"Which setting matters most is not shown: with only {many(finished, 'finished trial')} (fewer than "
+            f"{settings_charts.LEAST_TRIALS}) it would mostly be chance.",
             "note",
         )
     shown = settings[: settings_charts.MOST_SETTINGS]
-    which = "" if len(shown) == len(settings) else f" Shown are {len(shown)} of {len(settings)} settings."
+    which = "" if len(shown) == len(settings) else f" Not shown: {', '.join(settings[len(shown) :])}."
+    if alike := [name for name in config.space if name not in settings]:
+        which += f" The same in all: {', '.join(alike)}."
     yield Chart(
         settings_charts.parallel(study, shown),
-        f"Each trial at its end as a line through {', '.join(shown)} and its dev WER.",
-        f"Each line is a trial at its end. Drag along an axis to keep the trials of that range.{which}",
+        f"Each finished trial as a line through {', '.join(shown)} and its dev WER.",
+        f"Each line is a finished trial. Drag along an axis to keep the trials of that range.{which}",
     )
     for number, figure in enumerate(settings_charts.slices(study, shown)):
-        yield Chart(
-            figure, f"Dev WER of the trials at their end over {', '.join(shown[4 * number : 4 * number + 4])}.", ""
-        )
+        row = shown[settings_charts.ROW * number :][: settings_charts.ROW]
+        yield Chart(figure, f"Dev WER of the finished trials over {', '.join(row)}.", "")
 
 
 def pareto(rows: Sequence[TrialRow], unit: str) -> Iterator[Part]:
@@ -117,8 +118,8 @@ def pareto(rows: Sequence[TrialRow], unit: str) -> Iterator[Part]:
     yield Chart(
         charts.fronts(rows, unit),
         f"Dev WER of each trial against its {unit} and its real-time factor, with both Pareto fronts. {on_fronts}",
-        f"{on_fronts} No other trial has a lower WER for as little. The real-time factor was measured while the sweep "
-        "scored dev, other trials beside it: small differences say nothing.",
+        f"{on_fronts} No other trial has a lower WER at the same cost or less. The real-time factor was measured while "
+        "the sweep scored dev, other trials beside it: small differences say nothing.",
     )
 
 
@@ -135,7 +136,7 @@ def pruning(state: State, stopped: str) -> Iterator[Part]:
         went = "; ".join(f"rung {line[0]} ranked {line[2]} and stopped {line[4]}" for line in lines)
         yield Chart(charts.survival(tallies), f"Trials at each rung: {went}.", "")
         columns = ("rung", "#seconds of audio", "#ranked", "#went on", "#stopped", "ranked by")
-        yield Table(columns, lines, "How many trials stopped for good at which rung, and what they were ranked by.")
+        yield Table(columns, lines, "How many trials have stopped or wait at which rung, and what they were ranked by.")
     else:
         yield Text("This sweep has no rungs: every trial ran to its end.")
     if stopped:

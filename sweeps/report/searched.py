@@ -20,9 +20,9 @@ from sweeps.report.charts import BLUE, GREY, styled
 
 LEAST_TRIALS = 20
 """Importance of fewer finished trials is mostly chance, and is left out."""
-_DRAWS, _DRAWN_AT_MOST = 40, 300
+_DRAWS, _DRAWN_AT_MOST = 200, 1_000
 MOST_SETTINGS = 8
-_ROW = 4
+ROW = 4
 _COLOURS = "Cividis"
 """From blue to yellow, which people who confuse red and green see alike; Optuna's own begins with white."""
 
@@ -37,18 +37,15 @@ class Importance:
     high: float
 
 
-def finished_settings(study: optuna.Study) -> list[str]:
-    """The searched settings that every finished trial has, and of which there are at least two values."""
-    trials = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-    if len(trials) < 2:
-        return []
-    common = [name for name in trials[0].params if all(name in trial.params for trial in trials)]
-    return [name for name in common if len({str(trial.params[name]) for trial in trials}) > 1]
+def settings_of(study: optuna.Study) -> list[str]:
+    """The settings of a study's trials, all of which have the same."""
+    trials = study.get_trials(deepcopy=False)
+    return list(trials[0].params) if len(trials) > 1 else []
 
 
 def importances(study: optuna.Study, settings: Sequence[str]) -> list[Importance]:
     """The importance of settings, the most important first; none of fewer than 20 finished trials."""
-    trials = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    trials = study.get_trials(deepcopy=False)
     if len(trials) < LEAST_TRIALS or not settings:
         return []
     draw = np.random.default_rng(0)
@@ -87,7 +84,7 @@ def importance_chart(found: Sequence[Importance]) -> go.Figure:
 
 def parallel(study: optuna.Study, settings: Sequence[str]) -> go.Figure:
     """Each finished trial as a line through its settings and its WER; axes can be brushed, which Optuna's own can't."""
-    trials = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    trials = study.get_trials(deepcopy=False)
     wers = [trial.value for trial in trials]
     axes = [_axis(name, [trial.params[name] for trial in trials], trials[0].distributions[name]) for name in settings]
     figure = go.Figure(
@@ -115,7 +112,7 @@ def _axis(name: str, values: Sequence[Any], distribution: optuna.distributions.B
 
 def slices(study: optuna.Study, settings: Sequence[str]) -> list[go.Figure]:
     """WER over each of the settings, four charts in a row."""
-    rows = [settings[first : first + _ROW] for first in range(0, len(settings), _ROW)]
+    rows = [settings[first : first + ROW] for first in range(0, len(settings), ROW)]
     figures = []
     for row in rows:
         figure = optuna.visualization.plot_slice(study, params=list(row), target_name="dev WER")

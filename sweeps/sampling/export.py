@@ -11,6 +11,7 @@ import warnings
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +19,7 @@ from sqlalchemy import URL
 
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.prediction.columns import is_number
 from sweeps.record.state import State, TrialRecord
 from sweeps.sampling.encode import Encoder
 from sweeps.sampling.space import parameters
@@ -70,17 +72,51 @@ def export_study(state: State, config: SweepConfig, file: Path) -> int:
     return len(trials)
 
 
-def study_of(state: State, config: SweepConfig) -> optuna.Study:
-    """A sweep's search as a study in memory.
+def study_of_finished(state: State, config: SweepConfig) -> optuna.Study:
+    """The finished trials as a study in memory in which all have all searched settings, for charts.
+
+    A setting that a trial leaves out has the recipe's default, and one outside the space, such as the baseline's, is
+    kept as it is. So the ranges are those of the values that there are, and a setting with several ranges is one.
 
     Args:
-        state: what its ledger adds up to.
-        config: its settings.
+        state: what the ledger adds up to.
+        config: the sweep's settings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(study_name=state.name or None, direction="minimize")
-    study.add_trials(_frozen_trials(state, config))
+    defaults = Encoder(config).defaults
+    done = [trial for trial in state.searched if trial.state == "finished" and _finite(trial)]
+    rows: list[dict[str, Any]] = [
+        {name: trial.settings.get(name, defaults.get(name)) for name in config.space} for trial in done
+    ]
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name, ranges in config.space.items():
+        values = [row[name] for row in rows]
+        if len(set(map(str, values))) < 2:
+            continue
+        if all(is_number(value) for value in values):
+            low, high = float(min(values)), float(max(values))
+            log = low > 0 and any(one.log for one in ranges)
+            distributions[name] = optuna.distributions.FloatDistribution(low, high, log=log)
+        else:
+            choices = list(dict.fromkeys(str(value) for value in values))
+            distributions[name] = optuna.distributions.CategoricalDistribution(choices)
+    study = optuna.create_study(direction="minimize")
+    study.add_trials(
+        optuna.trial.create_trial(
+            params={
+                name: float(row[name]) if isinstance(one, optuna.distributions.FloatDistribution) else str(row[name])
+                for name, one in distributions.items()
+            },
+            distributions=distributions,
+            value=trial.best["wer"],  # type: ignore[index]
+        )
+        for trial, row in zip(done, rows, strict=True)
+    )
     return study
+
+
+def _finite(trial: TrialRecord) -> bool:
+    return trial.best is not None and math.isfinite(trial.best["wer"])
 
 
 def url_of(file: Path) -> str:

@@ -97,7 +97,9 @@ def view_of(folder: Path, run: str, baseline: str | None, dev: Split | None, par
     one = diagnosis_of(folder, run)
     if one is None:
         return None
-    sounds = sounds_of(one, dev_part(dev, part_s)) if dev is not None else {}
+    part = dev_part(dev, part_s) if dev is not None else None
+    sounds = sounds_of(one, part) if part is not None else {}
     other = diagnosis_of(folder, baseline) if baseline and baseline != run else None
     shown = view(one, sounds, other)
-    return shown._replace(about=f"The model of {run} on dev: {shown.about}")
+    of = "the part of dev that trials are scored on" if part is not dev else "dev"
+    return shown._replace(about=f"The model of {run} on {of}: {shown.about}")

@@ -26,8 +26,8 @@ def publish(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> str:
     """
     try:
         _test_scores(tracker, conclusion)
-        _diagnoses(tracker, ledger, conclusion)
         _end_run(tracker, ledger, conclusion)
+        _diagnoses(tracker, ledger, conclusion)
     except Exception as fault:
         log.warning("MLflow: the sweep's end is not recorded: %s", fault)
         return first_line(fault)
@@ -95,8 +95,7 @@ def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
         if soup:
             metrics |= {f"soup_{name}": value for name, value in soup.dev.items()}
             metrics |= {f"soup_test_{name}": value for name, value in (soup.test or {}).items()}
-        if conclusion.with_lm:
-            tags["verdict_with_lm"] = conclusion.with_lm.sentence()
+        tags["verdict_with_lm"] = conclusion.with_lm.sentence() if conclusion.with_lm else ""
         if conclusion.headline:
             tags["verdict"] = conclusion.headline
         tags["mlflow.note.content"] = _note(state.name, conclusion)

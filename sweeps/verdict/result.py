@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.dataset.prepared import Prepared
-from hausa_asr.diagnosis.page import sentences
+from hausa_asr.decoding.weights import model_digest
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
 from hausa_asr.files import write_whole
@@ -28,14 +28,13 @@ from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
 from sweeps.record.state import DIVERGED, State, TrialRecord
 from sweeps.verdict import soup as soups
 from sweeps.verdict.data_growth import DataGrowth, data_growth
-from sweeps.verdict.diagnosis import diagnosis_of, write_diagnoses
-from sweeps.verdict.learning import learned
+from sweeps.verdict.extras import diagnosed_runs, heard_with_lm, in_words
 from sweeps.verdict.outcome import Outcome
 from sweeps.verdict.result_file import to_json
 from sweeps.verdict.scores import WordErrors
 from sweeps.verdict.soup import Averager, Soup
 from sweeps.verdict.verdict import Verdict
-from sweeps.verdict.with_lm import Listener, WithLanguageModel, with_language_model
+from sweeps.verdict.with_lm import Listener, WithLanguageModel
 
 log = logging.getLogger("sweeps")
 
@@ -85,6 +84,7 @@ def conclude(
     average: Averager | None = None,
     chance_missed: float | None = None,
     listen: Listener | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Conclusion:
     """Name the winner, score it, export it and write the result. Done again after a resume, it gives the same.
 
@@ -94,8 +94,9 @@ def conclude(
         prepared: its prepared dataset.
         score: scores checkpoints.
         average: averages checkpoints, for `finalists.soup`.
-        listen: listens with a language model, for `finalists.language_model`.
         chance_missed: that one of the stopped trials would have ended better than the best of the search.
+        listen: transcribes with a language model, for `finalists.language_model`. It comes last: all else is written.
+        say: is given lines for the console.
     """
     state, errors = ledger.state, WordErrors(ledger.folder)
     runs = complete(state, config)
@@ -124,20 +125,33 @@ def conclude(
             soup = soups.make(config, ledger, best.run, soups.Models(average, score), errors.scored(best.run, "test"))
         except Exception as error:  # an average is an extra, and must not cost a sweep its end
             log.exception("no runs were averaged: %s", error)
-    with_lm = _with_lm(config, ledger, prepared, runs, best, baseline, listen)
-    diagnosed = _diagnosed(config, ledger, errors, runs, baseline, prepared)
+    diagnosed = diagnosed_runs(config, ledger, errors, runs, baseline, prepared)
     export = _export(config, ledger, errors, best, baseline, prepared, headline, soup) if best else None
-    result = to_json(config, ledger, errors, best, baseline, verdict, export)
-    result["on_test"] = on_test.to_json() if on_test else None
-    result["headline"] = headline
-    result["chance_missed"] = chance_missed
     growth = data_growth(state, config, prepared.seconds["train"])
-    result["data_growth"] = growth.to_json() if growth else None
+    result = to_json(config, ledger, errors, best, baseline, verdict, export)
+    result |= {
+        "on_test": on_test.to_json() if on_test else None,
+        "headline": headline,
+        "chance_missed": chance_missed,
+        "data_growth": growth.to_json() if growth else None,
+        "soup": soup.to_json() if soup else None,
+        "language_model": None,
+    }
+    _write(ledger, result)
+    conclusion = Conclusion(best, baseline, verdict, headline, tested, soup, growth, diagnosed, None, export, result)
+    if listen is None or config.finalists.language_model is None or best is None or export is None:
+        return conclusion
+    digest = f"that of {best.run.id}" if soup is not None and soup.accepted else model_digest(export)
+    compared = baseline.trial.id if baseline else None
+    with_lm = heard_with_lm(config, ledger, prepared, runs, best.run, compared, listen, digest, say)
     result["language_model"] = with_lm.to_json() if with_lm else None
-    result["soup"] = soup.to_json() if soup else None
+    _write(ledger, result)
+    return replace(conclusion, with_lm=with_lm)
+
+
+def _write(ledger: Ledger, result: dict[str, Any]) -> None:
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(ledger.folder / RESULT_FILE, text, durable=True)
-    return Conclusion(best, baseline, verdict, headline, tested, soup, growth, diagnosed, with_lm, export, result)
 
 
 def _score_missing(
@@ -194,43 +208,6 @@ def _dev(errors: WordErrors, trial: TrialRecord) -> dict[str, float]:
     return {name: metrics[name] for name in RATES if name in metrics}
 
 
-def _with_lm(
-    config: SweepConfig,
-    ledger: Ledger,
-    prepared: Prepared,
-    runs: list[TrialRecord],
-    best: Outcome | None,
-    baseline: Outcome | None,
-    listen: Listener | None,
-) -> WithLanguageModel | None:
-    """Score the runs with a language model; None if that is not wanted or can't be, which must not cost the end."""
-    if config.finalists.language_model is None or listen is None or best is None:
-        return None
-    try:
-        base = baseline.trial.id if baseline else None
-        return with_language_model(config, ledger, prepared, runs, best.run, base, listen)
-    except Exception as error:
-        log.exception("no run was scored with a language model: %s", error)
-        return None
-
-
-def _diagnosed(
-    config: SweepConfig,
-    ledger: Ledger,
-    errors: WordErrors,
-    runs: list[TrialRecord],
-    baseline: Outcome | None,
-    prepared: Prepared,
-) -> dict[str, Path]:
-    """Write what each scored run gets wrong; {} if that can't be, since it must not cost a sweep its end."""
-    try:
-        base, part_s = baseline.run.id if baseline else None, config.recipe().dev_part_s
-        return write_diagnoses(ledger.folder, prepared.splits["dev"], part_s, errors, runs, base)
-    except Exception as error:
-        log.exception("no run was diagnosed: %s", error)
-        return {}
-
-
 def _export(
     config: SweepConfig,
     ledger: Ledger,
@@ -264,8 +241,7 @@ def _export(
         baseline_dev=ErrorRates(**_dev(errors, baseline.run)) if baseline else None,
         baseline_test=test(baseline) if baseline else None,
         headline=headline,
-        mistakes=tuple(sentences(found)) if (found := diagnosis_of(ledger.folder, best.run.id)) else (),
-        learning=tuple(learned(config, best.run)),
+        **in_words(config, ledger, best.run),
     )
     if soup is not None and soup.accepted:
         checkpoint = soups.folder_of(ledger)

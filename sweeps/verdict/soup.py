@@ -109,7 +109,8 @@ class Soup:
 
 
 class Models(NamedTuple):
-    """What is done with checkpoints: average them, score them on splits (`result.Scorer`), listen with them."""
+    """What is done with checkpoints: average them, score them on splits (`result.Scorer`), and transcribe with them and
+    a language model (`with_lm.Listener`)."""
 
     average: Averager
     score: Callable[[list[Path], list[str]], list[dict[str, Any]]]

@@ -34,22 +34,32 @@ def test_the_published_run_turns_before_its_warm_up_ends() -> None:
 
 def test_a_model_that_learns_nothing_stays_on_the_plateau() -> None:
     text = said(curve([1.0, 1.0, 1.02, 1.0, 1.0], [20.0, 8.0, 5.0, 4.0, 3.5]))
-    assert text == "It never left the plateau: WER is 1.00 at step 500, while its eval loss went from 20 to 3.5."
+    assert (
+        text == "It had not left the plateau by step 500: WER is 1.00 there, while its eval loss went from 20 to 3.5."
+    )
     assert turning_point(curve([1.0, 0.9, 1.0, 0.9])) is None, "one evaluation is chance"
+    assert "left the plateau only at its last evaluation, step 300, with WER 0.60" in said(curve([1.0, 1.0, 0.6]))
+
+
+def test_nothing_is_said_of_the_peak_where_it_lies_between_two_evaluations() -> None:
+    wers = [1.0, 1.0, 0.6, 0.5, 0.5]
+    assert "peak at step 200, so the turning point comes after it" in said(curve(wers), warmup=200.0)
+    assert "peak at step 300, so the turning point comes before it" in said(curve(wers), warmup=300.0)
+    assert "peak" not in said(curve(wers), warmup=250.0)
 
 
 def test_the_loss_may_overfit_while_words_do_not() -> None:
     losses = [2.0, 1.0, 0.5, 0.6, 0.7, 0.8]
     falling = said(curve([0.9, 0.6, 0.4, 0.35, 0.33, 0.32], losses))
-    assert "lowest at step 300 and 60 % higher at the end, while WER falls on from 0.400 to 0.320" in falling
+    assert "lowest at step 300 and 60 % higher at step 600, while WER falls on from 0.400 to 0.320" in falling
     assert "and WER rises from 0.400 to 0.480: it overfits" in said(curve([0.9, 0.6, 0.4, 0.42, 0.45, 0.48], losses))
-    assert "WER stays where it is" in said(curve([0.9, 0.6, 0.4, 0.4, 0.4, 0.4], losses))
-    assert "shorter fine-tune would have done" in said(curve([0.9, 0.6, 0.4, 0.42, 0.45, 0.48], losses))
+    assert "WER stays about the same" in said(curve([0.9, 0.6, 0.4, 0.4, 0.4, 0.4], losses))
+    assert "shorter fine-tune would have been enough" in said(curve([0.9, 0.6, 0.4, 0.42, 0.45, 0.48], losses))
 
 
 def test_the_gap_of_train_and_eval_and_gradients_that_do_not_settle() -> None:
     shape = curve(
-        [0.9, 0.5, 0.4, 0.4], [2.0, 1.0, 0.8, 0.8], train_loss=[2.0, 1.0, 0.4, 0.2], grad_norm=[9.0, 1.0, 9.0, 1.0]
+        [0.9, 0.5, *[0.4] * 6], [2.0, 1.0, *[0.8] * 6], train_loss=[2.0, 1.0, *[0.2] * 6], grad_norm=[9.0, 1.0] * 4
     )
     text = said(shape)
     assert "4.0 times the train loss" in text and "does not settle: from 1 to 9 in the last half" in text

@@ -12,8 +12,8 @@ from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
 from helpers.reported import Sweep
 from sweeps.report.figures import front, rung_rows, trial_rows
 from sweeps.report.progress import best_so_far, none_stopped, where_hours_went
-from sweeps.report.searched import finished_settings, importances
-from sweeps.sampling.export import study_of
+from sweeps.report.searched import importances, settings_of
+from sweeps.sampling.export import study_of_finished
 
 DEV_S = 240.0
 
@@ -82,6 +82,28 @@ def test_the_lowest_wer_over_hours_with_and_without_stopping() -> None:
     assert shares[1].scoring == pytest.approx(2 * 2.4 / 3600)
 
 
+def test_with_nothing_stopped_both_curves_are_the_same_whatever_the_slots() -> None:
+    sweep = Sweep([])
+    sweep.write("opened", slots=4)
+    for number in range(5):
+        sweep.trial(f"t{number:03d}", [(0.9 - 0.1 * number, 1.0), (0.5 - 0.05 * number, 0.5)])
+    ours, without = (one(sweep.state, ResourceSettings()) for one in (best_so_far, none_stopped))
+    assert ours[-1].hours == pytest.approx(without[-1].hours) == pytest.approx(100 / 3600)
+    assert ours[-1].wer == without[-1].wer == pytest.approx(0.3)
+
+
+def test_settings_outside_the_space_and_left_out_ones_are_shown_too() -> None:
+    lr, share = Dimension(low=1e-4, high=1e-2, log=True), Dimension(low=0.0, high=0.3)
+    space = {"lr_peak": [lr, lr], "warmup_fraction": share, "layerdrop": Dimension(low=0.0, high=0.1)}
+    config, sweep = SweepConfig(space=space), Sweep([])
+    baseline = {"lr_peak": 1e-3, "warmup_fraction": 0.33, "layerdrop": 0.1}
+    sweep.trial("t000", [(0.5, 1.0)], "baseline", settings=baseline)
+    sweep.trial("t001", [(0.4, 1.0)], settings={"lr_peak": 2e-3, "layerdrop": 0.1})
+    study = study_of_finished(sweep.state, config)
+    assert settings_of(study) == ["lr_peak", "warmup_fraction"], "and what is the same in all is none"
+    assert [one.params["warmup_fraction"] for one in study.trials] == [0.33, config.recipe().warmup_fraction]
+
+
 def test_importance_is_given_of_twenty_trials_and_finds_what_matters() -> None:
     config = SweepConfig(
         space={"lr_peak": Dimension(low=1e-4, high=1e-1, log=True), "layerdrop": Dimension(low=0.0, high=1.0)}
@@ -91,8 +113,8 @@ def test_importance_is_given_of_twenty_trials_and_finds_what_matters() -> None:
         settings = {"lr_peak": float(10 ** draw.uniform(-4, -1)), "layerdrop": float(draw.uniform(0, 1))}
         sweep.trial(f"t{number:03d}", [(0.1 + abs(math.log10(settings["lr_peak"]) + 2) / 4, 1.0)], settings=settings)
         if number in (18, 59):
-            study = study_of(sweep.state, config)
-            found = importances(study, finished_settings(study))
+            study = study_of_finished(sweep.state, config)
+            found = importances(study, settings_of(study))
             assert bool(found) == (number > 20)
     assert [one.setting for one in found] == ["lr_peak", "layerdrop"]
     assert found[0].low > found[1].high and found[0].low <= found[0].share <= found[0].high

@@ -52,7 +52,7 @@ class Seen(HTMLParser):
         found = dict(attributes)
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
-        if found.get("role") == "img":
+        if found.get("role") == "group":
             self.labels.append(found["aria-label"] or "")
         if tag == "script":
             self.script = found.get("type", "")
@@ -174,6 +174,6 @@ def test_a_browser_draws_every_chart_from_disk(tmp_path: Path) -> None:
     file = write_report(SweepConfig(space=SPACE), state, tmp_path, Findings(a_verdict(state)), dev_s=DEV_S, live=True)
     html = page(file.as_uri(), tmp_path / "browser", *OFFLINE)
     drawn = len(re.findall('class="chart js-plotly-plot"', html))
-    assert drawn == html.count('role="img"') > 5, "every one"
+    assert drawn == html.count('role="group"') > 5, "every one"
     for words in ("turning point", "baseline, t000", "the same trials, none stopped", "loads itself again"):
         assert words in html, words

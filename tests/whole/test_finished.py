@@ -132,7 +132,7 @@ def test_finalists_are_scored_with_a_language_model_too(finished: tuple[Path, st
     winner = found["margin"]["winner"]
     own = [found["test_wer"][f"{best['id']}-s{seed}"] for seed in (1, 2)]
     assert (winner["setting"], winner["seeds"]) == (best["id"], 2) and winner["wer"] == pytest.approx(sum(own) / 2)
-    assert found["sentence"].startswith(f"with a language model, winner {best['id']}  test WER {winner['wer']:.3f}")
+    assert found["sentence"].startswith(f"with a language model, {best['id']}  test WER {winner['wer']:.3f}")
     runs = Runs(folder)
     assert runs.parents[0].data.tags["verdict_with_lm"] == found["sentence"]
     for run in runs.children:
