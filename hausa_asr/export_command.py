@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from hausa_asr.command_options import Config, Json, print_json, rates, settings_of
 
@@ -31,7 +32,7 @@ def best_model(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Without --sweep: the prepared dataset whose sweeps are compared."),
+        typer.Option(metavar="NAME", help="Without --sweep: compare sweeps on this dataset, a folder or fingerprint."),
     ] = None,
     rank: Annotated[
         int, typer.Option(min=1, metavar="K", help="The K-th best of the sweep, in place of the best.")
@@ -77,21 +78,24 @@ def best_model(
         check_repo(push_to_hub)
 
     mlflow = settings_of(config, []).mlflow
-    exported = export_best(
-        uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite,
-        with_lm=with_lm, dataset=dataset, rank=rank, check=check, register=register, alias=alias, onnx=onnx, int8=int8,
-    )  # fmt: skip
+    with Console(stderr=True).status("exporting" + (", and scoring the folder on dev again" if check else "")):
+        exported = export_best(
+            uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite,
+            with_lm=with_lm, dataset=dataset, rank=rank, check=check, register=register, alias=alias, onnx=onnx,
+            int8=int8,
+        )  # fmt: skip
+    if not json_:
+        _show(exported, out, uri or mlflow.uri, register, alias)
+        if check and exported.scored_again is None:
+            print("check  not done: the prepared dataset is not on this machine, or has changed")
+    pushed = push(exported.out, push_to_hub) if push_to_hub is not None else None  # last: all else is there by now
     if json_:
-        print_json(exported.to_json())
-    else:
-        _show(exported, out, register, alias)
-    if push_to_hub is not None:  # last: all else is there whatever becomes of it
-        pushed = push(exported.out, push_to_hub)
-        if not json_:
-            print(f"hub    {pushed}")
+        print_json({**exported.to_json(), **({"hub": pushed} if pushed else {})})
+    elif pushed:
+        print(f"hub    {pushed}")
 
 
-def _show(exported: Exported, out: Path, register: str | None, alias: str | None) -> None:
+def _show(exported: Exported, out: Path, uri: str, register: str | None, alias: str | None) -> None:
     """Print what was exported."""
     place = "the sweep's artifact in MLflow" if exported.source == "artifact" else "its checkpoint in the storage"
     print(f"trial  {exported.trial} of sweep {exported.sweep}, from {place}")
@@ -106,14 +110,15 @@ def _show(exported: Exported, out: Path, register: str | None, alias: str | None
     scored = exported.test_wer is not None
     print(f"test   {rates(exported.test_wer, exported.test_cer) if scored else 'not scored'}")
     if exported.scored_again is not None:
-        print(f"check  dev WER {exported.scored_again:.4f}, scored again from disk")
+        print(f"check  dev WER {exported.scored_again:.4f} of this very model, scored again from disk")
     if exported.onnx is not None:
         for form in exported.onnx.forms:
             wer = "" if form.wer is None else f"WER {form.wer:.4f} on {exported.onnx.clips} utterances of dev, "
-            print(f"form   {form.name:<12} {wer}{form.rtf:.4f} s for a second of audio, {form.mb:,.1f} MB")
+            print(f"speed  {form.name:<12} {wer}{form.rtf:.4f} s for a second of audio, {form.mb:,.1f} MB")
     if exported.version is not None:
         at = f"models:/{register}@{alias}" if alias else f"models:/{register}/{exported.version}"
-        print(f"known  as version {exported.version} of {register}: mlflow.transformers.load_model({at!r})")
+        print(f"known  as version {exported.version} of {register}, in Python:")
+        print(f"       mlflow.set_tracking_uri({uri!r}); mlflow.transformers.load_model({at!r})")
     print(f"model  {exported.out}")
     print(f"try    hausa-asr transcribe --model {out} FILE")
     if exported.verdict:

@@ -15,22 +15,26 @@ def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An exported model, or its id on the hub.")],
     lm: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A language model of `hausa-asr lm`; by default the model's own, if any."),
+        typer.Option(
+            metavar="FILE", help="A language model of `hausa-asr lm`; by default the one in the model's folder, if any."
+        ),
     ] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Use no language model.")] = False,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", min=1, max=65535)] = 7860,
-    max_minutes: Annotated[float, typer.Option(metavar="N", min=0.1, max=120, help="The longest recording.")] = 10.0,
-    max_mb: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="The largest file.")] = 100,
-    title: Annotated[str, typer.Option(metavar="TEXT", help="Of the page.")] = "Hausa speech to text",
+    max_minutes: Annotated[
+        float, typer.Option(metavar="N", min=0.1, max=120, help="Longer recordings are refused.")
+    ] = 10.0,
+    max_mb: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Larger files are refused.")] = 100,
+    title: Annotated[str, typer.Option(metavar="TEXT", help="The page's title.")] = "Hausa speech to text",
 ) -> None:
-    """Transcribe in the browser: upload a recording or speak, and read the text.
+    """Open a page that transcribes: upload a recording or speak, and read the text.
 
     Shows the text, and each word with its times and how sure the model is. One recording is transcribed at a time. Only
     this machine can open the page, unless --host lets others in: there is no login, so put a server that has one in
-    front.
+    front. Browsers give the microphone to pages of this machine, and to others over https only.
 
     \b
     hausa-asr serve best-model

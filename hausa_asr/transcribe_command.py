@@ -22,7 +22,7 @@ from hausa_asr.command_options import Json, print_json
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
-    from hausa_asr.model.transcribe import Lm, Transcript
+    from hausa_asr.model.transcribe import Lm, Recognizer, Transcript
 
 
 _AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".mp4",
@@ -133,23 +133,21 @@ def _recordings(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _heard(recordings: Sequence[Path], model: str, lm: Lm, words: bool) -> Iterator[Transcript]:
-    """Transcribe recordings; standard input goes through a file that is removed afterwards.
+    """Transcribe recordings; standard input goes through a file that is removed afterwards."""
+    from hausa_asr.model.transcribe import Recognizer
 
-    Raises:
-        UserError: there is nothing on standard input.
-    """
-    from hausa_asr.model.transcribe import transcribe_files
+    hear = Recognizer(model, lm=lm)
+    return _with_stdin(recordings, hear, words) if _STDIN in recordings else hear.files(recordings, words=words)
 
-    if _STDIN not in recordings:
-        yield from transcribe_files(recordings, model, lm=lm, words=words)
-        return
+
+def _with_stdin(recordings: Sequence[Path], hear: Recognizer, words: bool) -> Iterator[Transcript]:
     with tempfile.NamedTemporaryFile(prefix="hausa-asr-stdin-") as held:
         shutil.copyfileobj(sys.stdin.buffer, held)
         held.flush()
         if not held.tell():
             raise UserError("There is nothing on standard input.", fix="Pipe a recording into it, or name a file.")
         files = [Path(held.name) if one == _STDIN else one for one in recordings]
-        for one, name in zip(transcribe_files(files, model, lm=lm, words=words), recordings, strict=True):
+        for one, name in zip(hear.files(files, words=words), recordings, strict=True):
             yield replace(one, file=str(name))
 
 

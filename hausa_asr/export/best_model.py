@@ -19,8 +19,8 @@ from hausa_asr.export.language_model import add_language_model, check_language_m
 from hausa_asr.export.onnx import OnnxExport, add_onnx, check_onnx
 
 if TYPE_CHECKING:
+    from hausa_asr.dataset.prepared import Prepared
     from hausa_asr.tracking.tracker import SweepRun, TrialRun
-    from hausa_asr.utterance import Split
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def best_model(
 ) -> Exported:
     """Export the best model of a sweep, or of a whole experiment, as MLflow has it; `choose` says which that is.
 
-    The winner of a finished sweep is an artifact of the sweep's run, so the tracking server is
-    enough. Any other trial is exported from its checkpoint in the sweep's storage.
+    The winner of a finished sweep is an artifact of the sweep's run, so the tracking server is enough. Any other trial
+    is exported from its checkpoint in the sweep's storage.
 
     Args:
         uri: MLflow's tracking URI.
@@ -96,7 +96,6 @@ def best_model(
         dataset: without `sweep`, the prepared dataset whose sweeps are compared, by its folder's name or the beginning
             of its fingerprint; None where all have the same.
         rank: 1 for the best, 2 for the second; only of one sweep.
-
         check: score it on dev again, from disk in a process of its own, if the prepared dataset is on this machine.
         register: register the model in MLflow under this name too.
         alias: that is to point at the new version.
@@ -108,6 +107,10 @@ def best_model(
     """
     check_out(out, overwrite)
     check_language_model(with_lm, out)
+    if dataset is not None and sweep is not None:
+        raise UserError(
+            "A sweep has one dataset: --dataset is for choosing among sweeps.", fix="Leave out one of them."
+        )
     if onnx or int8:
         check_onnx()
     from hausa_asr.tracking import registry
@@ -126,20 +129,34 @@ def best_model(
         best = chosen.run
         parent = parents.get(best.parent)
         with written_aside(out, overwrite) as partial:
-            source = fetch(tracker, best, parent, trials, partial)
-            scored = _checked(best, parent, source, partial) if check else None
+            source, saved_wer = fetch(tracker, best, parent, trials, partial)
+            members, own = _soup(parent, source)
+            dataset_here = _dataset_of(best) if check or onnx or int8 else None
+            scored = None
+            if check and dataset_here is not None:
+                wer = own.get("wer") if members else saved_wer if saved_wer is not None else best.wer
+                part_s = 0.0 if members else float(best.params.get("dev_part_s", 0.0))
+                scored = check_export(partial, dataset_here.path, part_s, wer) if wer is not None else None
             if with_lm is not None:
                 add_language_model(with_lm, partial)
-            made = add_onnx(partial, int8, _dev_of(best)) if onnx or int8 else None
+            dev = dataset_here.splits["dev"] if dataset_here is not None else None
+            made = add_onnx(partial, int8, dev) if onnx or int8 else None
         version = None
         if register is not None:
-            tags = {"sweep": best.sweep, "trial": best.trial, "dev_wer": f"{chosen.wer:.4f}"}
+            tags = {"sweep": best.sweep, "trial": best.trial, "dev_wer": f"{own.get('wer', chosen.wer):.4f}"}
+            if members:
+                tags["soup"] = ", ".join(members)
             version = registry.register(tracker, best.run_id, out, register, alias, tags, verdict_of(best, parent))
-    except (OSError, tracking.MlflowException) as fault:
+    except tracking.MlflowException as fault:
         raise UserError(
             f"MLflow stopped answering: {first_line(fault)}.", where=uri, fix="Check the server, then try again."
         ) from fault
-    members, own = _soup(parent, source)
+    except OSError as fault:
+        raise UserError(
+            f"The model can't be exported: {first_line(fault)}.",
+            where=out,
+            fix="See whether MLflow's server answers and the disks have room, then try again.",
+        ) from fault
     return Exported(
         out=out.resolve(),
         sweep=best.sweep,
@@ -160,27 +177,15 @@ def best_model(
     )
 
 
-def _dev_of(best: TrialRun) -> Split | None:
-    """The dev split of a run's dataset; None where that is not on this machine."""
-    from hausa_asr.dataset.prepared import split_of
+def _dataset_of(best: TrialRun) -> Prepared | None:
+    """The prepared dataset of a run; None where that is not on this machine, or is another by now."""
+    from hausa_asr.dataset.prepared import load_prepared
 
-    prepared = Path(best.tags.get("prepared") or "nowhere")
-    return split_of(prepared, "dev") if (prepared / "prepared.json").is_file() else None
-
-
-def _checked(best: TrialRun, parent: SweepRun | None, source: str, folder: Path) -> float | None:
-    """The WER of a folder that has the model of a run; None where its dataset is not on this machine.
-
-    Raises:
-        UserError: it is not that of the run.
-    """
-    prepared = Path(best.tags.get("prepared") or "nowhere")
-    members, own = _soup(parent, source)
-    wer = own.get("wer") if members else best.wer
-    if wer is None or not (prepared / "prepared.json").is_file():
+    try:
+        prepared = load_prepared(best.tags.get("prepared") or "nowhere")
+    except UserError:
         return None
-    part_s = 0.0 if members else float(best.params.get("dev_part_s", 0.0))
-    return check_export(folder, prepared, part_s, wer)
+    return prepared if best.tags.get("fingerprint") in (None, prepared.fingerprint) else None
 
 
 def _soup(parent: SweepRun | None, source: str) -> tuple[tuple[str, ...], dict[str, float]]:

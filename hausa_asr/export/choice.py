@@ -26,6 +26,7 @@ class Choice:
         run: the run.
         wer, cer, test_wer, test_cer: its error rates; of a finalist's setting the means over its seeds.
         seeds: on how many fresh seeds its setting was trained; 0 without finalists.
+        is_winner: finalists named another setting otherwise, which goes before it.
     """
 
     run: TrialRun
@@ -34,11 +35,12 @@ class Choice:
     test_wer: float | None
     test_cer: float | None
     seeds: int
+    is_winner: bool = True
 
     @property
     def _order(self) -> tuple[float, ...]:
         values = (self.wer, self.cer, self.run.loss)
-        return tuple(math.inf if value is None else value for value in values)
+        return (not self.is_winner, *(math.inf if value is None else value for value in values))
 
 
 def choose(
@@ -93,12 +95,13 @@ def _of_one_dataset(trials: Sequence[TrialRun], dataset: str | None, where: str)
     """
     known: dict[str, list[TrialRun]] = {}
     for trial in trials:
-        known.setdefault(trial.tags.get("fingerprint", ""), []).append(trial)
+        if trial.wer is not None:
+            known.setdefault(trial.tags.get("fingerprint") or trial.tags.get("prepared", ""), []).append(trial)
     if dataset is not None:
         fits = {key: some for key, some in known.items() if dataset == _name(some) or (key and key.startswith(dataset))}
         if len(fits) == 1:
             return next(iter(fits.values()))
-        what = "is not there" if not fits else "fits several"
+        what = "is not there" if not fits else "is the beginning of several"
         raise UserError(f"The dataset {dataset} {what}.", where=where, fix=f"Name one of: {_listed(known)}.")
     if len(known) > 1:
         raise UserError(
@@ -106,7 +109,7 @@ def _of_one_dataset(trials: Sequence[TrialRun], dataset: str | None, where: str)
             where=where,
             fix=f"Name a sweep with --sweep, or a dataset with --dataset: {_listed(known)}.",
         )
-    return list(trials)
+    return [trial for some in known.values() for trial in some]
 
 
 def _name(trials: Sequence[TrialRun]) -> str:
@@ -151,9 +154,9 @@ def _seeds(parent: SweepRun | None) -> int:
 def _is_next(trial: TrialRun, trials: Sequence[TrialRun], parent: SweepRun | None) -> bool:
     """Whether it is the best run of a finalist's setting other than the winner's."""
     of = trial.tags.get("finalist_of")
-    if of is None or parent is None or of == parent.tags.get("winner") or _is_part(trial) or trial.state != "finished":
+    if of is None or parent is None or of == parent.tags.get("winner"):
         return False
-    return trial is min(_runs(of, trials), key=lambda one: (one.wer, one.trial))
+    return trial is min(_runs(of, trials), key=lambda one: (one.wer, one.trial), default=None)
 
 
 def _mean(trial: TrialRun, trials: Sequence[TrialRun]) -> Choice:
@@ -164,17 +167,21 @@ def _mean(trial: TrialRun, trials: Sequence[TrialRun]) -> Choice:
         return fmean(known) if len(known) == len(values) else None
 
     test_wer, test_cer = (mean([run.metrics.get(name) for run in runs]) for name in ("test_wer", "test_cer"))
-    wer = mean([run.wer for run in runs])
+    wer = mean([run.metrics.get("dev_wer", run.wer) for run in runs])  # on all of dev, where it was scored there
     assert wer is not None
-    return Choice(trial, wer, mean([run.cer for run in runs]), test_wer, test_cer, len(runs))
+    return Choice(trial, wer, mean([run.cer for run in runs]), test_wer, test_cer, len(runs), is_winner=False)
 
 
 def _runs(setting: str, trials: Sequence[TrialRun]) -> list[TrialRun]:
     """The ended runs of a finalist's setting; not those on a part of train."""
-    mine = (one for one in trials if one.tags.get("finalist_of") == setting and not _is_part(one))
+    whole = next((_share(one) for one in trials if one.trial == setting), 1.0)
+    mine = (one for one in trials if one.tags.get("finalist_of") == setting and _share(one) == whole)
     return [one for one in mine if one.state == "finished" and one.wer is not None]
 
 
-def _is_part(trial: TrialRun) -> bool:
-    share = trial.params.get("train_share", "1")
-    return share not in ("1", "1.0")
+def _share(trial: TrialRun) -> float:
+    """The share of train that a run learned from."""
+    try:
+        return float(trial.params.get("train_share", 1.0))
+    except ValueError:
+        return 1.0

@@ -30,8 +30,11 @@ ARTIFACT = "best_model"
 
 def fetch(
     tracker: Tracker, best: TrialRun, parent: SweepRun | None, trials: list[TrialRun], partial: Path
-) -> Literal["artifact", "checkpoint"]:
+) -> tuple[Literal["artifact", "checkpoint"], float | None]:
     """Fill `partial` with the export of a trial, from MLflow or from its checkpoint.
+
+    Returns:
+        Which of the two; and for a checkpoint the dev WER that was saved with it, since it may be an older one.
 
     Raises:
         UserError: neither has it; the message lists what is missing.
@@ -46,7 +49,7 @@ def fetch(
     else:
         trouble = _fetch_artifact(tracker, parent.run_id, partial)
         if trouble is None:
-            return "artifact"
+            return "artifact", None
         missing.append(f"the artifact {ARTIFACT} of run {parent.run_id} ({trouble})")
     stated = best.tags.get("checkpoint_uri")
     if not stated:
@@ -57,7 +60,7 @@ def fetch(
         missing.append(f"the folder {folder}, which checkpoint_uri names")
     else:
         write_model(folder, partial, _card_of(tracker, best, parent, trials, folder))
-        return "checkpoint"
+        return "checkpoint", _figures_of(folder).get("wer")
     raise UserError(
         f"The model of trial {best.trial} (dev WER {best.wer:.4f}) was not found. Missing:\n"
         + "\n".join(f"  - {one}" for one in missing),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from pathlib import Path
 
 from hausa_asr.errors import UserError, first_line
-
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+from hausa_asr.export.folder import LANGUAGE_MODEL, ONNX_MODELS
 
 
 def check_repo(repo: str) -> None:
@@ -16,8 +15,15 @@ def check_repo(repo: str) -> None:
     Raises:
         UserError: it can't.
     """
-    if not _REPO.fullmatch(repo):
-        raise UserError(f"{repo} is no id of a repository.", fix="Give --push-to-hub OWNER/NAME.")
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"{repo} is not a repository id: {first_line(error)}", fix="Give OWNER/NAME.") from error
+    if repo.count("/") != 1:
+        raise UserError(f"{repo} is not a repository id.", fix="Give --push-to-hub OWNER/NAME.")
 
 
 def push(folder: Path, repo: str) -> str:
@@ -25,7 +31,7 @@ def push(folder: Path, repo: str) -> str:
 
     Args:
         folder: an export.
-        repo: OWNER/NAME.
+        repo: OWNER/NAME. Files of an earlier export that this one lacks are removed from it.
 
     Returns:
         The address of the commit.
@@ -38,11 +44,17 @@ def push(folder: Path, repo: str) -> str:
     api = HfApi(library_name="hausa-asr-sweeps")
     try:
         api.create_repo(repo, private=True, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add a Hausa wav2vec 2.0 model"))
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            commit_message="Add a Hausa wav2vec 2.0 model",
+            delete_patterns=sorted(ONNX_MODELS | LANGUAGE_MODEL),
+        )
     except Exception as error:  # of the hub, of the network, and of what is between them, in many kinds
         raise UserError(
             f"The model is in {folder}, but could not be pushed: {first_line(error).rstrip('.')}.",
             where=f"the hub, {repo}",
             fix="Log in with `hf auth login` as somebody who may write there, then push it with "
-            f"`hf upload {repo} {folder}`.",
+            f"`hf upload --private {repo} {shlex.quote(str(folder))}`.",
         ) from error
+    return str(done)

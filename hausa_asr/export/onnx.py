@@ -26,7 +26,6 @@ from hausa_asr.utterance import SAMPLE_RATE, Split
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Wav2Vec2Processor
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _CLIPS, _CLIPS_S = 100, 600.0
@@ -34,7 +33,7 @@ _CLIPS, _CLIPS_S = 100, 600.0
 _SAME = 0.01
 """Logits of ONNX and PyTorch within this are the same; those of a letter that is heard are tens of nats apart."""
 _ONE_FILE = 1.5e9
-"""Bytes of weights up to which all is in one file; ONNX ends at 2 GB."""
+"""Bytes of weights up to which all is in one file; one ONNX file holds at most 2 GB."""
 
 Listen = Callable[[np.ndarray], np.ndarray]
 """(S,) samples as the processor gives them in, (T, V) logits out."""
@@ -94,31 +93,37 @@ def add_onnx(folder: Path, int8: bool, dev: Split | None) -> OnnxExport:
 
     model, processor = load_model(str(folder))
     model.eval()
+    clips = _clips(dev)
+    values = [
+        processor.feature_extractor(clip, sampling_rate=SAMPLE_RATE).input_values[0].astype(np.float32)
+        for clip, _ in clips
+    ]
+    forms: dict[str, tuple[Callable[[], Listen], Path]] = {
+        "PyTorch": (lambda: _torch(model), folder / "model.safetensors"),
+        "ONNX": (lambda: _runtime(folder / ONNX), folder / ONNX),
+    }
+    if int8:
+        forms["ONNX, 8 bits"] = (lambda: _runtime(folder / INT8), folder / INT8)
+    heard: dict[str, list[np.ndarray]] = {}
+    measured = []
     try:
         with _quiet():
             _write(model, folder / ONNX)
             if int8:
                 _shrink(folder / ONNX, folder / INT8)
+        for name, (ready, file) in forms.items():  # one after another, since each holds the weights
+            heard[name], seconds = _listen(ready(), values)
+            wer = _wer(heard[name], [text for _, text in clips]) if dev is not None else None
+            audio_s = sum(len(samples) for samples, _ in clips) / SAMPLE_RATE
+            measured.append(Measured(name, wer, seconds / audio_s, _mb(file)))
     except Exception as error:  # of three libraries, in many kinds
         raise UserError(f"The model can't be written as ONNX: {first_line(error)}.", where=folder) from error
-    clips = _clips(dev)
-    forms = {"PyTorch": _torch(model), "ONNX": _runtime(folder / ONNX)}
-    if int8:
-        forms["ONNX, 8 bits"] = _runtime(folder / INT8)
-    files = {"PyTorch": folder / "model.safetensors", "ONNX": folder / ONNX, "ONNX, 8 bits": folder / INT8}
-    heard: dict[str, list[np.ndarray]] = {}
-    measured = []
-    for name, listen in forms.items():
-        heard[name], seconds = _listen(listen, processor, [samples for samples, _ in clips])
-        wer = _wer(heard[name], [text for _, text in clips]) if dev is not None else None
-        audio_s = sum(len(samples) for samples, _ in clips) / SAMPLE_RATE
-        measured.append(Measured(name, wer, seconds / audio_s, _mb(files[name])))
-    off = max(float(np.abs(a - b).max()) for a, b in zip(heard["PyTorch"], heard["ONNX"], strict=True))
-    if off > _SAME:
+    off = float(np.max([np.abs(a - b).max() for a, b in zip(heard["PyTorch"], heard["ONNX"], strict=True)]))
+    if not off <= _SAME:  # nor NaN
         raise UserError(f"ONNX computes other logits than PyTorch, by up to {off:.2g}.", where=folder)
     found = OnnxExport(off, len(clips), dev is not None, measured)
     with (folder / "README.md").open("a", encoding="utf-8") as card:
-        card.write(_section(found))
+        card.write(_section(found, processor.feature_extractor))
     return found
 
 
@@ -201,14 +206,8 @@ def _runtime(file: Path) -> Listen:
     return listen
 
 
-def _listen(
-    listen: Listen, processor: Wav2Vec2Processor, clips: Sequence[np.ndarray]
-) -> tuple[list[np.ndarray], float]:
+def _listen(listen: Listen, values: Sequence[np.ndarray]) -> tuple[list[np.ndarray], float]:
     """Logits of each clip, and the seconds that they took."""
-    values = [
-        processor.feature_extractor(clip, sampling_rate=SAMPLE_RATE).input_values[0].astype(np.float32)
-        for clip in clips
-    ]
     listen(values[0])  # the first call readies things
     began = time.monotonic()
     return [listen(one) for one in values], time.monotonic() - began
@@ -224,17 +223,19 @@ def _mb(file: Path) -> float:
     return sum(one.stat().st_size for one in (file, beside) if one.exists()) / 1e6
 
 
-def _section(found: OnnxExport) -> str:
+def _section(found: OnnxExport, extractor: Any) -> str:
     of = f"{found.clips} utterances of dev" if found.of_dev else f"{found.clips} clips of noise"
+    scaled = ", each clip with mean 0 and variance 1" if extractor.do_normalize else ""
+    mask = "1 for samples, 0 for padding" if extractor.return_attention_mask else "all 1: transcribe clips one by one"
     rows = [
         f"| {one.name} | {'–' if one.wer is None else f'{one.wer:.4f}'} | {one.rtf:.4f} | {one.mb:,.1f} |"
         for one in found.forms
     ]
     return "\n".join([
         "", "## ONNX", "",
-        f"`{ONNX}` takes `input_values` (batch, samples: 16 kHz, each clip with mean 0 and variance 1 as the processor "
-        "does) and `attention_mask` (1 for samples, 0 for padding), and gives `logits` (batch, frames, letters). They "
-        f"differ from PyTorch's by at most {found.difference:.1g} on {of}, on the CPU that exported it:", "",
+        f"`{ONNX}` takes `input_values` (batch, samples: 16 kHz{scaled}) and `attention_mask` ({mask}), and gives "
+        f"`logits` (batch, frames, letters). They differ from PyTorch's by at most {found.difference:.1g} on {of}, on "
+        "the CPU that exported it:", "",
         f"| | WER on {of} | seconds for a second of audio | MB |", "|---|---|---|---|", *rows, "",
     ])  # fmt: skip
 

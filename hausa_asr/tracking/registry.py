@@ -6,6 +6,7 @@ flavour: `mlflow.transformers.load_model("models:/NAME@ALIAS")` gives a pipeline
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import tempfile
@@ -23,7 +24,7 @@ from hausa_asr.utterance import SAMPLE_RATE
 from hausa_asr.versions import requirements
 
 ARTIFACT = "registered_model"
-"""Where the version's files are in the run."""
+"""How the folder of the version's files begins in the run; a digest follows, so that no version is replaced."""
 _NAME = re.compile(r"[^/:\"'%.][^/:\"'%]*")
 
 
@@ -33,11 +34,14 @@ def check_names(name: str, alias: str | None) -> None:
     Raises:
         UserError: they can't be used.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(f"The name {name!r} can't be used: no /, :, % or quotes.", fix="Give another --register.")
+    if not _NAME.fullmatch(name.strip()):
+        raise UserError(
+            f"The name {name!r} can't be used: no /, :, % or quotes, and no dot at its beginning.",
+            fix="Give another --register.",
+        )
     if alias is not None and (not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"v\d+|latest", alias, re.IGNORECASE)):
         raise UserError(
-            f"The alias {alias!r} can't be used: letters, digits, - and _, and not v1 or latest.",
+            f"The alias {alias!r} can't be used: letters, digits, - and _; latest and v1 are MLflow's own.",
             fix="Give another --alias, such as champion.",
         )
 
@@ -65,7 +69,9 @@ def register(
     client = tracker.client
     with tempfile.TemporaryDirectory(prefix="hausa-asr-register-") as made:
         _save(folder, Path(made) / "model", name, tags)
-        tracker.log_folder(run_id, Path(made) / "model", ARTIFACT)
+        with (folder / "model.safetensors").open("rb") as weights:
+            place = f"{ARTIFACT}-{hashlib.file_digest(weights, 'sha256').hexdigest()[:8]}"
+        tracker.log_folder(run_id, Path(made) / "model", place)
     try:
         try:
             client.create_registered_model(name)
@@ -73,13 +79,13 @@ def register(
             if fault.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         version = client.create_model_version(
-            name, source=f"runs:/{run_id}/{ARTIFACT}", run_id=run_id, tags=dict(tags), description=about or None
+            name, source=f"runs:/{run_id}/{place}", run_id=run_id, tags=dict(tags), description=about or None
         )
         if alias is not None:
             client.set_registered_model_alias(name, alias, version.version)
     except MlflowException as fault:
         raise UserError(
-            f"The model can't be registered: {first_line(fault)}.", where=tracker.shown_uri,
+            f"The model is in {folder}, but can't be registered: {first_line(fault)}.", where=tracker.shown_uri,
             fix="Give a tracking server with a model registry, and a name that may be written.",
         ) from fault  # fmt: skip
     return str(version.version)

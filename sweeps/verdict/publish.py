@@ -57,10 +57,17 @@ def _note(sweep: str, conclusion: Conclusion) -> str:
 
 
 def _test_scores(tracker: Tracker, conclusion: Conclusion) -> None:
-    """Write its own test scores to each run that was scored; the means over seeds are the sweep's."""
+    """Write its own scores on test and all of dev to each run that was scored; means over seeds are the sweep's."""
+    on_dev = {
+        trial: wer
+        for one in (conclusion.verdict.standings if conclusion.verdict else ())
+        for trial, wer in zip(one.trials, one.seeds.values(), strict=True)
+    }
     for run, rates in conclusion.tested:
         if run.run_id:
             scores = {f"test_{name}": value for name, value in rates.items()}
+            if run.id in on_dev:
+                scores["dev_wer"] = on_dev[run.id]
             if conclusion.with_lm and run.id in conclusion.with_lm.test:
                 scores["test_wer_with_lm"] = conclusion.with_lm.test[run.id]
             tracker.log(run.run_id, [MetricsRow(max(run.last_step, 0), int(time.time() * 1000), scores)])

@@ -44,34 +44,38 @@ class Tab:
     """
 
     def __init__(self, url: str, folder: Path) -> None:
+        self._url, self._folder, self._sent = url, folder, 0
+
+    async def __aenter__(self) -> Tab:
         assert CHROMIUM
-        self._url = url
         command = [
             CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
-            f"--user-data-dir={folder}", "--window-size=1200,1000", "about:blank",
+            f"--user-data-dir={self._folder}", "--window-size=1200,1000", "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        self._port_file = folder / "DevToolsActivePort"
-        self._sent = 0
-
-    async def __aenter__(self) -> Tab:
-        for _ in range(300):
-            if self._port_file.is_file() and len(self._port_file.read_text().split()) == 2:
-                break
-            await asyncio.sleep(0.1)
-        port = self._port_file.read_text().split()[0]
         self._session = aiohttp.ClientSession()
-        async with self._session.get(f"http://127.0.0.1:{port}/json") as answer:
-            pages = await answer.json()
-        address = next(one["webSocketDebuggerUrl"] for one in pages if one["type"] == "page")
-        self._socket = await self._session.ws_connect(address, max_msg_size=0)
-        await self.send("Page.navigate", url=self._url)
+        try:
+            async with self._session.get(f"http://127.0.0.1:{await self._port()}/json") as answer:
+                pages = await answer.json()
+            address = next(one["webSocketDebuggerUrl"] for one in pages if one["type"] == "page")
+            self._socket = await self._session.ws_connect(address, max_msg_size=0)
+            await self.send("Page.navigate", url=self._url)
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
+    async def _port(self) -> str:
+        file = self._folder / "DevToolsActivePort"
+        for _ in range(300):
+            if file.is_file() and len(found := file.read_text().split()) == 2:
+                return found[0]
+            await asyncio.sleep(0.1)
+        raise AssertionError("the browser did not start")
+
     async def __aexit__(self, *_: object) -> None:
-        await self._socket.close()
         await self._session.close()
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

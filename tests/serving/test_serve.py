@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +31,7 @@ from helpers.mlflow_server import free_port
 
 CARD = Card("s", "t001", "demo", {}, {}, ErrorRates(0.5, 0.25))
 TEXT = "document.querySelector('textarea') && document.querySelector('textarea').value"
+CELLS = "[data-testid^=cell], td, [role=gridcell]"
 CLICK = "[...document.querySelectorAll('button')].find(one => one.innerText.trim() == 'Transcribe').click()"
 
 
@@ -78,16 +82,45 @@ def test_what_is_uploaded_is_transcribed_and_what_can_not_be_is_refused(
             await tab.value(CLICK)
             assert await tab.wait_for(TEXT) == wanted
             for word in wanted.split():
-                await tab.wait_for(f"document.body.innerText.includes('{word}')")
+                cells = f"[...document.querySelectorAll('{CELLS}')].map(one => one.innerText.trim())"
+                await tab.wait_for(f"{cells}.includes('{word}')")
+            asked = await tab.value("performance.getEntriesByType('resource').map(one => one.name)")
+            others = [one for one in asked if not one.startswith((address, "data:", "blob:"))]
+            assert not [one for one in others if "iframe-resizer" not in one], "gradio's own, for pages inside others"
         async with Tab(address, tmp_path / "second") as tab:
             await tab.wait_for("document.querySelector('input[type=file]') && true")
             await tab.upload("input[type=file]", long)
             await tab.wait_for("document.querySelector('audio') && true")
             await tab.value(CLICK)
-            await tab.wait_for("document.body.innerText.includes('too long')")
+            await tab.wait_for("document.body.innerText.includes('oo long')")
             assert not await tab.value(TEXT)
 
     asyncio.run(visit())
+
+
+def test_nothing_goes_past_the_queue(address: str) -> None:
+    content = json.dumps({"data": [None]}).encode()
+    kind = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}gradio_api/run/transcribe", content, kind)
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=20)
+
+
+def test_what_was_uploaded_is_gone_with_the_server(model: Path) -> None:
+    def uploads() -> set[Path]:
+        return set(Path(tempfile.gettempdir()).glob("hausa-asr-serve-*"))
+
+    before = uploads()
+    command = [str(Path(sys.executable).with_name("hausa-asr")), "serve", str(model), "--port", str(free_port())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline().startswith("page")
+        (mine,) = uploads() - before
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0 and not mine.exists()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_it_asks_no_other_server_for_its_looks(address: str) -> None:
