@@ -1,7 +1,8 @@
 """The entry point of a sweep: `python sweeps/run.py --config sweeps/configs/demo.yaml`, alone or as a Ray job.
 
 Reads like a table of contents: settings, Ray, data, tracker, search, result. What each step does is in its room. Much
-is imported late, so that `--help` is there at once and Ray starts while the rest is imported.
+is imported late, so that `--help` is there at once and Ray starts while the rest is imported. Long, since its
+options and all steps are here, and what each step needs is imported beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from rich.console import Console
 
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.driver.sweep_folder import data_of, log_to, only_driver, refuse_taken, saved, settings_of, storage_of
+from sweeps.driver.sweep_folder import (
+    data_of,
+    log_to,
+    only_driver,
+    refuse_taken,
+    refuse_useless_lm,
+    saved,
+    settings_of,
+    storage_of,
+)  # fmt: skip
 from sweeps.record.names import LOG_FILE
 from sweeps.wording import many
 
@@ -182,10 +192,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
     space.check(config)
     for base in config.bases:
         check_base(base)
-    if config.finalists.language_model is not None:
-        from sweeps.verdict.with_lm import check_language_model
-
-        check_language_model(config.finalists.language_model, folder)
+    refuse_useless_lm(config, folder)
     prepare_environment(config.cluster)
     with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
         prepared = data_of(config, folder, console)

@@ -128,6 +128,18 @@ def refuse_taken(folder: Path) -> None:
         )
 
 
+def refuse_useless_lm(config: SweepConfig, folder: Path) -> None:
+    """Refuse a language model that the sweep's end could not use.
+
+    Raises:
+        UserError: with what is wrong with it.
+    """
+    if config.finalists.language_model is not None:
+        from sweeps.verdict.with_lm import check_language_model
+
+        check_language_model(config.finalists.language_model, folder)
+
+
 def save(config: SweepConfig, folder: Path) -> None:
     """Write a sweep's settings to its folder."""
     write_whole(folder / SETTINGS_FILE, config.to_yaml())

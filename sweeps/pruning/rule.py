@@ -20,12 +20,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hausa_asr.diagnosis.curve import PLATEAU_WER
+
 Metric = Literal["loss", "wer", "blend", "predicted"]
 RankBy = Literal["auto", "loss", "wer", "blend", "predicted"]
 
 AT_ANY_AGE: tuple[RankBy, ...] = ("blend", "predicted")
 """By these a trial is ranked even while it warms up; by a single figure it passes unranked until then."""
-TURNED_WER = 0.97
+TURNED_WER = PLATEAU_WER
 """The turning point is the first evaluation from which WER stays under this for two evaluations."""
 
 

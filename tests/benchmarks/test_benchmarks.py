@@ -54,7 +54,7 @@ def test_the_peer_is_the_real_trainer_where_it_can_be(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name", ["step", "cache", "scaling", "prepare", "mlflow_writes", "scale", "turnaround", "sweeps", "gpu_check",
-             "full_size", "averaging"]
+             "full_size", "averaging", "suspects", "planted_faults", "long_recording"]
 )  # fmt: skip
 def test_each_says_how_it_measures_and_keeps_its_figures(name: str) -> None:
     source = (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")
