@@ -9,6 +9,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+PLATEAU_WER = 0.97
+"""A model has left the plateau of CTC when its WER is below this at two evaluations in a row."""
+
 WINDOW, HOP = 400, 320
 """Samples at 16 kHz: the width of one frame (25 ms), and the step from one frame to the next (20 ms)."""
 

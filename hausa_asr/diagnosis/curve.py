@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PLATEAU_WER = 0.97
-"""A model has left the plateau when its WER is below this at two evaluations in a row."""
+from hausa_asr.ctc import PLATEAU_WER
+
 RISE, GAP, STILL_FALLING = 0.1, 1.5, 0.05
 """How far the eval loss must rise above its lowest, how far it must be above the train loss, and how much WER must fall
 after three quarters of the length, each as a share, before it is said."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hausa_asr.diagnosis.curve import PLATEAU_WER
+from hausa_asr.ctc import PLATEAU_WER
 
 Metric = Literal["loss", "wer", "blend", "predicted"]
 RankBy = Literal["auto", "loss", "wer", "blend", "predicted"]
