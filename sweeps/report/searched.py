@@ -7,6 +7,7 @@ is seen. Called by `page`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ from sweeps.report.charts import BLUE, GREY, styled
 
 LEAST_TRIALS = 20
 """Importance of fewer finished trials is mostly chance, and is left out."""
-_DRAWS, _DRAWN_AT_MOST = 200, 1_000
+_DRAWS, _LEAST_DRAWS, _DRAWN_AT_MOST, _SECONDS = 200, 20, 200, 6.0
+"""How many draws, how many at least where each takes long, how many trials in one, and about how long all may take."""
 MOST_SETTINGS = 8
 ROW = 4
 _COLOURS = "Cividis"
@@ -48,13 +50,15 @@ def importances(study: optuna.Study, settings: Sequence[str]) -> list[Importance
     trials = study.get_trials(deepcopy=False)
     if len(trials) < LEAST_TRIALS or not settings:
         return []
-    draw = np.random.default_rng(0)
-    drawn = np.array([
-        _shares([trials[n] for n in draw.integers(len(trials), size=min(len(trials), _DRAWN_AT_MOST))], settings)
-        for _ in range(_DRAWS)
-    ])  # fmt: skip
+    draw, began = np.random.default_rng(0), time.monotonic()
+    drawn: list[list[float]] = []
+    size = min(len(trials), _DRAWN_AT_MOST)
+    while len(drawn) < _LEAST_DRAWS or (len(drawn) < _DRAWS and time.monotonic() - began < _SECONDS):
+        drawn.append(_shares([trials[n] for n in draw.integers(len(trials), size=size)], settings))
+    # Draws of fewer trials than there are scatter more, by the root of how many times fewer.
+    off = (np.array(drawn) - np.mean(drawn, axis=0)) * np.sqrt(size / len(trials))
     found = [
-        Importance(name, share, *interval(drawn[:, column]))
+        Importance(name, share, *np.clip(share + np.array(interval(off[:, column])), 0.0, 1.0).tolist())
         for column, (name, share) in enumerate(zip(settings, _shares(trials, settings), strict=True))
     ]
     return sorted(found, key=lambda one: -one.share)
