@@ -54,8 +54,12 @@ def address(model: Path) -> Iterator[str]:
         assert line == f"page   http://127.0.0.1:{port}/\n"
         yield line.split()[1]
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.send_signal(signal.SIGTERM)  # so that it removes what was uploaded
+        try:
+            process.wait(30)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def noise(folder: Path, seconds: float) -> Path:
