@@ -4,7 +4,7 @@
 
 Method. Four models are fine-tuned on the demo's train split, which differs in its transcripts: as they are; without
 most words of one or two letters; with hooks folded in half of the utterances; with half of the spaces dropped. Each is
-then diagnosed on the clean dev split, beside the clean one. One seed each.
+then diagnosed on the clean dev split. One seed each.
 """
 
 from __future__ import annotations

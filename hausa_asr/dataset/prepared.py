@@ -195,6 +195,20 @@ def load_prepared(path: str | Path) -> Prepared:
     return Prepared(folder, splits, _read_json(tables / "report.json"), about["fingerprint"])
 
 
+def prepared_if_same(path: str | Path, fingerprint: str | None) -> Prepared | None:
+    """Open a prepared dataset; None if it can't be had here, or is another by now.
+
+    Args:
+        path: its folder.
+        fingerprint: what it was; None if that is not known.
+    """
+    try:
+        prepared = load_prepared(path)
+    except UserError:
+        return None
+    return prepared if fingerprint in (None, prepared.fingerprint) else None
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -19,8 +19,7 @@ from hausa_asr.export.language_model import add_language_model, check_language_m
 from hausa_asr.export.onnx import OnnxExport, add_onnx, check_onnx
 
 if TYPE_CHECKING:
-    from hausa_asr.dataset.prepared import Prepared
-    from hausa_asr.tracking.tracker import SweepRun, TrialRun
+    from hausa_asr.tracking.tracker import SweepRun
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ def best_model(
         )
     if onnx or int8:
         check_onnx()
+    from hausa_asr.dataset.prepared import prepared_if_same
     from hausa_asr.tracking import registry
     from hausa_asr.tracking import tracker as tracking
 
@@ -131,15 +131,17 @@ def best_model(
         with written_aside(out, overwrite) as partial:
             source, saved_wer = fetch(tracker, best, parent, trials, partial)
             members, own = _soup(parent, source)
-            dataset_here = _dataset_of(best) if check or onnx or int8 else None
+            here = None
+            if check or onnx or int8:
+                here = prepared_if_same(best.tags.get("prepared") or "nowhere", best.tags.get("fingerprint"))
             scored = None
-            if check and dataset_here is not None:
+            if check and here is not None:
                 wer = own.get("wer") if members else saved_wer if saved_wer is not None else best.wer
                 part_s = 0.0 if members else float(best.params.get("dev_part_s", 0.0))
-                scored = check_export(partial, dataset_here.path, part_s, wer) if wer is not None else None
+                scored = check_export(partial, here.path, part_s, wer) if wer is not None else None
             if with_lm is not None:
                 add_language_model(with_lm, partial)
-            dev = dataset_here.splits["dev"] if dataset_here is not None else None
+            dev = here.splits["dev"] if here is not None else None
             made = add_onnx(partial, int8, dev) if onnx or int8 else None
         version = None
         if register is not None:
@@ -175,17 +177,6 @@ def best_model(
         version=version,
         onnx=made,
     )
-
-
-def _dataset_of(best: TrialRun) -> Prepared | None:
-    """The prepared dataset of a run; None where that is not on this machine, or is another by now."""
-    from hausa_asr.dataset.prepared import load_prepared
-
-    try:
-        prepared = load_prepared(best.tags.get("prepared") or "nowhere")
-    except UserError:
-        return None
-    return prepared if best.tags.get("fingerprint") in (None, prepared.fingerprint) else None
 
 
 def _soup(parent: SweepRun | None, source: str) -> tuple[tuple[str, ...], dict[str, float]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from hausa_asr.errors import UserError, first_line
 
 SAME, WORDS = 0.01, 2
-"""WERs within this, or within so many words, are the same: a GPU in bfloat16 and a CPU in float32 differ in some."""
+"""How far a WER may be off, or by how many words if that is more: a GPU and a CPU do not round alike."""
 
 
 def check_export(folder: Path, prepared: Path, part_s: float, wer: float) -> float:

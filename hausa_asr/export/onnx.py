@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _CLIPS, _CLIPS_S = 100, 600.0
-"""How much of dev is measured: at most so many utterances, and so many seconds."""
+"""The most utterances of dev that are measured, and the most seconds of audio."""
 _SAME = 0.01
 """Logits of ONNX and PyTorch within this are the same; those of a letter that is heard are tens of nats apart."""
 _ONE_FILE = 1.5e9

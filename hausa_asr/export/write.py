@@ -35,7 +35,7 @@ def export_checkpoint(checkpoint: Path, out: Path, card: Card, *, overwrite: boo
 
 def write_model(checkpoint: Path, folder: Path, card: Card) -> None:
     """Fill an empty folder with a checkpoint's model: weights, processor, settings and card."""
-    from hausa_asr.model.wav2vec2 import quiet
+    from hausa_asr.quiet import quiet
     from hausa_asr.training import checkpoint as checkpoints
 
     model, processor = checkpoints.load(checkpoint)

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import pickle
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,11 +24,11 @@ from transformers import (
     Wav2Vec2Processor,
 )
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2AttnAdapterLayer
-from transformers.utils import logging as transformers_logging
 
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.model.base_check import base_path, check_base
 from hausa_asr.model.forward import uses_layer_norm
+from hausa_asr.quiet import quiet
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import PAD, UNK, VOCAB, WORD
 from hausa_asr.utterance import SAMPLE_RATE
@@ -224,18 +221,3 @@ def load_model(folder: str | Path) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
             fix="Give a model that was fine-tuned by this project.",
         )
     return model.eval(), processor
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the progress bars of `transformers`, and its warning that the head is new, as it should be."""
-    logger = logging.getLogger("transformers")
-    level, bars = logger.level, transformers_logging.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -7,17 +7,16 @@ flavour: `mlflow.transformers.load_model("models:/NAME@ALIAS")` gives a pipeline
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from mlflow.exceptions import MlflowException
 
 from hausa_asr.errors import UserError, first_line
+from hausa_asr.quiet import quiet
 from hausa_asr.tracking.store import environment
 from hausa_asr.tracking.tracker import Tracker
 from hausa_asr.utterance import SAMPLE_RATE
@@ -99,7 +98,8 @@ def _save(folder: Path, out: Path, name: str, tags: Mapping[str, str]) -> None:
     from mlflow.types import ColSpec, Schema, TensorSpec
     from transformers import pipeline
 
-    with _quiet(), environment({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}):
+    # MLflow remarks that such a model is on no hub.
+    with quiet("mlflow.transformers"), environment({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}):
         recognise = pipeline("automatic-speech-recognition", model=str(folder))
         recognise.model.name_or_path = (
             f"./{name}"  # not this machine's folder; nor an id, which the hub would be asked for
@@ -116,20 +116,3 @@ def _save(folder: Path, out: Path, name: str, tags: Mapping[str, str]) -> None:
             metadata=dict(tags),
             model_card=ModelCard((folder / "README.md").read_text(encoding="utf-8")),
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out MLflow's remarks on a model that is on no hub, and the progress bars of transformers."""
-    from transformers.utils import logging as transformers_logging
-
-    log = logging.getLogger("mlflow.transformers")
-    level, bars = log.level, transformers_logging.is_progress_bar_enabled()
-    log.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -28,7 +28,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.model.base_check import base_path
-from hausa_asr.model.wav2vec2 import quiet
+from hausa_asr.quiet import quiet
 from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING
 
 WEIGHTS = "weights.safetensors"

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from hausa_asr.model.wav2vec2 import is_new, quiet
+from hausa_asr.model.wav2vec2 import is_new
+from hausa_asr.quiet import quiet
 from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from hausa_asr.training.checkpoint import PROGRESS, WEIGHTS, all_checkpoints, digest, latest
 from hausa_asr.training.optimizer import Optimizer

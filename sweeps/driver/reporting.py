@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from hausa_asr.dataset.parts import dev_part
-from hausa_asr.dataset.prepared import Prepared, load_prepared
+from hausa_asr.dataset.prepared import Prepared, prepared_if_same
 from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.utterance import SAMPLE_RATE
@@ -67,7 +67,7 @@ def stopped_in_words(state: State, chance: float | None) -> str:
         state: the sweep.
         chance: that one of the stopped trials would have ended better than the best; None if it is not known.
     """
-    count = sum(trial.cause == "rung" and trial.state in ("paused", "pruned") for trial in state.searched)
+    count = len(state.stopped)
     if not count or chance is None:
         return ""
     share = f"about {100 * chance:.0f} %" if chance >= 0.01 else "under 1 %"
@@ -126,18 +126,9 @@ def report_again(storage: Path, name: str, say: Callable[[str], None]) -> None:
 def _written(storage: Path, name: str, live: bool) -> Path:
     state, config = saved(storage, name)
     try:
-        return report_of(config, state, storage / name, _prepared(state), live=live)
+        return report_of(config, state, storage / name, prepared_if_same(state.prepared, state.fingerprint), live=live)
     except OSError as error:
         raise UserError(f"The report can't be written: {error}.", where=storage / name) from error
-
-
-def _prepared(state: State) -> Prepared | None:
-    """The sweep's prepared dataset; None if it has gone, or is another by now."""
-    try:
-        prepared = load_prepared(state.prepared)
-    except UserError:
-        return None
-    return prepared if prepared.fingerprint == state.fingerprint else None
 
 
 def _is_driven(folder: Path) -> bool:

@@ -66,8 +66,8 @@ class Sweep:
 
         To win means to end at full length with a lower dev WER than the best has.
         """
-        best, trials = self.ledger.state.best(), self.ledger.state.searched
-        stopped = [trial.id for trial in trials if trial.cause == "rung" and trial.state in ("paused", "pruned")]
+        state = self.ledger.state
+        best, stopped = state.best(), [trial.id for trial in state.stopped]
         if best is None or not stopped:
             return None
         return len(stopped), self.predictor.chance_missed(best.id, stopped)

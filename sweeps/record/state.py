@@ -257,6 +257,11 @@ class State:
         """The runs on fresh seeds."""
         return [trial for trial in self.trials.values() if trial.of]
 
+    @property
+    def stopped(self) -> list[TrialRecord]:
+        """The trials of the search that a rung has stopped, and that have not gone on."""
+        return [trial for trial in self.searched if trial.cause == "rung" and trial.state in ("paused", "pruned")]
+
     def baseline(self) -> TrialRecord | None:
         """The trial of the published recipe, once it was proposed."""
         return next((trial for trial in self.trials.values() if trial.is_baseline), None)

@@ -38,7 +38,7 @@ _SCORES = "language_model.json"
 Listener = Callable[[list[Path], Path], Iterator[tuple[int, dict[str, Any]]]]
 """Transcribes dev and test with checkpoints and a language model. As each checkpoint is done, its number and what came
 of it: `weights` as tuned on dev, `dev_wer` and `greedy_dev_wer` on the part of dev that they were tuned on, and of
-`test` `wer`, `cer` and by utterance `errors`, `words` and `speakers`; no `test` where there is no such split."""
+`test` `wer`, `cer` and by utterance `errors`, `words` and `speakers`; without a test split there is no `test`."""
 
 
 @dataclass(frozen=True)
