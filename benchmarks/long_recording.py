@@ -1,10 +1,11 @@
 """Transcribing one long recording: ours in windows, beside transformers' pipeline in chunks.
 
-    python benchmarks/long_recording.py --model DIR --prepared DIR [--minutes 60] [--json FILE]
+    python benchmarks/long_recording.py --model DIR --prepared DIR [--minutes 60] [--pause 0.5] [--json FILE]
 
-Method. The clips of a prepared dataset's train, dev and test, in random order with half a second of silence between,
-make one recording; their transcripts in that order are what is said. Each contestant transcribes the file in a process
-of its own, on all threads, with greedy decoding: `hausa_asr.transcribe`; and `transformers.pipeline` with
+Method. The clips of a prepared dataset's train, dev and test, in random order with half a second between, make one
+recording, with noise of a room under all of it (40 dB below the speech), so that no pause is silent; their transcripts
+in that order are what is said. `--pause 0` leaves hardly a pause to cut in. Each contestant transcribes the file in a
+process of its own, on all threads, with greedy decoding: `hausa_asr.transcribe`; and `transformers.pipeline` with
 `chunk_length_s=30`, its default stride and batches of 8. Figures: seconds of audio per second, the model's loading
 included; the most memory of the process; WER over the whole recording; and the same for a tenth of it, to see whether
 memory grows with its length.
@@ -41,15 +42,16 @@ samples, _ = soundfile.read(sys.argv[1], dtype="float32")
 hear = pipeline("automatic-speech-recognition", model=sys.argv[2], chunk_length_s=30, batch_size=8)
 print(hear(samples)["text"])
 """
+_ROOM_DB = -40.0
 WATCHED = "import resource\n{}\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
 
 
-def recording(prepared: Path, minutes: float, file: Path) -> str:
+def recording(prepared: Path, minutes: float, pause_s: float, file: Path) -> str:
     """Write the recording; what is said in it."""
     splits = load_prepared(prepared).splits.values()
     order = [(split, index) for split in splits for index in range(len(split))]
     random.Random(0).shuffle(order)
-    pause = np.zeros(SAMPLE_RATE // 2, dtype=np.float32)
+    pause = np.zeros(round(SAMPLE_RATE * pause_s), dtype=np.float32)
     parts, texts, samples = [], [], 0
     while samples < minutes * 60 * SAMPLE_RATE:
         split, index = order[len(texts) % len(order)]
@@ -57,7 +59,9 @@ def recording(prepared: Path, minutes: float, file: Path) -> str:
         parts += [example.samples, pause]
         texts.append(example.text)
         samples += len(example.samples) + len(pause)
-    soundfile.write(file, np.concatenate(parts), SAMPLE_RATE)
+    whole = np.concatenate(parts)
+    room = np.random.default_rng(0).normal(0, whole.std() * 10 ** (_ROOM_DB / 20), len(whole))
+    soundfile.write(file, (whole + room).astype(np.float32), SAMPLE_RATE)
     return " ".join(texts)
 
 
@@ -77,6 +81,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="an exported model")
     parser.add_argument("--prepared", type=Path, required=True, help="a prepared dataset")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the recording (60)")
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds between two clips (0.5)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     figures: dict[str, float] = {}
@@ -84,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for minutes in (given.minutes / 10, given.minutes):
             file = Path(name) / f"{minutes:g}.wav"
-            said = recording(given.prepared, minutes, file)
+            said = recording(given.prepared, minutes, given.pause, file)
             seconds = soundfile.info(file).duration
             for who, code in (("ours", OURS), ("pipeline", PEER)):
                 text, took_s, memory = hear(code, file, given.model)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ _LONGEST, _PAUSE = 1500, 10
 """Frames that are searched at once, half a minute; and those of a pause that parts words, a fifth of a second."""
 _TOKENS_AT_ONCE, _THRESHOLD = 20, 50.0
 """Of a frame's labels, how many are tried; and how far, in nats, a beginning may be behind the best."""
+
+
+Search = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]
 
 
 class BeamDecoder:
@@ -84,24 +87,29 @@ class BeamDecoder:
         """The texts of N recordings, of the logits of each, (T, V)."""
         return [text_of(path) for path in self.paths(logits)]
 
-    def paths(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def paths(self, logits: Sequence[np.ndarray], search: Search | None = None) -> list[np.ndarray]:
         """The best path of each of N recordings, (T,).
 
         Args:
             logits: (T, V) of each, in any scale that a softmax makes chances of.
+            search: finds the paths of parts of recordings; by default `path`, one after another.
         """
+        cuts = [[0, *pause_ends(one), len(one)] for one in logits]
+        parts = [one[start:end] for one, cut in zip(logits, cuts, strict=True) for start, end in pairwise(cut)]
+        searched = iter(search(parts) if search is not None else map(self.path, parts))
         found = []
-        for one in logits:
-            ends = pause_ends(one)
-            parts = [self._path(one[start:end]) for start, end in pairwise([0, *ends, len(one)]) if end > start]
-            for part, end in zip(parts, ends, strict=False):
-                if part[-1] == VOCAB[PAD] and (self._trie is not None or _is_pause(one, end)):
-                    part[-1] = VOCAB[WORD]  # words do not go on beyond a pause, with or without a space
-            found.append(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64))
+        for one, cut in zip(logits, cuts, strict=True):
+            paths = [next(searched) for _ in pairwise(cut)]
+            for path, end in zip(paths, cut[1:-1], strict=False):
+                if path[-1] == VOCAB[PAD] and (self._trie is not None or _is_pause(one, end)):
+                    path[-1] = VOCAB[WORD]  # words do not go on beyond a pause, with or without a space
+            found.append(np.concatenate(paths))
         return found
 
-    def _path(self, logits: np.ndarray) -> np.ndarray:
-        """The best path of a recording that is searched at once; the C++ side reads `chances` where it lies."""
+    def path(self, logits: np.ndarray) -> np.ndarray:
+        """The best path of a part of a recording, (T,); the C++ side reads `chances` where it lies."""
+        if not len(logits):
+            return np.zeros(0, dtype=np.int64)
         logits = logits.astype(np.float64)
         logits = logits - logits.max(axis=1, keepdims=True)
         chances = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)

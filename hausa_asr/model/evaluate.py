@@ -16,12 +16,14 @@ from hausa_asr.decoding.path import greedy_texts
 from hausa_asr.metrics import edit_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
-from hausa_asr.model.windows import Window, normalised, spread_of, windows
-from hausa_asr.text import fold
-from hausa_asr.utterance import Example, Split
+from hausa_asr.model.windows import WHOLE_S, Samples, Survey, Window, normalised, survey, windows
+from hausa_asr.text import PAD, VOCAB, fold
+from hausa_asr.utterance import SAMPLE_RATE, Example, Split
 
 EVAL_BATCH_S = 120.0
 """Seconds of audio per evaluation batch, padding included. Without gradients it fits wherever training does."""
+_SILENCE = 20.0
+"""The logit of a blank where a recording is silent; all others are 0."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +148,13 @@ def transcribe_samples(
 def recording_logits(
     model: Wav2Vec2ForCTC,
     processor: Wav2Vec2Processor,
-    samples: Sequence[np.ndarray],
+    samples: Sequence[Samples],
     *,
     batch_s: float = EVAL_BATCH_S,
 ) -> list[np.ndarray]:
     """The logits of N recordings, each (T, V) float32 on the CPU, in their order.
 
-    Long recordings are heard in windows (`windows`).
+    Long recordings are heard in windows (`windows`); their silences are blanks.
 
     Args:
         model: in `eval` mode, as `load_model` gives it.
@@ -162,30 +164,31 @@ def recording_logits(
     """
     no_labels = np.zeros(0, dtype=np.int64)
     device = next(model.parameters()).device
+    levels = processor.feature_extractor.do_normalize
+    lengths = [int(frame_lengths(model, torch.tensor(len(one)))) for one in samples]
+    surveys = [survey(one) if len(one) > WHOLE_S * SAMPLE_RATE else Survey(np.zeros(0), 0.0) for one in samples]
     of = [
         (number, window)
         for number, one in enumerate(samples)
-        for window in windows(len(one), int(frame_lengths(model, torch.tensor(len(one)))))
+        for window in windows(surveys[number].levels, len(one), lengths[number])
     ]
-    heard: list[np.ndarray] = [np.empty(0)] * len(of)
-    in_windows = {number for number, window in of if window.start}
-    spreads = {number: spread_of(samples[number]) for number in in_windows}
 
-    def levelled(number: int, window: Window) -> np.ndarray:
+    def heard(number: int, window: Window) -> np.ndarray:
         part = samples[number][window.start : window.end]
-        return normalised(part, spreads.get(number, 0.0)) if processor.feature_extractor.do_normalize else part
+        return normalised(part, surveys[number].spread) if levels else part
 
+    whole: list[np.ndarray] = [np.zeros((0, 0))] * len(samples)
     for indices in evaluation_batches(np.array([window.end - window.start for _, window in of]), batch_s):
         chosen = [of[index] for index in indices]
-        examples = [Example("", levelled(number, window), no_labels, "", "") for number, window in chosen]
+        examples = [Example("", heard(number, window), no_labels, "", "") for number, window in chosen]
         batch = collate(examples, False, lambda n: frame_lengths(model, n))
         logits = _logits(model, batch.to(device), device).float().cpu().numpy()
-        for index, (_, window), one in zip(indices, chosen, logits, strict=True):
-            heard[index] = one[window.skip : window.skip + window.keep].copy()
-    parts: list[list[np.ndarray]] = [[] for _ in samples]
-    for (number, _), one in zip(of, heard, strict=True):
-        parts[number].append(one)
-    return [one[0] if len(one) == 1 else np.concatenate(one) for one in parts]
+        for (number, window), one in zip(chosen, logits, strict=True):
+            if not whole[number].size:
+                whole[number] = np.zeros((lengths[number], one.shape[1]), dtype=np.float32)
+                whole[number][:, VOCAB[PAD]] = _SILENCE
+            whole[number][window.first : window.first + window.keep] = one[window.skip : window.skip + window.keep]
+    return whole
 
 
 def _logits(model: Wav2Vec2ForCTC, batch: Batch, device: torch.device) -> torch.Tensor:

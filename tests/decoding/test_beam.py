@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hausa_asr.decoding.beam import BeamDecoder
+from hausa_asr.decoding.beam_pool import BeamPool
 from hausa_asr.decoding.ngram import estimate, letters_of
 from hausa_asr.decoding.path import greedy_texts
 from hausa_asr.decoding.weights import Weights, store_weights, stored_weights, weights_file
@@ -75,6 +76,20 @@ def test_silence_and_nothing_give_no_words(words: Path, letters: Path) -> None:
     silence[:, VOCAB[PAD]] = 0.0
     for file in (words, letters):
         assert BeamDecoder(file)([silence, np.zeros((0, len(VOCAB)), dtype=np.float32)]) == ["", ""]
+
+
+@pytest.mark.slow
+def test_several_processes_find_what_one_does(words: Path) -> None:
+    said = [spoken(text, noise=2.0, seed=seed) for seed, text in enumerate(TEXT * 8)]
+    logits = [np.concatenate(said), *said, np.zeros((0, len(VOCAB)), dtype=np.float32)]
+    assert len(logits[0]) > 1500, "one is searched in parts"
+    decoder = BeamDecoder(words)
+    pool = BeamPool(decoder, words, 2)
+    try:
+        for one, other in zip(pool.paths(logits), decoder.paths(logits), strict=True):
+            assert np.array_equal(one, other)
+    finally:
+        pool.close()
 
 
 def test_kenlm_writes_nothing_to_the_terminal(words: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,11 @@ import soundfile
 
 from hausa_asr.audio.load import AudioRefused
 from hausa_asr.errors import UserError
+from hausa_asr.model import recognizer
 from hausa_asr.model import transcribe as module
 from hausa_asr.model.evaluate import transcribe_samples
-from hausa_asr.model.transcribe import Transcript, transcribe, transcribe_files
+from hausa_asr.model.recognizer import Recognizer, Transcript
+from hausa_asr.model.transcribe import transcribe
 from hausa_asr.model.wav2vec2 import load_model, new_model
 from hausa_asr.recipe import FinetuneConfig
 from helpers.speech import ToneSplit
@@ -38,7 +40,7 @@ def test_one_gives_a_text_and_several_a_list_in_their_order(
     assert len(set(expected)) > 1
     assert transcribe(files[0], model) == transcribe(str(files[0]), str(model)) == expected[0]
     assert transcribe(SAMPLES[0], model, device="cpu") == expected[0]
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(recognizer, "AT_ONCE", 2)
     assert transcribe(files, model) == transcribe([*SAMPLES[:2], *map(str, files[2:])], model) == expected
     assert transcribe(SAMPLES[0].astype(np.float64), model) == expected[0]
     assert transcribe([], model) == []
@@ -62,8 +64,8 @@ def test_files_come_in_their_order_and_a_bad_one_does_not_end_the_others(
     for file, samples in zip(files, SAMPLES, strict=False):
         soundfile.write(file, samples, 16_000, subtype="FLOAT")
     files[2].write_text("not audio")
-    monkeypatch.setattr(module, "AT_ONCE", 3)
-    transcripts = list(transcribe_files(files, model))
+    monkeypatch.setattr(recognizer, "AT_ONCE", 3)
+    transcripts = list(Recognizer(model).files(files))
     assert [one.file for one in transcripts] == [str(file) for file in files]
     assert [one.text for one in transcripts if one.error is None] == transcribe([files[0], files[1], files[3]], model)
     assert transcripts[2] == Transcript(str(files[2]), error=transcripts[2].error) and transcripts[2].error
