@@ -1,11 +1,12 @@
 """How many wrong transcripts `hausa-asr suspects` finds in the data that the model itself was trained on.
 
-    python benchmarks/suspects.py [--set finetune.lr_peak=2e-3] [--share 0.05] [--json FILE]
+    python benchmarks/suspects.py [--set finetune.lr_peak=2e-3] [--share 0.05] [--cross-fit K] [--json FILE]
 
 Method. In 5 % of the train transcripts of the demo a fault is planted: the transcript of another utterance, a word
 replaced, left out or put in, the second half left out. A fine-tune learns from all of them, as in life; then the best
-model looks through train. Recall is the share of the planted ones that are suspects, by kind too; precision the share
-of suspects that were planted. One seed.
+model looks through train. With `--cross-fit` there are K fine-tunes, each of which judges a K-th that it has not seen.
+Recall is the share of the planted ones that are suspects, by kind too; precision the share of suspects that were
+planted. One seed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import bench
 import numpy as np
 
 from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
-from hausa_asr.diagnosis.suspects import suspects
+from hausa_asr.diagnosis.cross_fit import cross_fitted
+from hausa_asr.diagnosis.suspects import Suspect, suspects
 from hausa_asr.recipe import Answer
 from hausa_asr.settings.load import load, make_absolute
 from hausa_asr.text import encode
@@ -75,19 +77,30 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=bench.ROOT / "sweeps/configs/demo.yaml", help="settings (demo)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the fine-tune")
     parser.add_argument("--share", type=float, default=0.05, help="of the transcripts that are spoilt (0.05)")
+    parser.add_argument("--cross-fit", type=int, metavar="K", help="judge each K-th by a fine-tune of the others")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     config = make_absolute(load(given.config, given.set), in_job=False)
     prepared = prepared_dataset(config.data, Path(config.storage) / CACHE)
     train = Planted(prepared.splits["train"], given.share, 0)
+    recipe = config.recipe()
+    if given.cross_fit:
+        found, limit = cross_fitted(recipe, recipe.base, train, prepared.splits["dev"], given.cross_fit)
+        show(train, found, limit, given.json)
+        return
     with tempfile.TemporaryDirectory() as name:
-        recipe, folder = config.recipe(), Path(name)
+        folder = Path(name)
         finetune(
             recipe, Data(train, prepared.splits["dev"]), lambda _: Answer.CONTINUE, base=recipe.base, folder=folder
         )
         best = checkpoint.best(folder)
         assert best is not None
         found, limit = suspects(*checkpoint.load(best.folder), train)
+    show(train, found, limit, given.json)
+
+
+def show(train: Planted, found: list[Suspect], limit: float, file: Path | None) -> None:
+    """Print how many of the planted faults were found, and write it."""
     hits = Counter(train.faults[one.place] for one in found if one.place in train.faults)
     planted = Counter(train.faults.values())
     rows = [[kind, f"{hits[kind]} of {planted[kind]}"] for kind in KINDS]
@@ -101,7 +114,7 @@ def main() -> None:
     }
     print(f"\nrecall {figures['recall']:.2f}, precision {figures['precision']:.2f}: {len(found)} suspects among "
           f"{len(train)} utterances, from {limit:.2f} nats for each letter on")  # fmt: skip
-    bench.write(given.json, figures)
+    bench.write(file, figures)
 
 
 if __name__ == "__main__":

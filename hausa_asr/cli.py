@@ -267,25 +267,43 @@ def suspects(
     page: Annotated[
         Path | None, typer.Option("--page", metavar="FILE.html", help="Also write a page to listen to them.")
     ] = None,
+    cross_fit: Annotated[
+        int | None,
+        typer.Option(min=2, max=20, metavar="K", help="Fine-tune K times without a K-th, which the model then judges."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="CHECKPOINT", help="With --cross-fit: start from this, not MODEL's base."),
+    ] = None,
 ) -> None:
     """List utterances whose transcript and sound disagree.
 
     Those of which the model is much surer of what it heard than of what is written: wrong transcripts, words that were
     left out or said twice, recordings cut off. Listen to them, and mend or drop them. A model believes transcripts that
-    it has seen often; one of few epochs, or trained on other data, finds more.
+    it has seen often: with --cross-fit no utterance is judged by one that has learnt it, which costs K fine-tunes by
+    MODEL's recipe.
 
     \b
     hausa-asr suspects best-model my_speech_prepared --page suspects.html
+    hausa-asr suspects best-model my_speech_prepared --cross-fit 2
     """
     from rich.progress import Progress
 
     from hausa_asr.diagnosis.run import refuse_unwritable, suspected
     from hausa_asr.diagnosis.suspects_page import as_lines
 
+    if base is not None and cross_fit is None:
+        raise UserError("--base is for --cross-fit.", fix="Add --cross-fit 2, or leave it out.")
     refuse_unwritable(out, page)
     with Progress(console=_stderr(), transient=True) as progress:
         task = progress.add_task("listening", total=None)
-        found = suspected(model, prepared, split, lambda done, of: progress.update(task, completed=done, total=of))
+        found = suspected(
+            model, prepared, split, lambda done, of: progress.update(task, completed=done, total=of),
+            folds=cross_fit or 0, base=base,
+            watch_fine_tunes=lambda fold, step, of: progress.update(
+                task, completed=step, total=of, description=f"fine-tune {fold} of {cross_fit}"
+            ),
+        )  # fmt: skip
     print("\n".join(as_lines(found.found, len(found.split), found.limit)))
     found.write(out, page, f"Suspects in {split}")
     print(f"table  {out}")

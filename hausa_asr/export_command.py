@@ -37,6 +37,10 @@ def best_model(
     rank: Annotated[
         int, typer.Option(min=1, metavar="K", help="The K-th best of the sweep, in place of the best.")
     ] = 1,
+    max_rtf: Annotated[
+        float | None,
+        typer.Option(metavar="X", min=0, help="The best that takes at most X s for a second of audio, measured here."),
+    ] = None,
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Register it in MLflow's model registry under this name.")
     ] = None,
@@ -45,6 +49,10 @@ def best_model(
     ] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Push the folder to the Hugging Face hub, private if new.")
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a folder too that is a page to try it, as a hub Space."),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write it as ONNX too, measured beside PyTorch.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also as ONNX with weights of 8 bits.")] = False,
@@ -73,30 +81,42 @@ def best_model(
     """
     from hausa_asr.export.best_model import best_model as export_best
     from hausa_asr.export.hub import check_repo, push
+    from hausa_asr.export.space import check_space, write_space
 
     if push_to_hub is not None:
         check_repo(push_to_hub)
+    if space is not None:
+        check_space(space, out, overwrite)
 
     mlflow = settings_of(config, []).mlflow
-    with Console(stderr=True).status("exporting" + (", and scoring the folder on dev again" if check else "")):
+    with Console(stderr=True).status("exporting") as status:
         exported = export_best(
             uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite,
-            with_lm=with_lm, dataset=dataset, rank=rank, check=check, register=register, alias=alias, onnx=onnx,
-            int8=int8,
+            with_lm=with_lm, dataset=dataset, rank=rank, max_rtf=max_rtf, check=check, register=register, alias=alias,
+            onnx=onnx, int8=int8,
+            watch=lambda done, of: status.update(f"scoring the folder on dev again: {done:,} of {of:,}"),
         )  # fmt: skip
     if not json_:
         _show(exported, out, uri or mlflow.uri, register, alias)
         if check and exported.scored_again is None:
             print("check  not done: the prepared dataset is not on this machine, or has changed")
+    if space is not None:
+        write_space(exported.out, space)
+        if not json_:
+            print(f"space  {space.resolve()}; try it with `python {space / 'app.py'}`, push it with\n"
+                  f"       hf upload --repo-type space OWNER/NAME {space}")  # fmt: skip
     pushed = push(exported.out, push_to_hub) if push_to_hub is not None else None  # last: all else is there by now
     if json_:
-        print_json({**exported.to_json(), **({"hub": pushed} if pushed else {})})
+        more = {"hub": pushed} if pushed else {}
+        print_json({**exported.to_json(), **({"space": str(space.resolve())} if space else {}), **more})
     elif pushed:
         print(f"hub    {pushed}")
 
 
 def _show(exported: Exported, out: Path, uri: str, register: str | None, alias: str | None) -> None:
     """Print what was exported."""
+    from hausa_asr.decoding.confidence import WITH_LM
+
     place = "the sweep's artifact in MLflow" if exported.source == "artifact" else "its checkpoint in the storage"
     print(f"trial  {exported.trial} of sweep {exported.sweep}, from {place}")
     if exported.soup:
@@ -111,6 +131,11 @@ def _show(exported: Exported, out: Path, uri: str, register: str | None, alias: 
     print(f"test   {rates(exported.test_wer, exported.test_cer) if scored else 'not scored'}")
     if exported.scored_again is not None:
         print(f"check  dev WER {exported.scored_again:.4f} of this very model, scored again from disk")
+    if exported.rtf is not None:
+        print(f"speed  {exported.rtf:.4f} s for a second of audio on this machine")
+    for name, one in exported.calibrations.items():
+        how = "with the language model" if name == WITH_LM else "of words"
+        print(f"sure   {how} is calibrated: off by {one.error:.3f} in the mean, {one.raw_error:.3f} without")
     if exported.onnx is not None:
         for form in exported.onnx.forms:
             wer = "" if form.wer is None else f"WER {form.wer:.4f} on {exported.onnx.clips} utterances of dev, "

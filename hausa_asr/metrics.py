@@ -235,6 +235,17 @@ def paired_gain(
     return Gain(float(one - other), *interval(rates[:, 0] - rates[:, 1]))
 
 
+def right_words(reference: str, hypothesis: str) -> list[bool]:
+    """Which words of a hypothesis are those of the reference, by jiwer's alignment."""
+    if not reference.split():
+        return [False] * len(hypothesis.split())
+    right = [False] * len(hypothesis.split())
+    for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
+        if chunk.type == "equal":
+            right[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+    return right
+
+
 def _paired(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[list[str], list[str]]:
     if isinstance(references, str) or isinstance(hypotheses, str):
         raise TypeError("references and hypotheses are lists of texts, not one text")

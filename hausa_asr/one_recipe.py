@@ -73,7 +73,7 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
     best_step = int(progress.best["step"])
     console.print(f"scoring the best checkpoint, step {best_step}")
     scores = {split: _score(Path(progress.best_checkpoint), data, split) for split in ("dev", "test")}
-    model = _export(about, data, progress, scores, out)
+    model = _export(settings, about, data, progress, scores, out)
     return {
         "out": str(out),
         "model": str(model),
@@ -144,7 +144,12 @@ def _logged_to(console: Console) -> Iterator[None]:
 
 
 def _export(
-    about: dict[str, Any], data: Prepared, progress: Progress, scores: dict[str, ErrorRates | None], out: Path
+    settings: SweepConfig,
+    about: dict[str, Any],
+    data: Prepared,
+    progress: Progress,
+    scores: dict[str, ErrorRates | None],
+    out: Path,
 ) -> Path:
     """Write the best checkpoint's model, with its card, to `out/model`."""
     from hausa_asr.export.write import export_checkpoint
@@ -158,6 +163,8 @@ def _export(
         data=data.report,
         dev=scores["dev"],
         test=scores["test"],
+        base_license=settings.model.license,
+        data_license=settings.data.license,
     )
     return export_checkpoint(Path(progress.best_checkpoint), out / MODEL, card, overwrite=True)
 

@@ -45,7 +45,7 @@ def serve(
     from hausa_asr.serving.page import serve as serve_page
 
     check_gradio()
-    from hausa_asr.model.transcribe import Recognizer
+    from hausa_asr.model.recognizer import Recognizer
 
     recognizer = Recognizer(model, lm=False if greedy else lm)
     if host not in LOOPBACK:

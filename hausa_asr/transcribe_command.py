@@ -22,7 +22,7 @@ from hausa_asr.command_options import Json, print_json
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
-    from hausa_asr.model.transcribe import Lm, Recognizer, Transcript
+    from hausa_asr.model.recognizer import Lm, Recognizer, Transcript
 
 
 _AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".mp4",
@@ -47,7 +47,7 @@ def transcribe(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Recordings of up to 2 hours each; of a folder all that are audio; - for standard input.",
+            help="Recordings of up to a day each; of a folder all that are audio; - for standard input.",
         ),
     ],
     model: Annotated[
@@ -63,8 +63,17 @@ def transcribe(
         typer.Option("--format", help="What to write; by default text, or with several files tsv: file, tab, text."),
     ] = None,
     words: Annotated[
-        bool, typer.Option("--words", help="With JSON: each word too, with its times and how sure the model is.")
+        bool, typer.Option("--words", help="With JSON: each word too, with its times and the chance that it is right.")
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Files decoded ahead at a time, and processes that search with a language model. More pay on a GPU.",
+        ),
+    ] = 1,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write a file for each recording here, such as a.srt.")
     ] = None,
@@ -74,7 +83,7 @@ def transcribe(
 
     They may be wav, flac, mp3, ogg, opus, m4a, webm, ... at any sampling rate. For one file it prints the text; for
     several a line each, with the file, a tab and its text. If a file can't be read, it is named on stderr, the others
-    are still transcribed, and the exit code is 2.
+    are still transcribed, and the exit code is 2. Long recordings are cut at their pauses, and silence is skipped.
 
     \b
     hausa-asr transcribe clip.mp3
@@ -96,7 +105,7 @@ def transcribe(
         _check_names(recordings, out)
 
     rows, failed, written = [], False, 0
-    heard = _heard(recordings, model, False if greedy else lm, words or timed)
+    heard = _heard(recordings, model, False if greedy else lm, words or timed, jobs)
     # Lines that appear on the terminal show how far it is.
     hidden = len(recordings) == 1 or (out is None and not json_ and sys.stdout.isatty())
     for transcript in _watched(heard, len(recordings), hidden):
@@ -132,12 +141,18 @@ def _recordings(paths: Sequence[Path]) -> Iterator[Path]:
         yield from inside
 
 
-def _heard(recordings: Sequence[Path], model: str, lm: Lm, words: bool) -> Iterator[Transcript]:
+def _heard(recordings: Sequence[Path], model: str, lm: Lm, words: bool, jobs: int) -> Iterator[Transcript]:
     """Transcribe recordings; standard input goes through a file that is removed afterwards."""
-    from hausa_asr.model.transcribe import Recognizer
+    from hausa_asr.model.recognizer import Recognizer
 
-    hear = Recognizer(model, lm=lm)
-    return _with_stdin(recordings, hear, words) if _STDIN in recordings else hear.files(recordings, words=words)
+    hear = Recognizer(model, lm=lm, jobs=jobs)  # at once: what is wrong with it is said before a bar is drawn
+    heard = _with_stdin(recordings, hear, words) if _STDIN in recordings else hear.files(recordings, words=words)
+
+    def to_the_end() -> Iterator[Transcript]:
+        with hear:
+            yield from heard
+
+    return to_the_end()
 
 
 def _with_stdin(recordings: Sequence[Path], hear: Recognizer, words: bool) -> Iterator[Transcript]:

@@ -412,6 +412,8 @@ def test_best_model_takes_its_place_from_settings_and_prints_json(
         "verdict": "",
         "onnx": None,
         "scored_again": None,
+        "calibrations": {},
+        "rtf": None,
         "version": None,
     }
     assert run("best-model") == 2

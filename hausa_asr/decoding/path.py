@@ -34,8 +34,8 @@ class Word:
         text: the word.
         start_s, end_s: from its first letter to its last, in seconds. CTC puts letters where it becomes sure of them,
             so they are right to about a tenth of a second, and ends come early.
-        confidence: the geometric mean of its letters' chances, from 0 to 1. It is not calibrated: a model that has
-            learnt its data by heart is sure of everything.
+        confidence: the geometric mean of its letters' chances, from 0 to 1; or what a calibration makes of it. Without
+            one a model that has learnt its data by heart is sure of everything.
     """
 
     text: str
@@ -65,12 +65,15 @@ def text_of(path: np.ndarray) -> str:
     return " ".join(letters.split())
 
 
-def words_of(path: np.ndarray, logits: np.ndarray) -> list[Word]:
+def words_of(
+    path: np.ndarray, logits: np.ndarray, calibration: Callable[[float], float] = lambda confidence: confidence
+) -> list[Word]:
     """The words of a path, with their times.
 
     Args:
         path: (T,) labels.
         logits: (T, V), from which it was found.
+        calibration: makes a chance of being right of the model's own confidence.
     """
     labels, starts = _merged(path)
     ends = np.append(starts[1:], len(path)).tolist()
@@ -88,7 +91,7 @@ def words_of(path: np.ndarray, logits: np.ndarray) -> list[Word]:
                 "".join(_SYMBOLS[labels[at]] for at in places),
                 round(starts[places[0]] * FRAME_S, 3),
                 round(ends[places[-1]] * FRAME_S, 3),
-                round(float(np.exp(np.mean(sure))), 4),
+                round(calibration(float(np.exp(np.mean(sure)))), 4),
             )
         )
     return found

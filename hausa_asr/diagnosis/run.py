@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 from hausa_asr.dataset.prepared import split_of
+from hausa_asr.diagnosis.cross_fit import Watch, cross_fitted
 from hausa_asr.diagnosis.diagnose import Diagnosis, diagnose
 from hausa_asr.diagnosis.heard import heard
 from hausa_asr.diagnosis.page import as_page, as_text
@@ -16,6 +19,7 @@ from hausa_asr.diagnosis.suspects_page import as_lines, as_table
 from hausa_asr.diagnosis.suspects_page import as_page as as_suspects_page
 from hausa_asr.errors import UserError
 from hausa_asr.files import write_whole
+from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.utterance import Split
 
 
@@ -107,14 +111,27 @@ def refuse_unwritable(*files: Path | None) -> None:
             raise UserError("No file can be written there.", where=file, fix="Give another place.")
 
 
-def suspected(model: str, prepared: Path, split: str, watch: Callable[[int, int], None]) -> Suspected:
-    """Find the suspects of a split with an exported model.
+def suspected(
+    model: str,
+    prepared: Path,
+    split: str,
+    watch: Callable[[int, int], None],
+    *,
+    folds: int = 0,
+    base: str | None = None,
+    watch_fine_tunes: Watch | None = None,
+) -> Suspected:
+    """Find the suspects of a split with an exported model, or by fine-tunes like it.
 
     Args:
         model: its folder, or its id on the hub.
         prepared: a prepared dataset's folder.
         split: which of its splits.
         watch: called with how many utterances were heard, of how many.
+        folds: in how many parts the split is cut, each judged by a fine-tune of the others by the model's recipe; 0 to
+            judge all with the model itself.
+        base: what these fine-tunes start from; by default what the model did.
+        watch_fine_tunes: called as they go on.
 
     Raises:
         UserError: the model, the dataset or the split can't be had.
@@ -124,7 +141,34 @@ def suspected(model: str, prepared: Path, split: str, watch: Callable[[int, int]
     from hausa_asr.model.wav2vec2 import load_model
 
     spoken = split_of(prepared, split)
+    if folds:
+        watch_folds = watch_fine_tunes or (lambda fold, step, of: None)
+        recipe, start = _recipe_of(model, base)
+        found, limit = cross_fitted(recipe, start, spoken, split_of(prepared, "dev"), folds, watch_folds)
+        return Suspected(found, limit, spoken)
     network, processor = load_model(model)
     network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     found, limit = suspects(network, processor, spoken, lambda done: watch(done, len(spoken)))
     return Suspected(found, limit, spoken)
+
+
+def _recipe_of(model: str, base: str | None) -> tuple[FinetuneConfig, str]:
+    """The recipe of an exported model, and the base checkpoint that it started from.
+
+    Raises:
+        UserError: its folder does not say.
+    """
+    file = Path(model) / "settings.json"
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        known = {field.name for field in fields(FinetuneConfig)} - {"base"}
+        recipe = FinetuneConfig(**{name: value for name, value in about.items() if name in known})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"The recipe of the model can't be read: {error}.", where=file,
+            fix="Give the folder of an exported model; without --cross-fit any will do.",
+        ) from error  # fmt: skip
+    start = base or about.get("base")
+    if not start:
+        raise UserError("The model's folder does not say what it started from.", where=file, fix="Add --base.")
+    return recipe, str(start)

@@ -77,14 +77,18 @@ def suspects(
 
     Args:
         model, processor: the model, on the device that is to compute. One that has learnt from these very transcripts
-            believes them rather than one that has not, the more so the more often it saw them.
+            believes them rather than one that has not, the more so the more often it saw them (see `cross_fit`).
         split: N examples, at least one.
         watch: called with the number of utterances that were heard.
 
     Returns:
         The suspects, the most suspicious first; and the nats from which an utterance is one.
     """
-    found = listen(model, processor, split, watch)
+    return suspicious(split, listen(model, processor, split, watch))
+
+
+def suspicious(split: Split, found: Heard) -> tuple[list[Suspect], float]:
+    """The suspects among utterances that were heard. Returns what `suspects` does."""
     limit = limit_of(found.nats)
     places = [int(place) for place in np.argsort(-found.nats, kind="stable") if found.nats[place] >= limit]
     return [_suspect(split, place, found) for place in places], limit

@@ -6,20 +6,25 @@ Called by `hausa-asr best-model`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hausa_asr.errors import UserError, first_line
-from hausa_asr.export.check import check_export
-from hausa_asr.export.choice import choose
+from hausa_asr.export.check import Checked, check_export
+from hausa_asr.export.choice import Choice, choose
+from hausa_asr.export.confidence import add_calibrations
 from hausa_asr.export.fetch import fetch, verdict_of
 from hausa_asr.export.folder import check_out, written_aside
 from hausa_asr.export.language_model import add_language_model, check_language_model
+from hausa_asr.export.learning import add_learning
 from hausa_asr.export.onnx import OnnxExport, add_onnx, check_onnx
+from hausa_asr.export.speed import real_time_factor
 
 if TYPE_CHECKING:
-    from hausa_asr.tracking.tracker import SweepRun
+    from hausa_asr.decoding.confidence import Calibration
+    from hausa_asr.tracking.tracker import SweepRun, TrialRun
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class Exported:
         seeds: on how many fresh seeds the winner of finalists was trained; 0 without finalists.
         soup: the trials whose weights the model is the mean of, if it is such an average; its error rates are its own.
         scored_again: the WER on dev of the folder as it was written; None where that was not asked, or can't be.
+        calibrations: how sure the model may be of a word, by how it decodes; {} where it was not checked.
         onnx: how ONNX did beside PyTorch; None where it was not written.
+        rtf: seconds for a second of audio on this machine; None where it was not asked for.
         version: of the registered model; None where it was not registered.
         verdict: how the winner did against the baseline, in a sentence; "" for a model that is no sweep's winner.
     """
@@ -56,12 +63,15 @@ class Exported:
     verdict: str = ""
     scored_again: float | None = None
     version: str | None = None
+    rtf: float | None = None
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     onnx: OnnxExport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         onnx = self.onnx and {**self.onnx._asdict(), "forms": [form._asdict() for form in self.onnx.forms]}
-        return {**self.__dict__, "out": str(self.out), "onnx": onnx}
+        calibrations = {name: one._asdict() for name, one in self.calibrations.items()}
+        return {**self.__dict__, "out": str(self.out), "onnx": onnx, "calibrations": calibrations}
 
 
 def best_model(
@@ -74,11 +84,13 @@ def best_model(
     with_lm: Path | None = None,
     dataset: str | None = None,
     rank: int = 1,
+    max_rtf: float | None = None,
     check: bool = False,
     register: str | None = None,
     alias: str | None = None,
     onnx: bool = False,
     int8: bool = False,
+    watch: Callable[[int, int], None] = lambda done, of: None,
 ) -> Exported:
     """Export the best model of a sweep, or of a whole experiment, as MLflow has it; `choose` says which that is.
 
@@ -95,10 +107,12 @@ def best_model(
         dataset: without `sweep`, the prepared dataset whose sweeps are compared, by its folder's name or the beginning
             of its fingerprint; None where all have the same.
         rank: 1 for the best, 2 for the second; only of one sweep.
+        max_rtf: the best model that takes no more seconds than this for a second of audio, on this machine.
         check: score it on dev again, from disk in a process of its own, if the prepared dataset is on this machine.
         register: register the model in MLflow under this name too.
         alias: that is to point at the new version.
         onnx, int8: write it as ONNX too, and as ONNX with weights of 8 bits.
+        watch: called as the check goes on, with how many utterances are done, and of how many.
 
     Raises:
         UserError: MLflow can't be read, no trial has a WER, sweeps can't be compared, `out` is taken, or the model was
@@ -125,22 +139,37 @@ def best_model(
         trials = tracker.trials(sweep)
         parents = {run.run_id: run for run in tracker.sweeps()}
         where = f"{tracker.shown_uri}, experiment {experiment}" + (f", sweep {sweep}" if sweep else "")
-        chosen = choose(trials, parents, where, one_sweep=sweep is not None, dataset=dataset, rank=rank)
-        best = chosen.run
-        parent = parents.get(best.parent)
+        of_one = {"one_sweep": sweep is not None, "dataset": dataset, "rank": rank}
         with written_aside(out, overwrite) as partial:
-            source, saved_wer = fetch(tracker, best, parent, trials, partial)
-            members, own = _soup(parent, source)
-            here = None
-            if check or onnx or int8:
-                here = prepared_if_same(best.tags.get("prepared") or "nowhere", best.tags.get("fingerprint"))
-            scored = None
+            rtf: float | None = None
+            slow: dict[str, float] = {}  # base checkpoints, each with how slow it is
+            while True:
+                chosen = _choose_fast(trials, parents, where, of_one, slow, max_rtf)
+                best = chosen.run
+                parent = parents.get(best.parent)
+                source, saved_wer = fetch(tracker, best, parent, trials, partial)
+                members, own = _soup(parent, source)
+                here = None
+                if check or onnx or int8 or max_rtf is not None:
+                    here = prepared_if_same(best.tags.get("prepared") or "nowhere", best.tags.get("fingerprint"))
+                if max_rtf is None:
+                    break
+                rtf = real_time_factor(partial, here.splits["dev"] if here is not None else None)
+                if rtf <= max_rtf:
+                    break
+                slow[best.tags.get("base", "")] = rtf
+                for file in partial.iterdir():
+                    file.unlink()
+            if with_lm is not None:
+                add_language_model(with_lm, partial)
+            checked: Checked | None = None
             if check and here is not None:
                 wer = own.get("wer") if members else saved_wer if saved_wer is not None else best.wer
                 part_s = 0.0 if members else float(best.params.get("dev_part_s", 0.0))
-                scored = check_export(partial, here.path, part_s, wer) if wer is not None else None
-            if with_lm is not None:
-                add_language_model(with_lm, partial)
+                checked = check_export(partial, here.path, part_s, wer, watch) if wer is not None else None
+            if checked is not None and checked.calibrations:
+                add_calibrations(partial, checked.calibrations)
+            add_learning(tracker, best, parent, trials, partial)
             dev = here.splits["dev"] if here is not None else None
             made = add_onnx(partial, int8, dev) if onnx or int8 else None
         version = None
@@ -173,10 +202,38 @@ def best_model(
         seeds=chosen.seeds,
         soup=members,
         verdict=verdict_of(best, parent),
-        scored_again=scored,
+        scored_again=checked.wer if checked is not None else None,
+        calibrations=checked.calibrations if checked is not None else {},
         version=version,
         onnx=made,
+        rtf=rtf,
     )
+
+
+def _choose_fast(
+    trials: list[TrialRun],
+    parents: Mapping[str, SweepRun],
+    where: str,
+    of_one: dict[str, Any],
+    slow: Mapping[str, float],
+    max_rtf: float | None,
+) -> Choice:
+    """Choose the best trial of the base checkpoints that are not too slow.
+
+    Raises:
+        UserError: all are.
+    """
+    try:
+        return choose(trials, parents, where, **of_one, without=slow.keys())
+    except UserError as error:
+        if not slow:
+            raise
+        measured = ", ".join(f"{base} takes {rtf:.3g}" for base, rtf in slow.items())
+        raise UserError(
+            f"No model is as fast as {max_rtf:g} s for a second of audio on this machine: {measured}.",
+            where=where,
+            fix="Give a higher --max-rtf, or search among smaller checkpoints (space.base).",
+        ) from error
 
 
 def _soup(parent: SweepRun | None, source: str) -> tuple[tuple[str, ...], dict[str, float]]:

@@ -6,7 +6,7 @@ In: runs as MLflow has them. Out: the run whose model counts, and its error rate
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import fmean
@@ -51,6 +51,7 @@ def choose(
     one_sweep: bool,
     dataset: str | None = None,
     rank: int = 1,
+    without: Collection[str] = (),
 ) -> Choice:
     """Choose the best run.
 
@@ -64,6 +65,8 @@ def choose(
         where: the place, for messages.
         one_sweep: they are of one sweep.
         dataset, rank: as in `best_model`.
+        without: base checkpoints that are out of the question. Where the finalists have none but these, the lowest dev
+            WER of the search counts.
 
     Raises:
         UserError: there is none, or they can't be compared.
@@ -72,7 +75,11 @@ def choose(
         raise UserError("--rank is a place within one sweep.", where=where, fix="Name the sweep with --sweep.")
     if not one_sweep:
         trials = _of_one_dataset(trials, dataset, where)
-    every = sorted(_choices(trials, parents, rank), key=lambda one: one._order)
+    left = [trial for trial in trials if trial.tags.get("base") not in without]
+    choices = list(_choices(left, parents, all_finalists=rank > 1 or bool(without)))
+    if without and not choices:
+        choices = [_by_itself(one) for one in left if one.wer is not None and "finalist_of" not in one.tags]
+    every = sorted(choices, key=lambda one: one._order)
     if not every:
         raise UserError(
             f"None of the {len(trials)} trials has a WER yet.",
@@ -126,7 +133,7 @@ def _listed(known: Mapping[str, Sequence[TrialRun]]) -> str:
     return "; ".join(parts)
 
 
-def _choices(trials: Sequence[TrialRun], parents: Mapping[str, SweepRun], rank: int) -> Iterator[Choice]:
+def _choices(trials: Sequence[TrialRun], parents: Mapping[str, SweepRun], *, all_finalists: bool) -> Iterator[Choice]:
     """What there is to choose from: of a sweep with finalists only them, since the lowest of many is a lucky one."""
     for trial in trials:
         parent = parents.get(trial.parent)
@@ -135,14 +142,19 @@ def _choices(trials: Sequence[TrialRun], parents: Mapping[str, SweepRun], rank: 
         seeds = _seeds(parent)
         if not seeds:
             if "finalist_of" not in trial.tags:
-                rates = (trial.wer, trial.cer, trial.metrics.get("test_wer"), trial.metrics.get("test_cer"))
-                yield Choice(trial, *rates, 0)
+                yield _by_itself(trial)
         elif parent is not None and trial.trial == parent.tags.get("winner_run"):
             means = parent.metrics
             wer, cer = means.get("best_wer", trial.wer), means.get("best_cer", trial.cer)
             yield Choice(trial, wer, cer, means.get("test_wer"), means.get("test_cer"), seeds)
-        elif rank > 1 and _is_next(trial, trials, parent):
+        elif all_finalists and _is_next(trial, trials, parent):
             yield _mean(trial, trials)
+
+
+def _by_itself(trial: TrialRun) -> Choice:
+    """A trial of the search, by its one seed."""
+    assert trial.wer is not None
+    return Choice(trial, trial.wer, trial.cer, trial.metrics.get("test_wer"), trial.metrics.get("test_cer"), 0)
 
 
 def _seeds(parent: SweepRun | None) -> int:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 from hausa_asr.errors import UserError
 from hausa_asr.export.folder import NEEDED, POSSIBLE, WEIGHTS, weights_are_whole
 from hausa_asr.export.model_card import Card, scores_from
@@ -108,6 +110,7 @@ def _card_of(
     dev = {**_figures_of(checkpoint), "wer": trial.wer, "cer": trial.cer if trial.cer is not None else math.nan}
     scores = scores_from(dev)  # type: ignore[arg-type]
     assert scores is not None
+    base_license, data_license = _licenses(tracker, trial)
     return Card(
         sweep=trial.sweep,
         trial=trial.trial,
@@ -120,6 +123,8 @@ def _card_of(
         baseline_dev=scores_from(baseline.metrics, "best_") if baseline else None,
         baseline_test=scores_from(baseline.metrics, "test_") if baseline else None,
         headline=verdict_of(trial, parent),
+        base_license=base_license,
+        data_license=data_license,
     )
 
 
@@ -152,6 +157,19 @@ def _data_report(tracker: Tracker, trial: TrialRun) -> dict[str, Any]:
             if candidate is not None and candidate.is_file():
                 return json.loads(candidate.read_text(encoding="utf-8"))
     return {}
+
+
+def _licenses(tracker: Tracker, trial: TrialRun) -> tuple[str, str]:
+    """The licences of base and data, from the settings that the sweep's run holds; "" where they are gone."""
+    from hausa_asr.tracking.tracker import SETTINGS_FILE
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = tracker.download(trial.parent, SETTINGS_FILE, Path(folder)) if trial.parent else None
+        try:
+            about = yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None else {}
+            return str(about["model"].get("license") or ""), str(about["data"].get("license") or "")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError):
+            return "", ""
 
 
 def verdict_of(best: TrialRun, parent: SweepRun | None) -> str:

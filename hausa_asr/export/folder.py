@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hausa_asr.decoding.confidence import CONFIDENCE_FILE
 from hausa_asr.decoding.weights import LM_FILE, weights_file
 from hausa_asr.errors import UserError
 
@@ -18,7 +19,9 @@ NEEDED = {WEIGHTS, SETTINGS, "README.md", "config.json", "vocab.json", "tokenize
 LANGUAGE_MODEL = {LM_FILE, weights_file(Path(LM_FILE)).name}
 ONNX, INT8 = "model.onnx", "model.int8.onnx"
 ONNX_MODELS = {ONNX, f"{ONNX}.data", INT8, f"{INT8}.data"}
-POSSIBLE = NEEDED | LANGUAGE_MODEL | ONNX_MODELS | {"special_tokens_map.json", "added_tokens.json"}
+CURVE = "learning.png"
+POSSIBLE = NEEDED | LANGUAGE_MODEL | ONNX_MODELS | {CONFIDENCE_FILE, CURVE, "special_tokens_map.json",
+           "added_tokens.json"}  # fmt: skip
 """All that an export ever holds: a folder with anything else in it is not ours to replace."""
 
 _DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from hausa_asr.export.card_data import DEMO_WARNING, corpus_of, is_demo, of_data, table
 from hausa_asr.versions import versions
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -51,6 +52,7 @@ class Card:
         members: the trials whose weights this model is the mean of, if it is such an average.
         mistakes: what the model gets wrong on dev, in sentences; () if that is not known.
         learning: what its learning curve shows, in sentences; () if that is not known.
+        base_license, data_license: of the base checkpoint and of the data; "" if not known.
         headline: how the winner's setting did against the baseline, means over seeds, in a sentence; "" if not known.
     """
 
@@ -68,6 +70,8 @@ class Card:
     members: tuple[str, ...] = ()
     mistakes: tuple[str, ...] = ()
     learning: tuple[str, ...] = ()
+    base_license: str = ""
+    data_license: str = ""
 
 
 def render(card: Card) -> str:
@@ -82,13 +86,13 @@ def render(card: Card) -> str:
         "## How to use it",
         _USE,
         "## What it learned from",
-        _data(card.data),
+        of_data(card.data),
         "## How it was trained",
-        f"Base checkpoint: `{_base(card)}`"
+        f"Base checkpoint: `{shown_base(card)}`"
         + (", the tiny demonstration model of the project" if card.base == "demo" else "")
         + (f". The settings are those of `{card.members[0]}`, the others' differ" if card.members else "")
         + ". These settings are in `settings.json` too.",
-        _table(("setting", "value"), [(f"`{name}`", json.dumps(value)) for name, value in card.recipe.items()]),
+        table(("setting", "value"), [(f"`{name}`", json.dumps(value)) for name, value in card.recipe.items()]),
         "Settings that end in `_s` are in seconds of audio, those in `_fraction` are shares of the trial's updates.",
         *((f"Its learning curve: {' '.join(card.learning)}",) if card.learning else ()),
         "## Spelling",
@@ -106,7 +110,8 @@ def _title(card: Card) -> str:
     return f"{card.sweep}, {trial}" if card.sweep else trial
 
 
-def _base(card: Card) -> str:
+def shown_base(card: Card) -> str:
+    """The base checkpoint; of a folder its name, since where it lay on somebody's disk is nobody's business."""
     return PurePath(card.base).name if PurePath(card.base).is_absolute() else card.base
 
 
@@ -121,10 +126,12 @@ def _header(card: Card) -> dict[str, Any]:
     }
     if _HUB_ID.fullmatch(card.base):
         header["base_model"] = card.base
+    if card.base_license and card.base_license == card.data_license:
+        header["license"] = card.base_license
     results = [
         {
             "task": {"type": "automatic-speech-recognition", "name": "Speech recognition"},
-            "dataset": {"name": _corpus(card.data), "type": _corpus(card.data), "split": split},
+            "dataset": {"name": corpus_of(card.data), "type": corpus_of(card.data), "split": split},
             "metrics": [
                 {"type": name[:3], "name": _SCORE_NAMES[name], "value": round(value, 4)}
                 for name in _SCORE_NAMES
@@ -149,45 +156,6 @@ def _opening(card: Card) -> str:
     return text
 
 
-DEMO_WARNING = (
-    "> **This model has heard no human being.** It was trained and scored on the demo corpus, which is synthetic\n"
-    "> speech from one engine (espeak-ng) and a small grammar. Its WER says nothing about people."
-)
-
-
-def is_demo(data: Mapping[str, Any]) -> bool:
-    """Whether a prepared dataset's report is of the demo corpus, and of no other."""
-    return all(part.get("corpus") == "demo" for part in _parts(data))
-
-
-def _parts(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Where each of the corpora comes from: one, unless several were joined."""
-    origin = data.get("origin")
-    origin = origin if isinstance(origin, Mapping) else {}
-    return list(origin.get("join") or [origin])
-
-
-def _corpus(data: Mapping[str, Any]) -> str:
-    return " + ".join(_name(part) for part in _parts(data))
-
-
-def _name(part: Mapping[str, Any]) -> str:
-    path = str(part.get("path") or "")
-    if part.get("name") or not path:
-        return str(part.get("name") or part.get("corpus", "unknown"))
-    if part.get("corpus") == "hub" and not PurePath(path).is_absolute():
-        return path
-    return PurePath(path).name  # where it lay on somebody's disk is nobody's business
-
-
-def _joined(parts: list[Mapping[str, Any]]) -> str:
-    rows: list[tuple[str, ...]] = [
-        (_name(part), str(part.get("corpus")), f"{part.get('share', 1.0):.0%}", ", ".join(part.get("use", ())))
-        for part in parts
-    ]
-    return _table(("corpus", "kind", "share of its train", "splits used"), rows)
-
-
 def _scores(card: Card) -> str:
     columns: list[tuple[str, ErrorRates | None]] = [("dev", card.dev), ("test", card.test)]
     is_baseline = card.baseline_trial == card.trial and not card.members
@@ -197,7 +165,7 @@ def _scores(card: Card) -> str:
         (label, *("–" if scores is None else _rate(getattr(scores, name)) for _, scores in columns))
         for name, label in _SCORE_NAMES.items()
     ]
-    text = _table(("", *(heading for heading, _ in columns)), rows)
+    text = table(("", *(heading for heading, _ in columns)), rows)
     text += (
         "\n\nGreedy decoding, no language model; 1.0 is 100 %. The strict rates are of the spelling described below; "
         "with hooks folded, ɓ ɗ ƙ count as b d k and apostrophes are dropped on both sides."
@@ -222,37 +190,6 @@ def _rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _data(data: Mapping[str, Any]) -> str:
-    if not data:
-        return "The report of the prepared dataset was not found when this card was written."
-    text = f"Corpus: `{_corpus(data)}`."
-    if is_demo(data):
-        text += " It is synthetic: a small grammar spoken by espeak-ng."
-    if len(parts := _parts(data)) > 1:
-        text += "\n\n" + _joined(parts)
-        if any(part.get("corpus") == "demo" for part in parts):
-            text += "\n\nThe corpus `demo` is synthetic speech from one engine."
-    splits = data.get("splits", {})
-    columns = {"hours": ".2f", "utterances": ",", "words": ",", "speakers": ","}
-    rows = [
-        (split, *(format(about[name], form) if name in about else "–" for name, form in columns.items()))
-        for split, about in splits.items()
-    ]
-    text += "\n\n" + _table(("split", *columns), rows)
-    if any(about.get("speakers") == 0 for about in splits.values()):
-        text += "\n\nWhere speakers are 0 the corpus does not name them."
-    refused = data.get("refused", {})
-    if refused:
-        reasons = ", ".join(f"{reason} ({about['utterances']})" for reason, about in refused.items())
-        text += (
-            f"\n\nOf {data['utterances']['in']:,} utterances {data['utterances']['refused']:,} were refused: {reasons}."
-        )
-    warnings = data.get("warnings", [])
-    if warnings:
-        text += "\n\nTo be known about it:\n\n" + "\n".join(f"- {warning}" for warning in warnings)
-    return text
-
-
 _USE = """\
 ```python
 import soundfile
@@ -273,22 +210,27 @@ a to z, ɓ, ɗ, ƙ and the apostrophe; ƴ as 'y; every kind of apostrophe as '; 
 punctuation a space; whole numbers in words. Score it against text that is normalised in the same way."""
 
 
+def _license(card: Card) -> str:
+    of = {"the base checkpoint": card.base_license, "the data": card.data_license}
+    known = " and ".join(f"that of {what} is {one}" for what, one in of.items() if one)
+    if card.base_license and card.base_license == card.data_license:
+        return f"Its licence is that of the base checkpoint and of the data, {card.base_license}."
+    return (
+        f"No licence is stated here, since it follows from those of the base checkpoint and the data"
+        f"{f' ({known})' if known else ''}: add `license:` to this file before you publish the model."
+    )
+
+
 def _limits(card: Card) -> str:
     limits = [
         "It was selected on the dev split, so its dev rates flatter it; the test split took no part in the selection.",
         "It writes no punctuation, capital letters or digits, and knows no letters but those above.",
         "Speech that differs from its training data in accent, topic, noise or microphone will be read worse.",
-        "No licence is stated here, since it follows from those of the base checkpoint and the data: add `license:` "
-        "to this file before you publish the model.",
+        _license(card),
     ]
     if is_demo(card.data):
         limits.insert(0, "It is for trying things out. Do not use it on real speech.")
     return "\n".join(f"- {limit}" for limit in limits)
-
-
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [headings, ("---",) * len(headings), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def scores_from(figures: Mapping[str, float], prefix: str = "") -> ErrorRates | None:

@@ -21,6 +21,7 @@ import numpy as np
 from hausa_asr.decoding.path import greedy_texts
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.export.folder import INT8, ONNX
+from hausa_asr.export.speed import measured_clips
 from hausa_asr.metrics import edit_counts
 from hausa_asr.utterance import SAMPLE_RATE, Split
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     import torch
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-_CLIPS, _CLIPS_S = 100, 600.0
-"""The most utterances of dev that are measured, and the most seconds of audio."""
 _SAME = 0.01
 """Logits of ONNX and PyTorch within this are the same; those of a letter that is heard are tens of nats apart."""
 _ONE_FILE = 1.5e9
@@ -93,7 +92,7 @@ def add_onnx(folder: Path, int8: bool, dev: Split | None) -> OnnxExport:
 
     model, processor = load_model(str(folder))
     model.eval()
-    clips = _clips(dev)
+    clips = measured_clips(dev)
     values = [
         processor.feature_extractor(clip, sampling_rate=SAMPLE_RATE).input_values[0].astype(np.float32)
         for clip, _ in clips
@@ -162,21 +161,6 @@ def _shrink(file: Path, out: Path) -> None:
         str(file), str(out), weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"],
         use_external_data_format=file.with_name(f"{file.name}.data").exists(),
     )  # fmt: skip
-
-
-def _clips(dev: Split | None) -> list[tuple[np.ndarray, str]]:
-    if dev is None:
-        draw = np.random.default_rng(0)
-        return [(draw.normal(0, 0.1, SAMPLE_RATE * n).astype(np.float32), "") for n in (1, 2, 3, 5, 8)]
-    clips: list[tuple[np.ndarray, str]] = []
-    seconds = 0.0
-    for index in range(min(len(dev), _CLIPS)):
-        one = dev[index]
-        clips.append((one.samples, one.text))
-        seconds += len(one.samples) / SAMPLE_RATE
-        if seconds > _CLIPS_S:
-            break
-    return clips
 
 
 def _torch(model: Any) -> Listen:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from hausa_asr.export.folder import SETTINGS, written_aside
-from hausa_asr.export.model_card import Card, render
+from hausa_asr.export.model_card import Card, render, shown_base
 
 
 def export_checkpoint(checkpoint: Path, out: Path, card: Card, *, overwrite: bool = False) -> Path:
@@ -48,5 +48,6 @@ def write_model(checkpoint: Path, folder: Path, card: Card) -> None:
     about = json.loads(file.read_text(encoding="utf-8"))
     about.pop("feature_extractor", None)
     file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    (folder / SETTINGS).write_text(json.dumps(card.recipe, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    about = {"base": shown_base(card), **card.recipe}
+    (folder / SETTINGS).write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(render(card), encoding="utf-8")

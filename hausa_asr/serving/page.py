@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hausa_asr.errors import UserError
-from hausa_asr.model.transcribe import Recognizer
+from hausa_asr.model.recognizer import Recognizer
 
 _CLEAN_S, _KEPT_S = 600, 3600
 """How often old uploads are looked for, and the age from which one is deleted."""

@@ -103,6 +103,9 @@ class DataSettings(CorpusSettings):
         [], description="Several corpora as one dataset, in place of `corpus`; each entry has the settings above."
     )
     prepared: str | None = Field(None, description="The folder of a prepared dataset, from `hausa-asr prepare`.")
+    license: str = Field(
+        "", max_length=200, description="The data's licence, which the card of an exported model then names."
+    )
     min_s: float = Field(0.3, gt=0, description="Shorter clips, in seconds, are refused.")
     max_s: float = Field(30.0, gt=0, description="Longer clips, in seconds, are refused.")
     seed: int = Field(0, ge=0, description="The random seed of the demo corpus, and of splits that have to be made.")

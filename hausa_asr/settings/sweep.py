@@ -27,6 +27,7 @@ class ModelSettings(Strict):
         min_length=1,
         description="The checkpoint that every trial starts from, unless `space.base` names several.",
     )
+    license: str = Field("", max_length=200, description="Its licence, which the card of an exported model then names.")
 
 
 class SearchSettings(Strict):

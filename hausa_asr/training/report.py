@@ -22,10 +22,12 @@ def figures(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
     """The figures of a report, under their names in MLflow and `result.json`."""
     window = run.window
     good, losses, norms, skipped = window.sums.tolist()
-    masked = torch.tensor(window.masked, dtype=torch.float64)
+    energy_kwh = run.energy.used_kwh()
+    summed = torch.tensor([window.masked, math.nan if energy_kwh is None else energy_kwh], dtype=torch.float64)
     if run.share.world > 1:
-        masked = masked.to(run.device)
-        dist.all_reduce(masked)
+        summed = summed.to(run.device)
+        dist.all_reduce(summed)
+    masked, all_kwh = summed.tolist()
     seconds = max(1e-9, window_s)
     return {
         "wer": scores.wer,
@@ -36,7 +38,7 @@ def figures(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
         "train_loss": losses / good if good else math.nan,
         "lr": run.optimizer.lr(run.step - 1),
         "grad_norm": norms / good if good else math.nan,
-        "masked_fraction": masked.item() / window.updates,
+        "masked_fraction": masked / window.updates,
         "nonfinite_steps": skipped,
         "micro_batch_s": run.loader.micro_batch_s,
         "samples_per_s": window.utterances / seconds,
@@ -45,6 +47,7 @@ def figures(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
         "seen_s": float(run.plan.seen_s[run.step]),
         "epoch": float(run.plan.batch(run.step - 1)[0]),
         **_memory_gb(run.device),
+        **({} if math.isnan(all_kwh) else {"system/gpu_energy_kwh": all_kwh}),
     }
 
 

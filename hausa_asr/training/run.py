@@ -27,6 +27,7 @@ from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpoint_files import Digests
 from hausa_asr.training.ema import Ema
+from hausa_asr.training.energy import EnergyMeter
 from hausa_asr.training.freezing import Trainable
 from hausa_asr.training.loader import Loader, ModelInput
 from hausa_asr.training.optimizer import Optimizer
@@ -89,6 +90,7 @@ class Run:
     skipped_in_a_row: torch.Tensor  # () on the device
     ema: Ema | None
     schedule: Schedule
+    energy: EnergyMeter
     resumable: int  # the step of the newest checkpoint to resume from; 0 if there is none
     digests: Digests = field(default_factory=dict)
     unwritten: Best | None = None  # the best checkpoint, where it is not on disk yet
@@ -166,6 +168,7 @@ def start(
         skipped_in_a_row=torch.zeros((), device=device),
         ema=ema,
         schedule=Schedule(config.checkpoint_every_s),
+        energy=EnergyMeter(device),
         resumable=saved.step if saved else 0,
     )
 

@@ -241,6 +241,8 @@ def _export(
         baseline_dev=ErrorRates(**_dev(errors, baseline.run)) if baseline else None,
         baseline_test=test(baseline) if baseline else None,
         headline=headline,
+        base_license=config.model.license,
+        data_license=config.data.license,
         **in_words(config, ledger, best.run),
     )
     if soup is not None and soup.accepted:

@@ -17,7 +17,7 @@ import pytest
 from hausa_asr import cli
 from hausa_asr.dataset.from_settings import _origin, _short_hash, _utterances, prepared_dataset
 from hausa_asr.errors import UserError
-from hausa_asr.export import model_card
+from hausa_asr.export import card_data
 from hausa_asr.settings.data import DataSettings
 from hausa_asr.settings.load import load
 from hausa_asr.utterance import Utterance
@@ -187,14 +187,14 @@ def test_joined_corpora_are_in_the_report_and_on_the_card(corpora: Path, tmp_pat
         ("common_voice", 1.0),
         ("naija", 0.5),
     ]
-    text = model_card._data(made.report)
+    text = card_data.of_data(made.report)
     assert "`cv.tar.gz + naija`" in text
     assert "| naija | hub | 50% | train |" in text
     assert str(corpora) not in text
-    assert not model_card.is_demo(made.report)
-    assert model_card.is_demo({"origin": {"join": [{"corpus": "demo"}]}})
-    assert not model_card.is_demo({"origin": {"join": [{"corpus": "demo"}, {"corpus": "folder"}]}})
-    assert not model_card.is_demo({})
+    assert not card_data.is_demo(made.report)
+    assert card_data.is_demo({"origin": {"join": [{"corpus": "demo"}]}})
+    assert not card_data.is_demo({"origin": {"join": [{"corpus": "demo"}, {"corpus": "folder"}]}})
+    assert not card_data.is_demo({})
 
 
 def test_the_folder_is_named_by_where_speech_comes_from_and_not_by_what_is_selected(corpora: Path) -> None:

@@ -6,16 +6,21 @@ import csv
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hausa_asr.diagnosis.suspects import limit_of, reason, suspects
+from hausa_asr.diagnosis import cross_fit as module
+from hausa_asr.diagnosis.suspects import Heard, Suspect, limit_of, listen, reason, suspects, suspicious
 from hausa_asr.diagnosis.suspects_page import as_lines, as_page, as_table
+from hausa_asr.errors import UserError
+from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import encode
 from hausa_asr.training import checkpoint
+from hausa_asr.training import finetune as training
 from hausa_asr.training.finetune import Data
-from hausa_asr.utterance import Example
+from hausa_asr.utterance import Example, Split
 from helpers.fine_tunes import RECIPE, run
 from helpers.speech import ToneSplit
 
@@ -87,3 +92,45 @@ def test_a_model_that_errs_everywhere_has_a_higher_limit_and_sound_data_no_suspe
 )
 def test_the_reason_names_what_differs(written: str, heard: str, why: str) -> None:
     assert reason(written, heard) == why
+
+
+def test_cross_fitted_no_utterance_is_judged_by_a_model_that_has_learnt_it(
+    layer_norm_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it then finds what is wrong is measured by benchmarks/suspects.py: these models have learnt nothing."""
+    recipe = dataclasses.replace(RECIPE, length_s=240, eval_every_steps=40)
+    learned: list[set[str]] = []
+    judged: list[set[str]] = []
+    texts: list[list[str]] = []
+    fine_tune = training.finetune
+
+    def watched(config: FinetuneConfig, data: Data, *more: Any, **options: Any) -> Any:
+        learned.append({data.train[index].id for index in range(len(data.train))})
+        assert config.length_s == pytest.approx(120, rel=0.1), "as many passes over half of the data"
+        return fine_tune(config, data, *more, **options)
+
+    def heard(model: Any, processor: Any, split: Split) -> Heard:
+        judged.append({split[index].id for index in range(len(split))})
+        return listen(model, processor, split)
+
+    def kept(split: Split, found: Heard) -> tuple[list[Suspect], float]:
+        texts.append(found.written)
+        assert len(found.heard) == len(found.nats) == len(split) and found.nats.std() > 0
+        return suspicious(split, found)
+
+    for place, name, instead in (
+        (training, "finetune", watched),
+        (module, "listen", heard),
+        (module, "suspicious", kept),
+    ):
+        monkeypatch.setattr(place, name, instead)
+    train, steps = Planted(40, 0), set[tuple[int, int]]()
+    base, dev = str(layer_norm_base), ToneSplit(8, 2)
+    module.cross_fitted(recipe, base, train, dev, 2, lambda fold, step, of: steps.add((fold, of)))
+    everything = {train[index].id for index in range(40)}
+    assert [one | other for one, other in zip(learned, judged, strict=True)] == [everything] * 2
+    assert not learned[0] & judged[0] and not learned[1] & judged[1] and judged[0] | judged[1] == everything
+    assert texts == [[train[index].text for index in range(40)]], "each in its place"
+    assert {fold for fold, _ in steps} == {1, 2}
+    with pytest.raises(UserError, match="too few"):
+        module.cross_fitted(recipe, base, ToneSplit(5, 0), dev, 3)

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from hausa_asr.cli import app
 from hausa_asr.dataset.prepared import load_prepared
+from hausa_asr.decoding.confidence import CONFIDENCE_FILE, stored_calibration
 from hausa_asr.errors import UserError
 from hausa_asr.export.best_model import best_model
 from hausa_asr.model.evaluate import evaluate
+from hausa_asr.model.recognizer import Recognizer
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.tracking.tracker import Tracker
 from hausa_asr.training import checkpoint as checkpoints
@@ -55,6 +58,47 @@ def test_the_wer_from_disk_must_be_the_trials(dataset: Path, layer_norm_base: Pa
         assert best_model(tracker.uri, "x", sweep="s", out=out).scored_again is None, "without the check it is written"
     else:
         assert best_model(tracker.uri, "x", sweep="s", out=out, check=True).scored_again == pytest.approx(wer)
+
+
+def test_the_check_calibrates_what_the_model_says_of_its_words(
+    layer_norm_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the language model in the folder too; and `transcribe` gives the calibrated chances."""
+    pytest.importorskip("flashlight")
+    prepared = load_prepared(prepared_speech(tmp_path, dev=120))
+    saved = save_checkpoint(tmp_path / "trial", layer_norm_base)
+    wer = evaluate(*checkpoints.load(saved), prepared.splits["dev"]).wer
+    (saved / "progress.json").write_text(
+        json.dumps({**json.loads((saved / "progress.json").read_text()), "metrics": {"wer": wer, "cer": 0.5}})
+    )
+    tracker = Tracker(f"sqlite:///{tmp_path}/m.db", "x")
+    tags = {"prepared": str(prepared.path), "fingerprint": prepared.fingerprint, "checkpoint_uri": saved.as_uri()}
+    run = tracker.start_trial(tracker.start_sweep("s", {}, {}), "s", "t001", RECIPE, tags)
+    tracker.end_trial(run, "finished", "", {"best_wer": wer, "best_cer": 0.5, "best_loss": 2.0})
+    (tmp_path / "text.txt").write_text("ɗan ƙasa\nina so\n", encoding="utf-8")
+    app(args=["lm", "train", str(tmp_path / "text.txt"), "--out", str(tmp_path / "ha.arpa")], standalone_mode=False)
+    seen: list[tuple[int, int]] = []
+    exported = best_model(
+        tracker.uri, "x", sweep="s", out=tmp_path / "out", check=True, with_lm=tmp_path / "ha.arpa",
+        watch=lambda done, of: seen.append((done, of)),
+    )  # fmt: skip
+    assert seen == [(64, 120), (120, 120)]
+    assert set(exported.calibrations) == {"greedy", "lm"}
+    for name, one in exported.calibrations.items():
+        assert one.words >= 100 and one.error < one.raw_error, f"{name}: a model that has learnt nothing is too sure"
+        assert stored_calibration(tmp_path / "out", name) == one
+    assert f"is {exported.calibrations['lm'].error:.3f}, " in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    clip = tmp_path / "speech/dev-0.wav"
+    for lm, calibration in ((None, "lm"), (False, "greedy")):
+        (sure,) = Recognizer(tmp_path / "out", lm=lm).files([clip], words=True)
+        (tmp_path / "out" / CONFIDENCE_FILE).rename(tmp_path / "aside")
+        (raw,) = Recognizer(tmp_path / "out", lm=lm).files([clip], words=True)
+        (tmp_path / "aside").rename(tmp_path / "out" / CONFIDENCE_FILE)
+        assert sure.words and raw.words and sure.text == raw.text
+        for calibrated, own in zip(sure.words, raw.words, strict=True):
+            assert calibrated.confidence == pytest.approx(exported.calibrations[calibration](own.confidence), abs=2e-3)
+    other = Recognizer(tmp_path / "out", lm=tmp_path / "ha.arpa")
+    assert other.calibration is None, "of another language model nothing is known"
 
 
 @pytest.mark.parametrize("gone", [True, False])

@@ -69,3 +69,17 @@ def test_finalists_are_ranked_by_their_means_and_the_search_is_left_out() -> Non
     assert second.test_wer == pytest.approx(0.36) and third.run.trial == "t000-s1"
     with pytest.raises(UserError, match="it has 3 to choose from"):
         best(trials, parents, rank=4)
+
+
+def test_without_a_base_the_next_finalist_of_another_counts_or_else_the_search() -> None:
+    large, small = {"base": "large"}, {"base": "small"}
+    trials = [trial("t000", 0.5, tags=small), trial("t001", 0.4, tags=small), trial("t002", 0.2, tags=large)]
+    trials += [trial("t002-s1", 0.22, tags={**large, "finalist_of": "t002"})]
+    trials += [trial("t000-s1", 0.52, tags={**small, "finalist_of": "t000"})]
+    parents = sweep("one", "t002-s1", 1, best_wer=0.22)
+    assert best(trials, parents).run.trial == "t002-s1"
+    second = best(trials, parents, without=["large"])
+    assert (second.run.trial, second.wer, second.seeds) == ("t000-s1", 0.52, 1)
+    assert best(trials[:-1], parents, without=["large"]).run.trial == "t001", "by its one seed"
+    with pytest.raises(UserError, match="has a WER"):
+        best(trials, parents, without=["large", "small"])

@@ -21,7 +21,7 @@ from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor, pipeline
 
 from hausa_asr.cli import main
 from hausa_asr.errors import UserError
-from hausa_asr.export.best_model import best_model
+from hausa_asr.export.best_model import Exported, best_model
 from hausa_asr.export.folder import NEEDED
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
@@ -281,6 +281,53 @@ def test_winner_comes_from_the_sweeps_artifact(tracker: Tracker, layer_norm: Pat
     best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "out", overwrite=True)
 
 
+def test_the_card_shows_how_it_learned_and_what_that_cost(tracker: Tracker, layer_norm: Path, tmp_path: Path) -> None:
+    parent, runs = record_sweep(tracker, "one", {"t000": (0.5, layer_norm), "t001": (0.2, layer_norm)})
+    for run, wer in zip(runs.values(), (0.5, 0.2), strict=True):
+        rows = [
+            MetricsRow(step, 1_700_000_000_000, {"wer": wer + 1 / step, "loss": 1 / step, "seen_s": step * 36.0,
+                                                 "system/gpu_energy_kwh": 0.25})
+            for step in (10, 20, 30)
+        ]  # fmt: skip
+        tracker.log(run, [*rows, MetricsRow(31, 1_700_000_000_001, {"spent_s": 5400.0})])
+    tracker.end_sweep(parent, "finished", {}, {"spent_s": 10_800.0})
+    out = best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out").out
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "![WER and loss on dev](learning.png)" in card and "of `t001`, beside the baseline `t000`." in card
+    assert (out / "learning.png").read_bytes()[:4] == b"\x89PNG"
+    assert (
+        "Training it took 1.5 hours and 0.75 kWh by the GPUs' meters; its sweep of 2 runs 3.0 hours and 1.5 kWh" in card
+    )
+    best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out", overwrite=True)
+
+
+def test_the_best_that_is_fast_enough(
+    tracker: Tracker, layer_norm: Path, group_norm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = tracker.start_sweep("one", {}, {})
+    for trial, wer, base, folder in (("t001", 0.2, "large", layer_norm), ("t002", 0.3, "large", layer_norm),
+                                     ("t003", 0.4, "small", group_norm)):  # fmt: skip
+        record_trial(tracker, parent, "one", trial, scores(wer), {"base": base, "checkpoint_uri": folder.as_uri()})
+
+    def export(max_rtf: float) -> Exported:
+        return best_model(
+            tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out", overwrite=True, max_rtf=max_rtf
+        )
+
+    quick = export(100.0)
+    assert quick.trial == "t001" and quick.rtf is not None and 0 < quick.rtf < 10
+    with pytest.raises(UserError, match=r"as fast as 1e-09 s .*: large takes [\d.e-]+, small takes [\d.e-]+"):
+        export(1e-9)
+    assert (tmp_path / "out/model.safetensors").is_file(), "what was there before"
+    monkeypatch.setattr(
+        "hausa_asr.export.best_model.real_time_factor",
+        lambda folder, dev: 0.5 if json.loads((folder / "config.json").read_text())["do_stable_layer_norm"] else 0.1,
+    )
+    chosen = export(0.2)
+    assert (chosen.trial, chosen.rtf) == ("t003", 0.1)
+    assert "`t003`" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+
+
 def test_what_finalists_named_goes_before_a_lower_wer_of_one_lucky_seed(
     tracker: Tracker, layer_norm: Path, tmp_path: Path
 ) -> None:
@@ -312,7 +359,8 @@ def test_else_from_the_trials_checkpoint(tracker: Tracker, layer_norm: Path, tmp
     exported = best_model(tracker.uri, tracker.experiment, sweep=None, out=tmp_path / "out")
     assert (exported.sweep, exported.trial, exported.source) == ("one", "t001", "checkpoint")
     assert {file.name for file in exported.out.iterdir()} == NEEDED
-    assert FinetuneConfig(**json.loads((exported.out / "settings.json").read_text())) == FinetuneConfig(**RECIPE)
+    settings = FinetuneConfig(**json.loads((exported.out / "settings.json").read_text()))
+    assert settings == FinetuneConfig(**{**RECIPE, "base": "demo"})
     text = (exported.out / "README.md").read_text(encoding="utf-8")
     assert "| WER | 0.2000 | 0.2100 | 0.5000 | 0.5100 |" in text
     assert "| WER, hooks folded | 0.7000 | – | – | – |" in text  # from the checkpoint's progress.json

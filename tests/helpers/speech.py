@@ -64,10 +64,10 @@ class ToneSplit:
         return Example(f"u{self._seed}-{index}", samples.astype(np.float32), np.array(labels), text, f"s{index % 3}")
 
 
-def save_speech(folder: Path) -> Path:
+def save_speech(folder: Path, dev: int = 4) -> Path:
     """A folder of wav files with a table, as a user has it: 8 clips of train, 4 of dev and 4 of test."""
     rows: list[dict[str, str]] = []
-    for split, count in (("train", 8), ("dev", 4), ("test", 4)):
+    for split, count in (("train", 8), ("dev", dev), ("test", 4)):
         examples = ToneSplit(count, seed=len(rows))
         for index in range(count):
             example = examples[index]
@@ -81,11 +81,11 @@ def save_speech(folder: Path) -> Path:
     return folder
 
 
-def prepared_speech(folder: Path) -> Path:
+def prepared_speech(folder: Path, dev: int = 4) -> Path:
     """The same, prepared."""
     from hausa_asr.cli import app
 
     (folder / "speech").mkdir()
-    arguments = ["prepare", "--path", str(save_speech(folder / "speech")), "--allow-overlap", "sentence"]
+    arguments = ["prepare", "--path", str(save_speech(folder / "speech", dev)), "--allow-overlap", "sentence"]
     app(args=[*arguments, "--out", str(folder / "dataset")], standalone_mode=False)
     return folder / "dataset"
