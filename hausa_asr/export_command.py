@@ -134,8 +134,8 @@ def _show(exported: Exported, out: Path, uri: str, register: str | None, alias: 
     if exported.rtf is not None:
         print(f"speed  {exported.rtf:.4f} s for a second of audio on this machine")
     for name, one in exported.calibrations.items():
-        how = "with the language model" if name == WITH_LM else "of words"
-        print(f"sure   {how} is calibrated: off by {one.error:.3f} in the mean, {one.raw_error:.3f} without")
+        how = " with the language model" if name == WITH_LM else ""
+        print(f"words  their confidence{how} is off by {one.error:.3f} in the mean; before {one.raw_error:.3f}")
     if exported.onnx is not None:
         for form in exported.onnx.forms:
             wer = "" if form.wer is None else f"WER {form.wer:.4f} on {exported.onnx.clips} utterances of dev, "

@@ -16,14 +16,14 @@ from hausa_asr.decoding.path import greedy_texts
 from hausa_asr.metrics import edit_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
-from hausa_asr.model.windows import WHOLE_S, Samples, Survey, Window, normalised, survey, windows
-from hausa_asr.text import PAD, VOCAB, fold
+from hausa_asr.model.windows import WHOLE_S, Samples, Survey, Window, normalised, survey, windows, word_ends
+from hausa_asr.text import PAD, VOCAB, WORD, fold
 from hausa_asr.utterance import SAMPLE_RATE, Example, Split
 
 EVAL_BATCH_S = 120.0
 """Seconds of audio per evaluation batch, padding included. Without gradients it fits wherever training does."""
-_SILENCE = 20.0
-"""The logit of a blank where a recording is silent; all others are 0."""
+_SURE = 20.0
+"""The logit of a blank where a recording is silent, and of the space where a word ends; all others are 0."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def recording_logits(
 ) -> list[np.ndarray]:
     """The logits of N recordings, each (T, V) float32 on the CPU, in their order.
 
-    Long recordings are heard in windows (`windows`); their silences are blanks.
+    Long recordings are heard in windows (`windows`); their silences are blanks, and words end in their clear pauses.
 
     Args:
         model: in `eval` mode, as `load_model` gives it.
@@ -186,8 +186,11 @@ def recording_logits(
         for (number, window), one in zip(chosen, logits, strict=True):
             if not whole[number].size:
                 whole[number] = np.zeros((lengths[number], one.shape[1]), dtype=np.float32)
-                whole[number][:, VOCAB[PAD]] = _SILENCE
+                whole[number][:, VOCAB[PAD]] = _SURE
             whole[number][window.first : window.first + window.keep] = one[window.skip : window.skip + window.keep]
+    for logits, known in zip(whole, surveys, strict=True):
+        ends = [at for at in word_ends(known.levels) if at < len(logits)]
+        logits[ends], logits[ends, VOCAB[WORD]] = 0.0, _SURE
     return whole
 
 

@@ -19,10 +19,14 @@ from hausa_asr.utterance import SAMPLE_RATE
 
 WHOLE_S = 30.0
 """Recordings of up to this many seconds are one window, as they would be in training."""
-_LEAST_S, _MOST_S = 8.0, 20.0
-"""A window's part that counts, in seconds: it ends in the best pause between the two."""
+_LEAST_S, _MOST_S = 5.0, 20.0
+"""A window's part that counts, in seconds: it ends in the first pause between the two, as the clips of training do."""
+_REST_S = 1.0
+"""The last window's, at least."""
 _PAUSE_S, _PAUSE_DB = 0.3, 15.0
 """A pause is so long, and so much quieter than the loud parts of its surroundings."""
+_CLEAR_S, _CLEAR_DB = 0.4, 25.0
+"""A pause so clear that no word goes on beyond it."""
 _CONTEXT_S = 4.0
 """What is heard beside the part that counts, where there is no pause."""
 _SILENCE_S, _SILENCE_DB, _MARGIN_S = 1.0, 35.0, 0.2
@@ -101,6 +105,21 @@ def windows(levels: np.ndarray, n_samples: int, n_frames: int) -> list[Window]:
     return cut
 
 
+def word_ends(levels: np.ndarray) -> list[int]:
+    """Frames in the middle of clear pauses, beyond which no word goes on.
+
+    A model that has learned from single sentences does not write the space between two.
+
+    Args:
+        levels: (F,) from `survey`; none of a short recording.
+    """
+    if not len(levels):
+        return []
+    nearby = _loudest(levels, _frames(2 * _MOST_S))
+    quiet = _loudest(levels, _frames(_CLEAR_S)) < nearby - _CLEAR_DB
+    return [(start + stop) // 2 for start, stop in _runs(quiet)]
+
+
 def _frames(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE / HOP)
 
@@ -115,9 +134,8 @@ def _loudest(levels: np.ndarray, frames: int) -> np.ndarray:
 def _sounding(levels: np.ndarray) -> Iterator[tuple[int, int]]:
     """The stretches of a recording that are no silence, each with its margins, as frames from and to."""
     silent = _loudest(levels, 2 * _frames(_MARGIN_S) + 1) < np.percentile(levels, 95) - _SILENCE_DB
-    edges = np.flatnonzero(np.diff(silent.astype(np.int8), prepend=0, append=0))
     begin = 0
-    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    for start, stop in _runs(silent):
         if stop - start >= _frames(_SILENCE_S - 2 * _MARGIN_S):
             if start > begin:
                 yield begin, start
@@ -127,22 +145,27 @@ def _sounding(levels: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _seams(levels: np.ndarray, around: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, bool]]:
-    """Where a stretch is cut, as frames, and whether in a pause: at the quietest place within reach."""
-    least, most = _frames(_LEAST_S), _frames(_MOST_S)
-    while end - begin > most:
-        reach = around[begin + least : min(begin + most, end - _frames(1.0))]
-        pause = reach.min() < np.percentile(levels[begin : begin + most], 90) - _PAUSE_DB
-        # In a pause its middle; in speech as late as possible, since every seam costs its surroundings.
-        at = _middle(reach) if pause else len(reach) - 1
-        begin += least + at
-        yield begin, pause
+    """Where a stretch is cut, as frames, and whether in a pause: the first that leaves the window long enough."""
+    least, most, rest = _frames(_LEAST_S), _frames(_MOST_S), _frames(_REST_S)
+    while end - begin > least:
+        until = min(begin + most, end)
+        limit = np.percentile(levels[begin:until], 90) - _PAUSE_DB
+        pause = next(_runs(around[begin + least : min(until, end - rest)] < limit), None)
+        if pause is not None:
+            begin += least + sum(pause) // 2
+            yield begin, True
+        elif until < end:
+            # Where speech goes on, as late as possible: every seam costs its surroundings.
+            begin = min(until, end - rest)
+            yield begin, False
+        else:
+            return
 
 
-def _middle(reach: np.ndarray) -> int:
-    """The middle of the last stretch that is within 3 dB of the lowest."""
-    low = np.flatnonzero(reach <= reach.min() + 3.0)
-    starts = np.flatnonzero(np.diff(low, prepend=-2) > 1)
-    return int(low[starts[-1] :].mean())
+def _runs(true: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The stretches of frames for which it is true, each from and to."""
+    edges = np.flatnonzero(np.diff(true.astype(np.int8), prepend=0, append=0)).tolist()
+    yield from zip(edges[::2], edges[1::2], strict=True)
 
 
 def spread_of(samples: np.ndarray) -> float:
