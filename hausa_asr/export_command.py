@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 def best_model(
     sweep: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A sweep's name or run id; by default all of the experiment.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A sweep's name or run id; by default that of --config, else all of the experiment."
+        ),
     ] = None,
     uri: Annotated[
         str | None, typer.Option(metavar="URI", help="MLflow's tracking URI, in place of mlflow.uri.")
@@ -76,6 +79,7 @@ def best_model(
 
     \b
     hausa-asr best-model
+    hausa-asr best-model --config my_sweep.yaml --out ha-best
     hausa-asr best-model --sweep demo-20260101-120000 --uri http://127.0.0.1:5000 --out ha-best
     hausa-asr best-model --sweep demo-20260101-120000 --register hausa --alias champion
     """
@@ -88,7 +92,10 @@ def best_model(
     if space is not None:
         check_space(space, out, overwrite)
 
-    mlflow = settings_of(config, []).mlflow
+    settings = settings_of(config, [])
+    mlflow = settings.mlflow
+    if dataset is None:
+        sweep = sweep or settings.name
     with Console(stderr=True).status("exporting") as status:
         exported = export_best(
             uri or mlflow.uri, experiment or mlflow.experiment, sweep=sweep, out=out, overwrite=overwrite,

@@ -24,6 +24,7 @@ from rich.console import Console
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.sweep_folder import (
+    by_name,
     data_of,
     log_to,
     only_driver,
@@ -32,6 +33,7 @@ from sweeps.driver.sweep_folder import (
     saved,
     settings_of,
     storage_of,
+    to_type,
 )  # fmt: skip
 from sweeps.record.names import LOG_FILE
 from sweeps.wording import many
@@ -58,7 +60,8 @@ def main(
         typer.Option("--set", metavar="NAME=VALUE", help="Replace one setting, for example search.trials=4."),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="SWEEP", help="Go on with this sweep of the storage, where it stopped.")
+        str | None,
+        typer.Option(metavar="SWEEP", help="Go on with this sweep, where it stopped: its name, or its folder."),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would run where, for how long and at what cost; start nothing.")
@@ -106,27 +109,32 @@ def main(
     _end_gently()
     name = ""
     try:
+        overrides = set_ or []
         if explain is not None:
             from sweeps.record.explain import explain as explained
             from sweeps.record.explain import find
 
-            text = explained(*find(storage_of(set_ or []), explain))
+            text = explained(*find(storage_of(overrides), explain))
             console.print(text, markup=False, highlight=False, soft_wrap=True)
             return
         if report is not None:
             from sweeps.driver.reporting import report_again
 
-            report_again(storage_of(set_ or []), report, partial(_say, console))
+            report, overrides = by_name(report, overrides)
+            report_again(storage_of(overrides), report, partial(_say, console))
             return
         if export_study is not None:
             from sweeps.sampling.export import export_study as write_study
             from sweeps.sampling.export import url_of
 
             file, sweep = export_study
-            count = write_study(*saved(storage_of(set_ or []), sweep), file)
+            sweep, overrides = by_name(sweep, overrides)
+            count = write_study(*saved(storage_of(overrides), sweep), file)
             _say(console, f"{many(count, 'trial')} in {file}; look at them with:  optuna-dashboard {url_of(file)}")
             return
-        settings, name = settings_of(config, set_ or [], resume)
+        if resume is not None:
+            resume, overrides = by_name(resume, overrides)
+        settings, name = settings_of(config, overrides, resume)
         if plan:
             show_plan(settings, console)
             return
@@ -135,8 +143,10 @@ def main(
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
-        begun = name and (Path(settings.storage) / name).is_dir()
-        then = f"Go on with:  python sweeps/run.py --resume {name}" if begun else "Nothing of the sweep was written."
+        folder = Path(settings.storage) / name if name else None
+        then = "Nothing of the sweep was written."
+        if folder is not None and folder.is_dir():
+            then = f"Go on with:  python sweeps/run.py --resume {to_type(folder)}"
         console.print(f"\nInterrupted. {then}", highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
@@ -279,7 +289,7 @@ def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
     mirror.interrupted(_MLFLOW_INTERRUPT_S)
     console.show_cursor()
     why = f"The local Ray has ended; its logs in {sweep.folder / 'logs'} may say why."
-    _say(console, f"\n{why} Go on with:  python sweeps/run.py --resume {sweep.name}")
+    _say(console, f"\n{why} Go on with:  python sweeps/run.py --resume {to_type(sweep.folder)}")
     os._exit(EXIT_LOST)  # anything gentler would wait for Ray
 
 

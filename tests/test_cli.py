@@ -422,6 +422,9 @@ def test_best_model_takes_its_place_from_settings_and_prints_json(
     printed = capsys.readouterr().out
     assert "trial  t000 of sweep one, from its checkpoint" in printed
     assert "dev    WER 0.5000, CER 0.2500" in printed
+    (tmp_path / "my.yaml").write_text("name: two\n")
+    assert run("best-model", "--overwrite", "--config", "my.yaml") == 2
+    assert "has no sweep 'two'" in capsys.readouterr().err, "the settings name it"
 
 
 def test_best_model_takes_a_language_model_along(

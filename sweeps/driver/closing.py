@@ -7,15 +7,19 @@ In: a sweep whose search is over, its MLflow mirror and functions that score and
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from hausa_asr.settings.sweep import MlflowSettings
 from hausa_asr.tracking.tracker import Tracker
 from sweeps.driver.reporting import report_of, stopped_in_words
 from sweeps.driver.sweep import Sweep
+from sweeps.driver.sweep_folder import to_type
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.mlflow_mirror.views import trials_key
 from sweeps.record.names import LOG_FILE, RESULT_FILE
@@ -74,11 +78,11 @@ def close_sweep(
     stopped = stopped_in_words(state, missed[1] if missed else None)
     page = _report(sweep)
     ui = [tracker.ui_hint(), tracker.view_url(trials_key(sweep.name))]
-    for line in _summary(sweep, conclusion, ending, page, ui, stopped):
+    for line in _summary(sweep, conclusion, ending, page, ui, stopped, tracker.shown_uri):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if behind or trouble:
         what = f"figures of {', '.join(behind)}" if behind else f"the sweep's end ({trouble})"
-        line = f"MLflow lacks {what}; they follow with:  python sweeps/run.py --resume {sweep.name}"
+        line = f"MLflow lacks {what}; they follow with:  python sweeps/run.py --resume {to_type(sweep.folder)}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return conclusion.best is not None
 
@@ -93,7 +97,13 @@ def _report(sweep: Sweep) -> Path | None:
 
 
 def _summary(
-    sweep: Sweep, conclusion: Conclusion, ending: Ending, page: Path | None, ui: list[str], stopped: str
+    sweep: Sweep,
+    conclusion: Conclusion,
+    ending: Ending,
+    page: Path | None,
+    ui: list[str],
+    stopped: str,
+    shown_uri: str,
 ) -> list[str]:
     """The last lines. The verdict comes last, where a person looks."""
     if conclusion.best is None:
@@ -110,13 +120,14 @@ def _summary(
         lines.append(
             f"baseline  {baseline.id} was stopped after {share:.0%} of its length, so nothing is compared with it"
         )
+    place = _mlflow_options(sweep.config.mlflow, shown_uri)
     lines += [f"model     {conclusion.export}", f"result    {sweep.folder / RESULT_FILE}"]
     if page is not None:
         lines.append(f"report    {page}")
     lines += [
         *(f"{name:<9} {where}" for name, where in zip(("compare", ""), ui, strict=True) if where),
-        f"pruning   python -m sweeps.replay --sweep {sweep.name}",
-        f"export    hausa-asr best-model --sweep {sweep.name}"
+        f"pruning   python -m sweeps.replay --sweep {sweep.name}{place}",
+        f"export    hausa-asr best-model --sweep {sweep.name}{place}"
         + (f" --with-lm {conclusion.with_lm.file}" if conclusion.with_lm else ""),
         f"errors    hausa-asr diagnose {conclusion.export} {sweep.prepared.path}",
     ]
@@ -126,6 +137,13 @@ def _summary(
     if conclusion.verdict:
         return lines + conclusion.verdict.sentences()[::-1]
     return [*lines, "(lowest dev WER on one seed: no finalists ran)", *filter(None, [conclusion.headline])]
+
+
+def _mlflow_options(mlflow: MlflowSettings, shown_uri: str) -> str:
+    """What makes a command that is typed here find the sweep in MLflow, where its defaults do not."""
+    uri = "" if shown_uri == f"sqlite:///{os.path.abspath('mlflow.db')}" else f" --uri {shlex.quote(shown_uri)}"
+    usual = MlflowSettings.model_fields["experiment"].default
+    return uri + ("" if mlflow.experiment == usual else f" --experiment {shlex.quote(mlflow.experiment)}")
 
 
 def _scores(outcome: Outcome) -> str:

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,6 +87,23 @@ def saved(storage: Path, name: str, overrides: Sequence[str] = ()) -> tuple[Stat
     return read_state(file.parent), config
 
 
+def by_name(sweep: str, overrides: list[str]) -> tuple[str, list[str]]:
+    """A sweep's name, and the overrides with its storage where it was given as a folder."""
+    if os.sep not in sweep:
+        return sweep, overrides
+    folder = Path(os.path.abspath(sweep))
+    return folder.name, [*overrides, f"storage={folder.parent}"]
+
+
+def to_type(folder: Path) -> str:
+    """What names a sweep in a command typed here: its name if it is in the default storage, else its folder."""
+    return (
+        folder.name
+        if folder.parent == Path(os.path.abspath(SweepConfig.model_fields["storage"].default))
+        else shlex.quote(str(folder))
+    )
+
+
 def storage_of(overrides: list[str]) -> Path:
     """The folder of all sweeps, by `--set storage=`, the environment or the default."""
     return Path(os.path.abspath(load(None, [o for o in overrides if o.startswith("storage=")]).storage))
@@ -124,7 +142,8 @@ def refuse_taken(folder: Path) -> None:
         raise UserError(
             f"There is a sweep named {folder.name} already.",
             where=folder,
-            fix=f"Go on with it (python sweeps/run.py --resume {folder.name}), or give another name (--set name=...).",
+            fix=f"Go on with it (python sweeps/run.py --resume {to_type(folder)}), or give another name "
+            "(--set name=...).",
         )
 
 

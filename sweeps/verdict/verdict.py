@@ -126,7 +126,7 @@ class Verdict:
             if best.p_best is not None:
                 text += f"; P(best) {best.p_best:.2f}"
             if self.to_runner_up != self.to_baseline:
-                behind = f"{-self.to_runner_up.wer:.3f} behind {self.to_runner_up.within}"
+                behind = f"{abs(self.to_runner_up.wer):.3f} behind {self.to_runner_up.within}"
                 text += f"; runner-up {self.to_runner_up.other} {behind}"
             if self.on_test is None and self.to_runner_up.is_clear is None:
                 text += f"; {ONE_SEED}"

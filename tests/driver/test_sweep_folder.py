@@ -8,7 +8,7 @@ import pytest
 
 from hausa_asr.errors import UserError
 from helpers.slots import Slots
-from sweeps.driver.sweep_folder import save, settings_of
+from sweeps.driver.sweep_folder import by_name, save, settings_of, to_type
 
 
 def test_finalists_that_have_begun_keep_their_length(tmp_path: Path) -> None:
@@ -26,3 +26,16 @@ def test_finalists_that_have_begun_keep_their_length(tmp_path: Path) -> None:
     assert "-s1" in str(refused.value)
     config, _ = settings_of(None, [storage, "finalists.length_s=1000", "finalists.seeds=3"], name)
     assert config.finalists.seeds == 3, "the same length in words, and more seeds"
+
+
+def test_a_sweep_can_be_named_by_its_folder_and_is_where_it_is_not_in_the_usual_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert by_name("one", ["a=1"]) == ("one", ["a=1"])
+    for typed in (str(tmp_path / "shared/one"), "shared/one", "./shared/one/"):
+        assert by_name(typed, ["a=1"]) == ("one", ["a=1", f"storage={tmp_path}/shared"])
+    assert to_type(tmp_path / "runs/one") == "one"
+    away = tmp_path / "my shared/one"
+    assert to_type(away) == f"'{away}'"
+    assert by_name(str(away), [])[1] == [f"storage={away.parent}"]
