@@ -295,7 +295,8 @@ def suspects(
     if base is not None and cross_fit is None:
         raise UserError("--base is for --cross-fit.", fix="Add --cross-fit 2, or leave it out.")
     refuse_unwritable(out, page)
-    with Progress(console=_stderr(), transient=True) as progress:
+    console = _stderr()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("listening", total=None)
         found = suspected(
             model, prepared, split, lambda done, of: progress.update(task, completed=done, total=of),

@@ -109,7 +109,8 @@ def tune(
     """
     from hausa_asr.language_model.tune import tune as tune_on
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("listening", total=None)
 
         def watch(done: int, of: int) -> None:
