@@ -126,7 +126,7 @@ def stored_calibration(folder: Path, of: str) -> Calibration | None:
         return found
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"The file with the calibration of confidences is broken: {error}.",
+            "The file with the calibration of confidences is broken.",
             where=file,
             fix="Export the model again; without this file confidences are not calibrated.",
         ) from error
