@@ -15,7 +15,7 @@ import numpy as np
 from hausa_asr.diagnosis.figure import Figure, Tally, figure
 from hausa_asr.diagnosis.findings import findings
 from hausa_asr.diagnosis.groups import group_tallies
-from hausa_asr.diagnosis.heard import Heard
+from hausa_asr.diagnosis.heard import Frames, Heard
 from hausa_asr.diagnosis.letters import confusions, hook_tallies
 from hausa_asr.diagnosis.words import boundary_tallies, dropped, word_tallies
 from hausa_asr.metrics import bootstrap_units, counts_by_utterance
@@ -105,6 +105,7 @@ def diagnose(heard: Heard) -> Diagnosis:
         "dropped words by length": _figures(gone),
         "word boundaries": _figures(boundaries),
         "hooks and apostrophes": _figures({name: one for name, one in hooks.items() if name != "plain"}),
+        **({"frames": _frame_figures(heard.frames, units)} if heard.frames is not None else {}),
         **{f"WER by {kind}": _figures(tallies) for kind, tallies in groups.items() if tallies},
     }
     return Diagnosis(
@@ -118,6 +119,13 @@ def diagnose(heard: Heard) -> Diagnosis:
         worst=_examples(heard, strict)[:EXAMPLES],
         middle=_from_the_middle(_examples(heard, strict)),
     )
+
+
+def _frame_figures(frames: Frames, units: np.ndarray) -> list[Figure]:
+    return [
+        figure("that are blank", Tally(frames.blank, frames.all, units)),
+        figure("letters that hold a single one", Tally(frames.single, frames.letters, units)),
+    ]
 
 
 def _sides(heard: Heard) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""The word error rate by what is known of the clips: their length, their noise, who speaks.
+"""The word error rate by what is known of the clips: their length, their noise, who speaks, whence they are.
 
 In: what was heard. Out: tallies by group, those that hold an utterance.
 """
@@ -43,4 +43,5 @@ def group_tallies(heard: Heard, errors: Tally) -> dict[str, dict[str, Tally]]:
         "speaker": {name: among(speakers == name, alone) for name, _ in known.most_common(SPEAKERS)}
         if len(known) > 1
         else {},
+        "corpus": {name: among(np.array(heard.corpora) == name) for name in dict.fromkeys(heard.corpora) if name},
     }

@@ -9,10 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-from hausa_asr.dataset.prepared import split_of
+from hausa_asr.dataset.prepared import load_prepared, split_of
 from hausa_asr.diagnosis.cross_fit import Watch, cross_fitted
 from hausa_asr.diagnosis.diagnose import Diagnosis, diagnose
-from hausa_asr.diagnosis.heard import heard
+from hausa_asr.diagnosis.heard import heard, joined_corpora
 from hausa_asr.diagnosis.page import as_page, as_text
 from hausa_asr.diagnosis.suspects import Suspect, suspects
 from hausa_asr.diagnosis.suspects_page import as_lines, as_table
@@ -62,12 +62,12 @@ def diagnosed(model: str, prepared: Path, split: str, baseline: str | None = Non
 
     from hausa_asr.model.wav2vec2 import load_model
 
-    spoken = split_of(prepared, split)
+    spoken, joined = split_of(prepared, split), joined_corpora(load_prepared(prepared).report)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     for folder in filter(None, (model, baseline)):
         network, processor = load_model(folder)
-        found.append(diagnose(heard(network.to(device), processor, spoken)))  # type: ignore[arg-type]
+        found.append(diagnose(heard(network.to(device), processor, spoken, joined)))  # type: ignore[arg-type]
     return Diagnosed(found[0], found[1] if baseline else None, spoken)
 
 

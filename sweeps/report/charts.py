@@ -69,12 +69,14 @@ def styled(figure: go.Figure, height: int, **layout: object) -> go.Figure:
     return figure
 
 
-def lowest_over_hours(ours: Sequence[Best], without: Sequence[Best], unit: str) -> go.Figure:
-    """The lowest dev WER over the work done, with and without stopping trials."""
+def lowest_over_hours(ours: Sequence[Best], without: Sequence[Best], stock: Sequence[Best], unit: str) -> go.Figure:
+    """The lowest dev WER over the work done: as it was, without stopping trials, and by the stock rule."""
     figure = go.Figure()
     for rows, name, colour, dash in (
-        (without, "the same trials, none stopped", GREY, "dash"), (ours, "this sweep", BLUE, "solid"),
-    ):  # fmt: skip
+        (without, "the same trials, none stopped", GREY, "dash"),
+        (stock, "the same trials, stopped by stock ASHA", ORANGE, "dot"),
+        (ours, "this sweep", BLUE, "solid"),
+    ):
         figure.add_scatter(
             x=[row.hours for row in rows], y=[min(row.wer, _HIGHEST_WER) for row in rows], name=name,
             mode="lines+markers", line={"color": colour, "dash": dash, "shape": "hv", "width": 2},

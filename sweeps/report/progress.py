@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings
 from sweeps.planning.budget import devices
+from sweeps.pruning.rule import Point
 from sweeps.record.state import Report, State, TrialRecord
+from sweeps.replay.simulate import Timeline, simulate
+from sweeps.replay.stock import StockAsha
+
+_ASHA_RUNGS = (0.2, 0.4, 0.8)
+"""Shares of the length at which ASHA with a reduction of 2 ranks, from a fifth of it on."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,44 @@ def none_stopped(state: State, resources: ResourceSettings) -> list[Best]:
             reports.append((at, rest, trial.id, math.inf))
         heapq.heappush(free_at, at)
     return _lowest(reports)
+
+
+def stock_asha(state: State, resources: ResourceSettings) -> list[Best]:
+    """The same for these trials, had Ray Tune's ASHA on WER stopped them: half at 0.2, 0.4 and 0.8 of the length.
+
+    A trial that goes on there and was stopped here counts as in `none_stopped`.
+    """
+    begun = [trial for trial in state.searched if trial.reports]
+    begun = sorted(begun, key=lambda trial: trial.reports[0].time)
+    lengths = [trial.seen_s * trial.reports[-1].updates / max(trial.reports[-1].step, 1) for trial in begun]
+    if not begun:
+        return []
+    marks = [share * max(lengths) for share in _ASHA_RUNGS]
+    timelines = [_timeline(trial, length, marks, resources) for trial, length in zip(begun, lengths, strict=True)]
+    slots = max(1, state.slots)
+    done = simulate(StockAsha("wer", marks, 2), timelines, slots)
+    by_wer = {point.wer: trial.id for trial, one in zip(begun, timelines, strict=True) for point in one.points}
+    # The virtual clock has a slot's hours; all slots' work is as many times as much until some have nothing to do.
+    rows = [Best(min(at * slots, done.work_s), wer, by_wer[wer]) for at, wer in done.incumbents]
+    return [*rows, Best(done.work_s, rows[-1].wer, rows[-1].trial)] if rows else []
+
+
+def _timeline(trial: TrialRecord, length_s: float, marks: list[float], resources: ResourceSettings) -> Timeline:
+    """A trial's evaluations by the hours of its work; of a stopped one the rest of its length too, with what it had."""
+    points, at, now = [], [], 0.0
+    for report, hours in _work(trial, resources):
+        now += hours
+        metrics = report.metrics
+        points.append(Point(report.seen_s, metrics["loss"], metrics["wer"], metrics["cer"]))
+        at.append(now)
+    last = points[-1]
+    if trial.state != "failed":
+        lowest = min(point.wer for point in points)
+        for mark in [*(mark for mark in marks if last.seen_s < mark < length_s), length_s]:
+            if mark > last.seen_s:
+                points.append(Point(mark, last.loss, lowest, last.cer))
+                at.append(now * mark / max(last.seen_s, 1e-9))
+    return Timeline(tuple(points), tuple(at), ready_s=0.0)
 
 
 def _work(trial: TrialRecord, resources: ResourceSettings) -> Iterator[tuple[Report, float]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hausa_asr.dataset.parts import dev_part
 from hausa_asr.diagnosis.diagnose import Diagnosis, diagnose
-from hausa_asr.diagnosis.heard import Heard, snr_db
+from hausa_asr.diagnosis.heard import Heard, corpus_of, snr_db
 from hausa_asr.diagnosis.page import View, as_page, sounds_of, view
 from hausa_asr.files import write_whole
 from hausa_asr.utterance import SAMPLE_RATE, Split
@@ -27,7 +27,13 @@ _JSON, _PAGE = "diagnosis.json", "diagnosis.html"
 
 
 def write_diagnoses(
-    folder: Path, dev: Split, part_s: float, errors: WordErrors, runs: Sequence[TrialRecord], baseline: str | None
+    folder: Path,
+    dev: Split,
+    part_s: float,
+    errors: WordErrors,
+    runs: Sequence[TrialRecord],
+    baseline: str | None,
+    corpora: Sequence[str] = (),
 ) -> dict[str, Path]:
     """Diagnose every run whose transcripts are known, and write what was found.
 
@@ -38,6 +44,7 @@ def write_diagnoses(
         errors: what the models heard.
         runs: those to diagnose.
         baseline: the run that all others are compared with; None if there is none.
+        corpora: the names of those that were joined, if several were.
 
     Returns:
         The folder that was written for each, by its name.
@@ -46,7 +53,7 @@ def write_diagnoses(
     if not heard:
         return {}
     part = dev_part(dev, part_s)
-    known = _known(part)
+    known = _known(part, corpora)
     found = {name: diagnose(replace(known, hypotheses=texts)) for name, texts in heard.items()}
     written = {}
     for name, one in found.items():
@@ -59,7 +66,7 @@ def write_diagnoses(
     return written
 
 
-def _known(part: Split) -> Heard:
+def _known(part: Split, corpora: Sequence[str]) -> Heard:
     """All that is known of a split's utterances before a model hears them."""
     ids, texts, speakers, levels = [], [], [], []
     for index in range(len(part)):  # one at a time: an hour of samples is much
@@ -68,7 +75,9 @@ def _known(part: Split) -> Heard:
         texts.append(one.text)
         speakers.append(one.speaker)
         levels.append(snr_db(one.samples))
-    return Heard(ids, texts, [], speakers, np.asarray(part.n_samples) / SAMPLE_RATE, np.array(levels))
+    seconds = np.asarray(part.n_samples) / SAMPLE_RATE
+    whence = [corpus_of(one, corpora) for one in ids] if corpora else ()
+    return Heard(ids, texts, [], speakers, seconds, np.array(levels), whence)
 
 
 def diagnosis_of(folder: Path, run: str) -> Diagnosis | None:

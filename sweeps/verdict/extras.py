@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hausa_asr.dataset.prepared import Prepared
+from hausa_asr.diagnosis.heard import joined_corpora
 from hausa_asr.diagnosis.page import sentences
 from hausa_asr.errors import first_line
 from hausa_asr.settings.sweep import SweepConfig
@@ -36,7 +37,8 @@ def diagnosed_runs(
     """Write what each scored run gets wrong; {} if that can't be."""
     try:
         base, part_s = baseline.run.id if baseline else None, config.recipe().dev_part_s
-        return write_diagnoses(ledger.folder, prepared.splits["dev"], part_s, errors, runs, base)
+        joined = joined_corpora(prepared.report)
+        return write_diagnoses(ledger.folder, prepared.splits["dev"], part_s, errors, runs, base, joined)
     except Exception as error:
         log.exception("no run was diagnosed: %s", error)
         return {}

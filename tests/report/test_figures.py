@@ -11,7 +11,7 @@ from hausa_asr.settings.recipe import Dimension
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
 from helpers.reported import Sweep
 from sweeps.report.figures import front, rung_rows, trial_rows
-from sweeps.report.progress import best_so_far, none_stopped, where_hours_went
+from sweeps.report.progress import best_so_far, none_stopped, stock_asha, where_hours_went
 from sweeps.report.searched import importances, settings_of
 from sweeps.sampling.export import study_of_finished
 
@@ -75,6 +75,11 @@ def test_the_lowest_wer_over_hours_with_and_without_stopping() -> None:
     ]  # fmt: skip
     without = none_stopped(sweep.state, ResourceSettings())
     assert [(round(one.hours * 3600), one.wer) for one in without] == [(10, 0.9), (20, 0.5), (60, 0.4), (60, 0.4)]
+    stock = stock_asha(sweep.state, ResourceSettings())
+    # By WER t001 is the worst at its first report; t002 is better than t000 there.
+    assert [(round(one.hours * 3600), one.wer, one.trial) for one in stock] == [
+        (10, 0.9, "t000"), (20, 0.5, "t000"), (50, 0.4, "t002"), (50, 0.4, "t002"),
+    ]  # fmt: skip
     sweep.trial("t000-s1", [(0.4, 0.4)], "finalist", of="t000")
     shares = where_hours_went(sweep.state, ResourceSettings(workers_per_trial=2))
     assert [one.name for one in shares] == ["trained to their end", "stopped at rung 1", "finalists"]

@@ -233,7 +233,7 @@ def test_the_winner_can_be_exported_and_transcribes(finished: tuple[Path, str], 
 def test_a_name_that_exists_is_refused_with_what_to_type(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     output = finish(start("--config", folder / "tiny.yaml", "--set", "name=one"), code=2)
-    assert "--resume one" in output
+    assert f"--resume {folder}/runs/one)" in output.replace("\n", "")
 
 
 def test_diverging_settings_end_at_once_and_the_sweep_goes_on(finished: tuple[Path, str]) -> None:

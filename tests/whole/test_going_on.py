@@ -43,7 +43,7 @@ def test_it_goes_on_with_a_larger_budget_a_wider_space_and_after_sigterm(setting
         process,
     )
     process.send_signal(signal.SIGTERM)
-    assert "--resume grown" in finish(process, code=130)
+    assert f"--resume {sweep}" in finish(process, code=130), "typed elsewhere its folder is needed"
     assert gone(process.pid) == []
     runs, stopped = Runs(folder), Ledger(sweep).state
     assert runs.parents[0].info.status == "KILLED"

@@ -86,7 +86,7 @@ class Ordeal:
             output = finish(self.process, code=1)
             assert time.monotonic() - began < 30, "it ends soon"
             assert f"The local Ray has ended; its logs in {self.sweep}" in output
-            assert f"Go on with:  python sweeps/run.py --resume {self.name}" in output
+            assert f"Go on with:  python sweeps/run.py --resume {self.sweep}" in output
             assert "Traceback" not in output
         else:
             while not (found := [pid for pid, program in self._processes() if NAMES[what] in program]):
