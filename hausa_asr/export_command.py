@@ -132,7 +132,7 @@ def _show(exported: Exported, out: Path, uri: str, register: str | None, alias: 
         seeds = "1 fresh seed" if exported.seeds == 1 else f"{exported.seeds} fresh seeds"
         print(f"chosen by its finalists; WER and CER are means over {seeds}")
     else:
-        print("chosen by the lowest dev WER; no finalists ran")
+        print("chosen by the lowest dev WER; no finalists ran" + (", or none is fast enough" if exported.rtf else ""))
     print(f"dev    {rates(exported.wer, exported.cer)}")
     scored = exported.test_wer is not None
     print(f"test   {rates(exported.test_wer, exported.test_cer) if scored else 'not scored'}")

@@ -163,7 +163,7 @@ def _export(
         data=data.report,
         dev=scores["dev"],
         test=scores["test"],
-        base_license=settings.model.license,
+        base_license=settings.model.license if about["base"] == settings.model.base else "",
         data_license=settings.data.license,
     )
     return export_checkpoint(Path(progress.best_checkpoint), out / MODEL, card, overwrite=True)

@@ -19,8 +19,8 @@ FEATURE_CACHE = ("auto", "off")
 STEP_PREFIX, CHECKPOINT, TRAINING = "step-", "base.json", "training.pt"
 """A trial's checkpoints: how the names of their folders begin, a file that each has, and a file of the newest only,
 from which training can resume."""
-
-
+GPU_ENERGY = "system/gpu_energy_kwh"
+"""The metric of the energy that all GPUs of a trial used since its last report, by their own meters."""
 CACHE_VARIABLE = "HAUSA_ASR_CACHE"
 """The environment variable that names a folder for cached features, such as one on a local disk of the node."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -47,11 +48,15 @@ class LongRecording:
 
     def __init__(self, source: Source, max_s: float) -> None:
         self._max_s = max_s
-        self._file = tempfile.TemporaryFile(prefix="hausa-asr-recording-")  # noqa: SIM115  # open as long as it lives
+        try:
+            self._file = tempfile.TemporaryFile(prefix="hausa-asr-recording-")  # noqa: SIM115  # open while it lives
+        except OSError as error:
+            raise AudioRefused("no room", f"for a long recording: {error.strerror}") from error
         try:
             decode(source, max_s, self._keep)
         except BaseException:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             raise
 
     def __len__(self) -> int:
@@ -70,10 +75,11 @@ class LongRecording:
         self._file.truncate()
         self._length = 0
         self._products, self._peak, source_peak = np.zeros(()), 0.0, 0.0
+        self._low, self._high = np.inf, -np.inf
         resamplers: list[Resampler] = []
         for channels, rate in blocks:
             resamplers = resamplers or [Resampler(rate) for _ in channels]
-            source_peak = max(source_peak, float(np.abs(channels).max(initial=0.0)))
+            source_peak = float(np.maximum(source_peak, np.abs(channels).max(initial=0.0)))  # NaN stays
             if not np.isfinite(source_peak):
                 raise AudioRefused("nan", "samples that are not numbers, or infinite")
             self._write([resampler(channel) for resampler, channel in zip(resamplers, channels, strict=True)])
@@ -83,7 +89,7 @@ class LongRecording:
             raise AudioRefused("too long", f"more than {self._max_s:g} s")
         if not self._length:
             raise AudioRefused("empty", "no samples")
-        if max(self._peak, source_peak) < QUIETEST:
+        if self._high - self._low < 2 * QUIETEST:
             raise AudioRefused("silent", f"peak {self._peak:.6f}")
         # As `load` does it: nothing is louder than 1, before and after.
         self._weights = (carriers(self._products / self._length) / max(1.0, source_peak, self._peak)).astype(np.float32)
@@ -100,3 +106,5 @@ class LongRecording:
         self._length += block.shape[1]
         self._products = self._products + np.einsum("cs,ds->cd", block, block, dtype=np.float64)
         self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
+        self._low = min(self._low, float(block.min(initial=np.inf)))
+        self._high = max(self._high, float(block.max(initial=-np.inf)))

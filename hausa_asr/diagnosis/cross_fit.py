@@ -31,7 +31,7 @@ def cross_fitted(
     Args:
         recipe: of each fine-tune; shorter as its data is less, so that they see each utterance as often.
         base: the checkpoint that each starts from.
-        split: N examples, at least two for each part.
+        split: the train split of the recipe, N examples, at least two for each part.
         dev: chooses the best checkpoint of each.
         folds: how many parts, 2 or more.
 
@@ -67,6 +67,7 @@ def cross_fitted(
                 )
             model, processor = checkpoint.load(ended.progress.best_checkpoint)
         found = listen(model.to(device), processor, Part(split, judged))  # type: ignore[arg-type]
+        del model  # before the next one needs the GPU
         for at, place in enumerate(judged.tolist()):
             written[place], heard[place], nats[place] = found.written[at], found.heard[at], found.nats[at]
     return suspicious(split, Heard(written, heard, nats))

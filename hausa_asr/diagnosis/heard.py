@@ -5,6 +5,7 @@ In: a model and a split. Out: `Heard`, one row per utterance, from which all cou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,9 +88,8 @@ def heard(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, split: Split, cor
     ids, references, hypotheses, speakers, levels, counts = [], [], [], [], [], []
     for first in range(0, len(split), _AT_ONCE):
         examples = [split[index] for index in range(first, min(first + _AT_ONCE, len(split)))]
-        for example, path in zip(
-            examples, greedy_paths(recording_logits(model, processor, [one.samples for one in examples])), strict=True
-        ):
+        logits = recording_logits(model, processor, [one.samples for one in examples], whole_s=math.inf)
+        for example, path in zip(examples, greedy_paths(logits), strict=True):
             ids.append(example.id)
             references.append(example.text)
             hypotheses.append(text_of(path))

@@ -142,6 +142,11 @@ def suspected(
 
     spoken = split_of(prepared, split)
     if folds:
+        if split != "train":
+            raise UserError(
+                f"Cross-fitting is for train, which models learn from, and not for {split}.",
+                fix="Leave out --cross-fit: the model has not seen it.",
+            )
         watch_folds = watch_fine_tunes or (lambda fold, step, of: None)
         recipe, start = _recipe_of(model, base)
         found, limit = cross_fitted(recipe, start, spoken, split_of(prepared, "dev"), folds, watch_folds)

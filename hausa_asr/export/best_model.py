@@ -37,7 +37,7 @@ class Exported:
         wer, cer: on dev; `cer` is None where it was not recorded. Of a winner of finalists the means over its seeds.
         test_wer, test_cer: on test; None where the winner was not scored on it.
         source: whether it came from the sweep's artifact or from the trial's checkpoint.
-        chosen: why this one: `finalists`, or `lowest dev WER` where no finalists ran.
+        chosen: why this one: `finalists`, or `lowest dev WER` where no finalists ran or none is fast enough.
         seeds: on how many fresh seeds the winner of finalists was trained; 0 without finalists.
         soup: the trials whose weights the model is the mean of, if it is such an average; its error rates are its own.
         scored_again: the WER on dev of the folder as it was written; None where that was not asked, or can't be.
@@ -226,7 +226,7 @@ def _choose_fast(
     try:
         return choose(trials, parents, where, **of_one, without=slow.keys())
     except UserError as error:
-        if not slow:
+        if any(one.wer is not None and one.tags.get("base", "") not in slow for one in trials) or not slow:
             raise
         measured = ", ".join(f"{base} takes {rtf:.3g}" for base, rtf in slow.items())
         raise UserError(

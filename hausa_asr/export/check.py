@@ -8,6 +8,7 @@ module it is that other process.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,7 @@ def _score(folder: Path, prepared: Path, part_s: float) -> dict[str, Any]:
 
 def _scored(folder: Path, dev: Split, device: Any) -> dict[str, Any]:
     from hausa_asr.decoding.beam import BeamDecoder
+    from hausa_asr.decoding.flashlight import is_installed
     from hausa_asr.decoding.path import greedy_paths, text_of, words_of
     from hausa_asr.metrics import right_words, wer
     from hausa_asr.model.evaluate import recording_logits
@@ -105,12 +107,12 @@ def _scored(folder: Path, dev: Split, device: Any) -> dict[str, Any]:
 
     model, processor = load_model(str(folder))
     model.to(device)
-    lm = BeamDecoder(folder / LM_FILE) if (folder / LM_FILE).is_file() else None
+    lm = BeamDecoder(folder / LM_FILE) if (folder / LM_FILE).is_file() and is_installed() else None
     sure: dict[str, list[tuple[list[float], list[bool]]]] = {GREEDY: [], WITH_LM: []}
     written, heard, seconds = [], [], 0.0
     for first in range(0, len(dev), _AT_ONCE):
         examples = [dev[index] for index in range(first, min(first + _AT_ONCE, len(dev)))]
-        logits = recording_logits(model, processor, [example.samples for example in examples])
+        logits = recording_logits(model, processor, [example.samples for example in examples], whole_s=math.inf)
         paths = {GREEDY: greedy_paths(logits)}
         heard += [text_of(path) for path in paths[GREEDY]]
         written += [example.text for example in examples]

@@ -75,11 +75,13 @@ def choose(
         raise UserError("--rank is a place within one sweep.", where=where, fix="Name the sweep with --sweep.")
     if not one_sweep:
         trials = _of_one_dataset(trials, dataset, where)
-    left = [trial for trial in trials if trial.tags.get("base") not in without]
-    choices = list(_choices(left, parents, all_finalists=rank > 1 or bool(without)))
-    if without and not choices:
-        choices = [_by_itself(one) for one in left if one.wer is not None and "finalist_of" not in one.tags]
-    every = sorted(choices, key=lambda one: one._order)
+    left = [trial for trial in trials if trial.tags.get("base", "") not in without]
+    if one_sweep or not without:
+        every = _ranked(left, parents, rank, without)
+    else:  # each sweep's best first, since its winner need not be among them
+        ids = dict.fromkeys(trial.parent for trial in left)
+        of_each = [_ranked([trial for trial in left if trial.parent == one], parents, 1, without) for one in ids]
+        every = sorted((some[0] for some in of_each if some), key=lambda one: (one.wer, one.run.trial))
     if not every:
         raise UserError(
             f"None of the {len(trials)} trials has a WER yet.",
@@ -92,6 +94,16 @@ def choose(
             fix="Give a lower --rank.",
         )  # fmt: skip
     return every[rank - 1]
+
+
+def _ranked(
+    trials: Sequence[TrialRun], parents: Mapping[str, SweepRun], rank: int, without: Collection[str]
+) -> list[Choice]:
+    """What there is to choose from, the best first; the trials of the search where all finalists are left out."""
+    choices = list(_choices(trials, parents, all_finalists=rank > 1 or bool(without)))
+    if without and not choices:
+        choices = [_by_itself(one) for one in trials if one.wer is not None and "finalist_of" not in one.tags]
+    return sorted(choices, key=lambda one: one._order)
 
 
 def _of_one_dataset(trials: Sequence[TrialRun], dataset: str | None, where: str) -> list[TrialRun]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -67,8 +68,8 @@ def fetch(
         f"The model of trial {best.trial} (dev WER {best.wer:.4f}) was not found. Missing:\n"
         + "\n".join(f"  - {one}" for one in missing),
         where=f"{tracker.shown_uri}, sweep {best.sweep}, run {best.run_id}",
-        fix=f"Run this where the sweep's storage is, or end the sweep (python sweeps/run.py --resume {best.sweep}), "
-        "which puts its winner into MLflow.",
+        fix="Run this where the sweep's storage is, or end the sweep (python sweeps/run.py --resume "
+        f"{_to_resume(best, parent)}), which puts its winner into MLflow.",
     )
 
 
@@ -159,6 +160,11 @@ def _data_report(tracker: Tracker, trial: TrialRun) -> dict[str, Any]:
     return {}
 
 
+def _to_resume(best: TrialRun, parent: SweepRun | None) -> str:
+    """What names its sweep from any directory: the folder, where its run says that."""
+    return shlex.quote(parent.tags.get("folder") or best.sweep) if parent is not None else best.sweep
+
+
 def _licenses(tracker: Tracker, trial: TrialRun) -> tuple[str, str]:
     """The licences of base and data, from the settings that the sweep's run holds; "" where they are gone."""
     from hausa_asr.tracking.tracker import SETTINGS_FILE
@@ -167,7 +173,8 @@ def _licenses(tracker: Tracker, trial: TrialRun) -> tuple[str, str]:
         file = tracker.download(trial.parent, SETTINGS_FILE, Path(folder)) if trial.parent else None
         try:
             about = yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None else {}
-            return str(about["model"].get("license") or ""), str(about["data"].get("license") or "")
+            of_base = about["model"].get("license") if about["model"].get("base") == trial.tags.get("base") else ""
+            return str(of_base or ""), str(about["data"].get("license") or "")
         except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError):
             return "", ""
 

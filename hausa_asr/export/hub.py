@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from hausa_asr.errors import UserError, first_line
-from hausa_asr.export.folder import LANGUAGE_MODEL, ONNX_MODELS
+from hausa_asr.export.folder import NEEDED, POSSIBLE
 
 
 def check_repo(repo: str) -> None:
@@ -48,7 +48,7 @@ def push(folder: Path, repo: str) -> str:
             repo_id=repo,
             folder_path=folder,
             commit_message="Add a Hausa wav2vec 2.0 model",
-            delete_patterns=sorted(ONNX_MODELS | LANGUAGE_MODEL),
+            delete_patterns=sorted(POSSIBLE - NEEDED),
         )
     except Exception as error:  # of the hub, of the network, and of what is between them, in many kinds
         raise UserError(

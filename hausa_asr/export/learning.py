@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hausa_asr.export.folder import CURVE
+from hausa_asr.recipe import GPU_ENERGY
 
 if TYPE_CHECKING:
     from hausa_asr.tracking.tracker import SweepRun, Tracker, TrialRun
 
 _BLUE, _GREY = "#33658a", "#999999"
-_ENERGY = "system/gpu_energy_kwh"
 Curve = dict[str, list[tuple[float, float]]]
 """Of `wer` and `loss`: hours of audio trained on, and the value then."""
 
@@ -66,7 +66,7 @@ def _cost(tracker: Tracker, run: TrialRun, parent: SweepRun | None, trials: Sequ
     """Hours of training, and energy where the GPUs measured it, in a sentence."""
     parts = []
     if spent_s := run.metrics.get("spent_s"):
-        parts.append(f"Training it took {_duration(spent_s)}{_energy(tracker, [run])}")
+        parts.append(f"Training `{run.trial}` took {_duration(spent_s)}{_energy(tracker, [run])}")
     if parent is not None and (spent_s := parent.metrics.get("spent_s")):
         mine = [one for one in trials if one.parent == run.parent]
         whole = f"its sweep of {len(mine)} runs {_duration(spent_s)}{_energy(tracker, mine)}, all slots added up"
@@ -80,8 +80,8 @@ def _duration(seconds: float) -> str:
 
 def _energy(tracker: Tracker, runs: Sequence[TrialRun]) -> str:
     """The energy that GPUs used, by their own meters; "" where none was measured."""
-    measured = [run for run in runs if _ENERGY in run.metrics]
-    used = sum(value for run in measured for _, value in tracker.history(run.run_id, [_ENERGY])[_ENERGY])
+    measured = [run for run in runs if GPU_ENERGY in run.metrics]
+    used = sum(value for run in measured for _, value in tracker.history(run.run_id, [GPU_ENERGY])[GPU_ENERGY])
     return f" and {used:.3g} kWh by the GPUs' meters" if measured else ""
 
 

@@ -9,16 +9,18 @@ import os
 import re
 import shutil
 import sys
-from importlib.metadata import requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import hausa_asr
-from hausa_asr.errors import UserError
+from hausa_asr.errors import UserError, first_line
 from hausa_asr.export.folder import LANGUAGE_MODEL, ONNX_MODELS
 from hausa_asr.serving.page import check_gradio
 
 _NEEDS = {"torch", "transformers", "safetensors", "numpy", "scipy", "soundfile", "av", "jiwer", "rapidfuzz", "gradio"}
 _WITH_LM = {"flashlight-text"}
+_FILES = {"app.py", "README.md", "requirements.txt", "model", "hausa_asr", "__pycache__"}
+"""All that a Space ever holds: a folder with anything else in it, such as `.git`, is not ours to replace."""
 _FIRST_LINE = '"""The page of this Space: a recording in, its text out. Written by `hausa-asr best-model --space`."""'
 _APP = (
     _FIRST_LINE
@@ -58,18 +60,26 @@ def check_space(space: Path, out: Path, overwrite: bool) -> None:
         UserError: it is taken, it is the model's own, or gradio is missing.
     """
     check_gradio()
+    _requirements(has_lm=False)
     inside = space.resolve()
     if inside == out.resolve() or inside in out.resolve().parents or out.resolve() in inside.parents:
         raise UserError("A Space and its model need two folders.", where=space, fix="Give another with --space.")
+    there = next(folder for folder in (inside, *inside.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError("No folder can be written there.", where=space, fix="Give another with --space.")
     if not space.exists() or (space.is_dir() and not any(space.iterdir())):
         return
     app = space / "app.py"
     ours = app.is_file() and app.read_text(encoding="utf-8", errors="replace").startswith(_FIRST_LINE)
-    if not ours or not overwrite:
+    strange = sorted({one.name for one in space.iterdir()} - _FILES) if ours else []
+    if not ours or strange or not overwrite:
+        why = " already." if ours else ", and is not one that was written here."
+        if strange:
+            why = f", and also holds {strange[0]}, so it is not overwritten."
         raise UserError(
-            "The folder for the Space exists" + (" already." if ours else ", and is not one that was written here."),
+            f"The folder for the Space exists{why}",
             where=space.absolute(),
-            fix="Add --overwrite to replace it." if ours else "Give another with --space.",
+            fix="Give another with --space." if strange or not ours else "Add --overwrite to replace it.",
         )
 
 
@@ -85,6 +95,7 @@ def write_space(model: Path, space: Path) -> None:
     """
     target = space.resolve()
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    replaced = target.parent / f".{target.name}.replaced-{os.getpid()}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -97,21 +108,37 @@ def write_space(model: Path, space: Path) -> None:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         (partial / "README.md").write_text(_README.format(gradio=version("gradio"), python=python), encoding="utf-8")
         if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
+            target.rename(replaced)
+        try:
+            partial.rename(target)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(target)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"The Space can't be written: {error.strerror}.", where=space, fix="Give another folder with --space."
-        ) from error
+            f"The Space can't be written: {error.strerror or first_line(error)}.", where=space,
+            fix="Give another folder with --space.",
+        ) from error  # fmt: skip
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _requirements(has_lm: bool) -> list[str]:
-    """This project's requirements, but only those that the page uses."""
+    """This project's requirements, but only those that the page uses.
+
+    Raises:
+        UserError: it is not installed, so they are not known.
+    """
     wanted = _NEEDS | (_WITH_LM if has_lm else set())
     found = {}
-    for line in requires("hausa-asr-sweeps") or []:
+    try:
+        listed = requires("hausa-asr-sweeps") or []
+    except PackageNotFoundError as error:
+        raise UserError("The project is not installed, so a Space's requirements are not known.",
+                        fix="Install it with `pip install -e .`.") from error  # fmt: skip
+    for line in listed:
         requirement = line.partition(";")[0].strip()
         name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
         if name in wanted:

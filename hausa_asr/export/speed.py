@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hausa_asr.errors import UserError
 from hausa_asr.utterance import SAMPLE_RATE, Split
 
 _CLIPS, _CLIPS_S = 100, 600.0
@@ -35,13 +36,25 @@ def measured_clips(dev: Split | None, most_s: float = _CLIPS_S) -> list[tuple[np
 
 
 def real_time_factor(folder: Path, dev: Split | None) -> float:
-    """Seconds that a model takes for a second of audio, greedily and clip by clip, on a GPU if there is one."""
+    """Seconds that a model takes for a second of audio, greedily and clip by clip, on a GPU if there is one.
+
+    Raises:
+        UserError: the GPU has no room.
+    """
+    import torch
+
     from hausa_asr.model.recognizer import Recognizer
 
-    hear = Recognizer(folder, lm=False)
     clips = [samples for samples, _ in measured_clips(dev, _RTF_S)]
-    hear(clips[:1])  # the first call readies things
-    began = time.monotonic()
-    for one in clips:
-        hear([one])
+    try:
+        hear = Recognizer(folder, lm=False)
+        hear(clips[:1])  # the first call readies things
+        began = time.monotonic()
+        for one in clips:
+            hear([one])
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            "The GPU has no room to measure the model's speed.",
+            fix="Wait for what is using it, or hide it with CUDA_VISIBLE_DEVICES= to measure on the CPU.",
+        ) from error
     return (time.monotonic() - began) * SAMPLE_RATE / sum(map(len, clips))

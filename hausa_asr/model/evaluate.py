@@ -151,6 +151,7 @@ def recording_logits(
     samples: Sequence[Samples],
     *,
     batch_s: float = EVAL_BATCH_S,
+    whole_s: float = WHOLE_S,
 ) -> list[np.ndarray]:
     """The logits of N recordings, each (T, V) float32 on the CPU, in their order.
 
@@ -161,12 +162,13 @@ def recording_logits(
         processor: its processor.
         samples: (S,) float32 of each, mono at 16 kHz.
         batch_s: seconds of audio at once, padding included.
+        whole_s: recordings of up to this many seconds are heard whole, as `evaluate` hears all.
     """
     no_labels = np.zeros(0, dtype=np.int64)
     device = next(model.parameters()).device
     levels = processor.feature_extractor.do_normalize
     lengths = [int(frame_lengths(model, torch.tensor(len(one)))) for one in samples]
-    surveys = [survey(one) if len(one) > WHOLE_S * SAMPLE_RATE else Survey(np.zeros(0), 0.0) for one in samples]
+    surveys = [survey(one) if len(one) > whole_s * SAMPLE_RATE else Survey(np.zeros(0), 0.0) for one in samples]
     of = [
         (number, window)
         for number, one in enumerate(samples)

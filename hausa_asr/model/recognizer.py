@@ -20,7 +20,7 @@ from hausa_asr.audio.load import AudioRefused
 from hausa_asr.audio.long_recording import open_recording
 from hausa_asr.decoding.beam import BeamDecoder
 from hausa_asr.decoding.beam_pool import BeamPool
-from hausa_asr.decoding.confidence import GREEDY, WITH_LM, Calibration, stored_calibration
+from hausa_asr.decoding.confidence import CONFIDENCE_FILE, GREEDY, WITH_LM, Calibration, stored_calibration
 from hausa_asr.decoding.path import Word, greedy_paths, text_of, words_of
 from hausa_asr.decoding.weights import LM_FILE
 from hausa_asr.errors import UserError
@@ -87,13 +87,13 @@ class Recognizer:
         self.calibration: Calibration | None = None
         if lm is False:
             self._paths = greedy_paths
-            self.calibration = stored_calibration(Path(model), GREEDY)
+            self.calibration = _calibration(model, GREEDY)
         else:
             decoder = BeamDecoder(Path(lm))
             self._pool = BeamPool(decoder, Path(lm), jobs) if jobs > 1 else None
             self._paths = self._pool.paths if self._pool is not None else decoder.paths
             # Of another language model nothing is known.
-            self.calibration = stored_calibration(Path(model), WITH_LM) if Path(lm) == own else None
+            self.calibration = _calibration(model, WITH_LM) if Path(lm) == own else None
         self._network, self._processor = _load_model(model, device)
 
     def __enter__(self) -> Recognizer:
@@ -176,6 +176,19 @@ class Recognizer:
 def is_enough(samples: Sequence[Samples]) -> bool:
     """Whether so much is in memory that it is to be transcribed."""
     return len(samples) >= AT_ONCE or sum(map(len, samples)) >= AT_ONCE_S * SAMPLE_RATE
+
+
+def _calibration(model: str | Path, of: str) -> Calibration | None:
+    """The calibration of a folder, or of a model of the hub."""
+    if os.path.isdir(model):
+        return stored_calibration(Path(model), of)
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        str(model), CONFIDENCE_FILE, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
+    )  # fmt: skip
+    return stored_calibration(Path(found).parent, of) if found is not None else None
 
 
 def _load_model(model: str | Path, device: str | torch.device | None) -> tuple[Any, Any]:

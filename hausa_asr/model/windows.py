@@ -82,14 +82,14 @@ def windows(levels: np.ndarray, n_samples: int, n_frames: int) -> list[Window]:
     """Cut a recording into windows.
 
     Args:
-        levels: (F,) from `survey`; not looked at if the recording is short.
+        levels: (F,) from `survey`; none for a recording that is to be heard whole.
         n_samples: its samples.
         n_frames: the frames that the model makes of it, one for each `HOP` samples.
 
     Returns:
         Windows whose frames that count are the recording's, once each at most and in order; those of none are silence.
     """
-    if n_samples <= WHOLE_S * SAMPLE_RATE:
+    if not len(levels):
         return [Window(0, n_samples, 0, n_frames, 0)]
     levels = np.append(levels, np.full(max(0, n_frames - len(levels)), -np.inf))[:n_frames]
     context, around = _frames(_CONTEXT_S), _loudest(levels, _frames(_PAUSE_S))
@@ -133,7 +133,7 @@ def _loudest(levels: np.ndarray, frames: int) -> np.ndarray:
 
 def _sounding(levels: np.ndarray) -> Iterator[tuple[int, int]]:
     """The stretches of a recording that are no silence, each with its margins, as frames from and to."""
-    silent = _loudest(levels, 2 * _frames(_MARGIN_S) + 1) < np.percentile(levels, 95) - _SILENCE_DB
+    silent = _loudest(levels, 2 * _frames(_MARGIN_S) + 1) < _loud(levels) - _SILENCE_DB
     begin = 0
     for start, stop in _runs(silent):
         if stop - start >= _frames(_SILENCE_S - 2 * _MARGIN_S):
@@ -142,6 +142,12 @@ def _sounding(levels: np.ndarray) -> Iterator[tuple[int, int]]:
             begin = stop
     if begin < len(levels):
         yield begin, len(levels)
+
+
+def _loud(levels: np.ndarray) -> float:
+    """How loud a recording is where somebody speaks, however seldom that is: a twentieth of it, or five seconds."""
+    least = min(_frames(5.0), len(levels))
+    return max(float(np.percentile(levels, 95)), float(np.partition(levels, -least)[-least]))
 
 
 def _seams(levels: np.ndarray, around: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, bool]]:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from hausa_asr.model.evaluate import EvalReport
-from hausa_asr.recipe import Progress, step_folder
+from hausa_asr.recipe import GPU_ENERGY, Progress, step_folder
 from hausa_asr.training.checkpoint import Checkpoint
 from hausa_asr.training.run import Run
 
@@ -47,7 +47,7 @@ def figures(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
         "seen_s": float(run.plan.seen_s[run.step]),
         "epoch": float(run.plan.batch(run.step - 1)[0]),
         **_memory_gb(run.device),
-        **({} if math.isnan(all_kwh) else {"system/gpu_energy_kwh": all_kwh}),
+        **({} if math.isnan(all_kwh) else {GPU_ENERGY: all_kwh}),
     }
 
 

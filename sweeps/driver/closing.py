@@ -141,7 +141,9 @@ def _summary(
 
 def _mlflow_options(mlflow: MlflowSettings, shown_uri: str) -> str:
     """What makes a command that is typed here find the sweep in MLflow, where its defaults do not."""
-    uri = "" if shown_uri == f"sqlite:///{os.path.abspath('mlflow.db')}" else f" --uri {shlex.quote(shown_uri)}"
+    found = shown_uri == f"sqlite:///{os.path.abspath('mlflow.db')}"
+    secret = shown_uri.rstrip("/") != mlflow.uri.rstrip("/")  # the settings or the environment have the whole of it
+    uri = "" if found or secret else f" --uri {shlex.quote(shown_uri)}"
     usual = MlflowSettings.model_fields["experiment"].default
     return uri + ("" if mlflow.experiment == usual else f" --experiment {shlex.quote(mlflow.experiment)}")
 

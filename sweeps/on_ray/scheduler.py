@@ -17,7 +17,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from hausa_asr.recipe import Progress
+from hausa_asr.recipe import GPU_ENERGY, Progress
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.agenda import Agenda
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, from_text
@@ -103,6 +103,9 @@ class SweepScheduler(FIFOScheduler):
         progress = message.progress
         if progress.step > trial.last_step:
             kept = {key: getattr(progress, key) for key in _KEPT}
+            if self._config.resources.gpus_per_worker % 1:
+                # The meter is a whole GPU's, and other trials use it too.
+                kept["metrics"] = {key: value for key, value in progress.metrics.items() if key != GPU_ENERGY}
             self._ledger.append("reported", trial=name, slot=message.slot, **kept)
         why = self._divergence(trial, progress)
         if why:

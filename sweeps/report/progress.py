@@ -91,7 +91,10 @@ def stock_asha(state: State, resources: ResourceSettings) -> list[Best]:
     timelines = [_timeline(trial, length, marks, resources) for trial, length in zip(begun, lengths, strict=True)]
     slots = max(1, state.slots)
     done = simulate(StockAsha("wer", marks, 2), timelines, slots)
-    by_wer = {point.wer: trial.id for trial, one in zip(begun, timelines, strict=True) for point in one.points}
+    by_wer: dict[float, str] = {}
+    for trial, one in zip(begun, timelines, strict=True):
+        for point in one.points:
+            by_wer.setdefault(point.wer, trial.id)  # of two with one WER most likely the earlier
     # The virtual clock has a slot's hours; all slots' work is as many times as much until some have nothing to do.
     rows = [Best(min(at * slots, done.work_s), wer, by_wer[wer]) for at, wer in done.incumbents]
     return [*rows, Best(done.work_s, rows[-1].wer, rows[-1].trial)] if rows else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 from hausa_asr.errors import first_line
 from hausa_asr.tracking.tracker import MetricsRow, Tracker
@@ -34,7 +35,7 @@ def publish(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> str:
     return ""
 
 
-def _note(sweep: str, conclusion: Conclusion) -> str:
+def _note(sweep: str, folder: Path, conclusion: Conclusion) -> str:
     """What the MLflow UI shows as the description of the sweep's run, in Markdown."""
     assert conclusion.best is not None
     found = [conclusion.soup, conclusion.growth, conclusion.with_lm]
@@ -46,7 +47,7 @@ def _note(sweep: str, conclusion: Conclusion) -> str:
         for name, one in rows
         if one is not None
     ]
-    commands = [f"hausa-asr best-model --sweep {sweep}", f"python sweeps/run.py --export-study study.db {sweep}"]
+    commands = [f"hausa-asr best-model --sweep {sweep}", f"python sweeps/run.py --export-study study.db {folder}"]
     return "\n".join(
         [
             f"**{sentences[0]}**", "", *(f"- {one}" for one in sentences[1:]), "",
@@ -105,7 +106,7 @@ def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
         tags["verdict_with_lm"] = conclusion.with_lm.sentence() if conclusion.with_lm else ""
         if conclusion.headline:
             tags["verdict"] = conclusion.headline
-        tags["mlflow.note.content"] = _note(state.name, conclusion)
+        tags["mlflow.note.content"] = _note(state.name, ledger.folder, conclusion)
     if baseline is not None:
         metrics["baseline_wer"] = baseline.dev["wer"]
         metrics |= {f"baseline_test_{name}": value for name, value in (baseline.test or {}).items()}

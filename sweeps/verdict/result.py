@@ -241,7 +241,7 @@ def _export(
         baseline_dev=ErrorRates(**_dev(errors, baseline.run)) if baseline else None,
         baseline_test=test(baseline) if baseline else None,
         headline=headline,
-        base_license=config.model.license,
+        base_license=config.model.license if config.recipe(best.run.settings).base == config.model.base else "",
         data_license=config.data.license,
         **in_words(config, ledger, best.run),
     )

@@ -35,7 +35,7 @@ def test_it_hears_what_the_evaluation_hears(model: tuple) -> None:
 def test_frames_are_counted(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     path = [VOCAB[one] for one in (PAD, "b", "b", PAD, "a", PAD, PAD, WORD, "a", "a", "k", PAD)]
     logits = torch.nn.functional.one_hot(torch.tensor(path), len(VOCAB)).numpy().astype(np.float32)
-    monkeypatch.setattr("hausa_asr.model.evaluate.recording_logits", lambda *_: [logits, logits[:1]])
+    monkeypatch.setattr("hausa_asr.model.evaluate.recording_logits", lambda *_, **options: [logits, logits[:1]])
     found = heard(*model, ToneSplit(2, 0))
     assert found.hypotheses == ["ba ak", ""]
     assert found.frames is not None

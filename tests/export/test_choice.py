@@ -83,3 +83,20 @@ def test_without_a_base_the_next_finalist_of_another_counts_or_else_the_search()
     assert best(trials[:-1], parents, without=["large"]).run.trial == "t001", "by its one seed"
     with pytest.raises(UserError, match="has a WER"):
         best(trials, parents, without=["large", "small"])
+
+
+def test_between_sweeps_each_ones_best_of_the_other_bases_counts() -> None:
+    large, small = {"base": "large"}, {"base": "small"}
+    one = [trial("t002", 0.2, tags=large), trial("t002-s1", 0.22, tags={**large, "finalist_of": "t002"}),
+           trial("t001-s1", 0.25, tags={**small, "finalist_of": "t001"})]  # fmt: skip
+    two = [trial("t003", 0.35, "two", tags=small), trial("t003-s1", 0.35, "two", tags={**small, "finalist_of": "t003"})]
+    parents = sweep("one", "t002-s1", 1, best_wer=0.22) | sweep("two", "t003-s1", 1, best_wer=0.35)
+    chosen = best([*one, *two], parents, one_sweep=False, without=["large"])
+    assert chosen.run.trial == "t001-s1", "though the other is a sweep's winner"
+    three = [trial("t004", 0.3, "three", tags=small)]
+    assert best([*two, *three], parents | sweep("three"), one_sweep=False, without=["large"]).run.trial == "t004"
+
+
+def test_a_run_that_names_no_base_can_be_left_out_too() -> None:
+    with pytest.raises(UserError, match="has a WER"):
+        best([trial("t001", 0.2)], sweep("one"), without=[""])

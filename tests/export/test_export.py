@@ -296,7 +296,8 @@ def test_the_card_shows_how_it_learned_and_what_that_cost(tracker: Tracker, laye
     assert "![WER and loss on dev](learning.png)" in card and "of `t001`, beside the baseline `t000`." in card
     assert (out / "learning.png").read_bytes()[:4] == b"\x89PNG"
     assert (
-        "Training it took 1.5 hours and 0.75 kWh by the GPUs' meters; its sweep of 2 runs 3.0 hours and 1.5 kWh" in card
+        "Training `t001` took 1.5 hours and 0.75 kWh by the GPUs' meters; its sweep of 2 runs 3.0 hours and 1.5 kWh"
+        in card
     )
     best_model(tracker.uri, tracker.experiment, sweep="one", out=tmp_path / "out", overwrite=True)
 

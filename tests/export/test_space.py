@@ -77,6 +77,11 @@ def test_nothing_else_is_overwritten(model: Path, tmp_path: Path) -> None:
         check_space(tmp_path / "space", model, overwrite=False)
     check_space(tmp_path / "space", model, overwrite=True)
     write_space(model, tmp_path / "space")
+    (tmp_path / "space/.git").mkdir()
+    with pytest.raises(UserError, match=r"also holds \.git"):
+        check_space(tmp_path / "space", model, overwrite=True)
+    with pytest.raises(UserError, match="can be written there"):
+        check_space(tmp_path / "mine/app.py/space", model, overwrite=False)
     for inside in (model, model / "space", model.parent):
         with pytest.raises(UserError, match="two folders"):
             check_space(inside, model, overwrite=True)

@@ -94,6 +94,13 @@ def test_silence_is_not_heard_but_for_its_ends() -> None:
     assert heard[4500:].all(), "a pause of less than a second is heard"
 
 
+def test_a_long_silence_with_little_speech_in_it_is_skipped() -> None:
+    samples = np.concatenate(
+        [np.zeros(300 * SAMPLE_RATE, np.float32), speech(8), np.zeros(300 * SAMPLE_RATE, np.float32)]
+    )
+    assert 400 <= counted(cut_of(samples), len(samples)).sum() < 450
+
+
 def test_a_quiet_voice_is_no_silence() -> None:
     samples = np.concatenate([speech(20), speech(20, 1) * np.float32(0.03), speech(20, 2)])
     assert counted(cut_of(samples), len(samples)).all(), "30 dB below the other"

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from hausa_asr.recipe import FinetuneConfig, Progress
+from hausa_asr.recipe import GPU_ENERGY, FinetuneConfig, Progress
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
 from helpers.events import report
+from helpers.slots import Slots
 from sweeps.driver.agenda import Agenda
 from sweeps.driver.sweep import rule_of
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, to_text
@@ -89,6 +90,18 @@ def test_losers_are_paused_at_a_rung_and_never_between(tmp_path: Path) -> None:
     assert sweep.state_of("t2") == ("paused", "rung")
     assert sweep.state_of("t1") == ("running", "")
     assert "number 3 of 3" in sweep.ledger.state.trials["t2"].reason
+
+
+@pytest.mark.parametrize(("gpus", "kept"), [(1.0, True), (0.5, False)])
+def test_the_energy_of_a_gpu_that_trials_share_is_nobodys(tmp_path: Path, gpus: float, kept: bool) -> None:
+    slots = Slots(tmp_path, f"resources.gpus_per_worker={gpus}")
+    trial = slots.order().trial
+    assert trial is not None
+    made = report(5, 0.9, 1.0)
+    made["metrics"][GPU_ENERGY] = 0.1
+    scheduler = SweepScheduler(slots.config, slots.ledger, slots.rule, slots.agenda, lambda name: name)
+    scheduler.judge(trial.id, Reported(Progress(**made, samples=[], checkpoint="", best_checkpoint="")))
+    assert (GPU_ENERGY in trial.reports[-1].metrics) == kept and "wer" in trial.reports[-1].metrics
 
 
 def test_a_decision_is_kept_with_all_that_it_was_made_of_and_can_be_explained(tmp_path: Path) -> None:
