@@ -149,7 +149,7 @@ def _choices(trials: Sequence[TrialRun], parents: Mapping[str, SweepRun], *, all
     """What there is to choose from: of a sweep with finalists only them, since the lowest of many is a lucky one."""
     for trial in trials:
         parent = parents.get(trial.parent)
-        if trial.wer is None:
+        if trial.wer is None or _is_lost(trial):
             continue
         seeds = _seeds(parent)
         if not seeds:
@@ -161,6 +161,11 @@ def _choices(trials: Sequence[TrialRun], parents: Mapping[str, SweepRun], *, all
             yield Choice(trial, wer, cer, means.get("test_wer"), means.get("test_cer"), seeds)
         elif all_finalists and _is_next(trial, trials, parent):
             yield _mean(trial, trials)
+
+
+def _is_lost(trial: TrialRun) -> bool:
+    """Whether it failed before any checkpoint of it was on disk."""
+    return trial.state == "failed" and "checkpoint_uri" not in trial.tags
 
 
 def _by_itself(trial: TrialRun) -> Choice:

@@ -29,6 +29,7 @@ from sweeps.mlflow_mirror.origin import origin_tags, profile
 from sweeps.mlflow_mirror.retry_queue import Job, Kind, RetryQueue
 from sweeps.mlflow_mirror.run_contents import (
     RunContents,
+    best_at_end,
     best_step,
     colour,
     contents,
@@ -230,7 +231,9 @@ class Mirror:
         # The ledger's times and never now: the same call made again must change nothing.
         at = trial.ended_s or (trial.reports[-1].time if trial.reports else None)
         if at and not trial.is_open and trial.spent_s != mine.spent_s:
-            new.append(MetricsRow(max(trial.last_step, 0), int(at * 1000), {"spent_s": trial.spent_s}))
+            new.append(
+                MetricsRow(max(trial.last_step, 0), int(at * 1000), {"spent_s": trial.spent_s, **best_at_end(trial)})
+            )
         if new or tags:
             self._tracker.log(run_id, new, tags)
         mine.step, mine.tags = max(mine.step, trial.last_step), {**mine.tags, **tags}

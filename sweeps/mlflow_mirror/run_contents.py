@@ -107,6 +107,16 @@ def rows(trial: TrialRecord, after: int) -> list[MetricsRow]:
     return made
 
 
+def best_at_end(trial: TrialRecord) -> dict[str, float]:
+    """`best_*` of an ended trial, if it lost the best checkpoint that it last reported: workers that died had it."""
+    last = trial.reports[-1].best if trial.reports else {}
+    if not trial.best or not last or int(trial.best["step"]) == int(last["step"]):
+        return {}
+    metrics = trial.at_best.metrics
+    best = {**trial.best, **{name: metrics[name] for name in AT_BEST if name in metrics}}
+    return {f"best_{name}": value for name, value in best.items()}
+
+
 def samples(checkpoint: Path) -> list[Sample] | None:
     """Dev utterances as a checkpoint hears them; None if it had to make room on the disk."""
     try:

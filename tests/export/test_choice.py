@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,3 +101,9 @@ def test_between_sweeps_each_ones_best_of_the_other_bases_counts() -> None:
 def test_a_run_that_names_no_base_can_be_left_out_too() -> None:
     with pytest.raises(UserError, match="has a WER"):
         best([trial("t001", 0.2)], sweep("one"), without=[""])
+
+
+def test_a_trial_that_failed_with_no_checkpoint_on_disk_is_no_choice() -> None:
+    gone = replace(trial("t001", 0.1), state="failed")
+    kept = replace(trial("t002", 0.2, tags={"checkpoint_uri": "file:///x"}), state="failed")
+    assert best([gone, kept, trial("t003", 0.3)], sweep("one")).run.trial == "t002"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from hausa_asr.recipe import step_folder
+from hausa_asr.recipe import CHECKPOINT, step_folder
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.tracker import STATUS, Tracker
 from helpers.mlflow_server import Server
@@ -101,6 +101,24 @@ def sweep(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     sweep.mirror.start()
     yield sweep
     sweep.mirror.close()
+
+
+def test_a_trial_that_lost_its_best_checkpoint_has_the_figures_of_what_is_left(sweep: Sweep) -> None:
+    """Its workers died with the best weights in their memory."""
+    sweep.begin("t000", "t001")
+    for trial in ("t000", "t001"):
+        sweep.report(trial, 10)
+        (step_folder(sweep.ledger.trial_folder(trial), 10) / CHECKPOINT).write_text("{}")
+        sweep.report(trial, 20, kept=False)
+    trial = sweep.ledger.state.trials["t000"]
+    sweep.tell("ended", "t000", state="failed", reason="crashed", best=sweep.ledger.best_there(trial))
+    sweep.tell("ended", "t001", state="finished", reason="")
+    assert sweep.mirror.flush(SOON_S) == []
+    lost, whole = sweep.run("t000").data.metrics, sweep.run("t001").data.metrics
+    assert (lost["best_wer"], lost["best_step"], lost["best_cer_folded"]) == (1 / 10, 10, 0.4 / 10)
+    assert (whole["best_wer"], whole["best_step"]) == (1 / 20, 20)
+    chosen = next(run for run in sweep.tracker.trials(sweep.ledger.state.run_id) if run.trial == "t000")
+    assert chosen.wer == 1 / 10, "as best-model reads it"
 
 
 def test_a_server_that_is_killed_and_comes_back(server: Server, tmp_path: Path) -> None:
