@@ -74,7 +74,7 @@ def lowest_over_hours(ours: Sequence[Best], without: Sequence[Best], stock: Sequ
     figure = go.Figure()
     for rows, name, colour, dash in (
         (without, "the same trials, none stopped", GREY, "dash"),
-        (stock, "the same trials, stopped by stock ASHA", ORANGE, "dot"),
+        (stock, "the same, by stock ASHA", ORANGE, "dot"),
         (ours, "this sweep", BLUE, "solid"),
     ):
         figure.add_scatter(
