@@ -22,7 +22,7 @@ from hausa_asr.decoding.beam import BeamDecoder
 from hausa_asr.decoding.beam_pool import BeamPool
 from hausa_asr.decoding.confidence import CONFIDENCE_FILE, GREEDY, WITH_LM, Calibration, stored_calibration
 from hausa_asr.decoding.path import Word, greedy_paths, text_of, words_of
-from hausa_asr.decoding.weights import LM_FILE
+from hausa_asr.decoding.weights import LM_FILE, weights_file
 from hausa_asr.errors import UserError
 from hausa_asr.model.windows import Samples
 from hausa_asr.utterance import SAMPLE_RATE
@@ -65,7 +65,7 @@ class Recognizer:
     Args:
         model: the folder of an exported model, or its id on the Hugging Face hub.
         device: where to compute; by default the GPU if there is one, else the CPU.
-        lm: a language model; by default the one in the model's folder, if any; False for none.
+        lm: a language model; by default the model's own, if any; False for none.
         jobs: how many files are decoded ahead at a time, and how many processes search with a language model.
 
     Attributes:
@@ -79,22 +79,30 @@ class Recognizer:
         self, model: str | Path, *, device: str | torch.device | None = None, lm: Lm = None, jobs: int = 1
     ) -> None:
         _check_model(model)
-        own = Path(model) / LM_FILE
+        of_hub = not os.path.isdir(model)
+        if of_hub:  # before anything else is looked for there
+            self._network, self._processor = _load_model(model, device)
+        own = _own_file(model, LM_FILE)
+        if own is not None:
+            _own_file(model, weights_file(Path(LM_FILE)).name)  # beside it, where the decoder looks
         if lm is None:
-            lm = own if os.path.isfile(own) else False
+            lm = own or False
         self._jobs = jobs
         self._pool: BeamPool | None = None
-        self.calibration: Calibration | None = None
+        calibration = _own_file(model, CONFIDENCE_FILE)
+        how: str | None = GREEDY
         if lm is False:
             self._paths = greedy_paths
-            self.calibration = _calibration(model, GREEDY)
         else:
             decoder = BeamDecoder(Path(lm))
             self._pool = BeamPool(decoder, Path(lm), jobs) if jobs > 1 else None
             self._paths = self._pool.paths if self._pool is not None else decoder.paths
-            # Of another language model nothing is known.
-            self.calibration = _calibration(model, WITH_LM) if Path(lm) == own else None
-        self._network, self._processor = _load_model(model, device)
+            how = WITH_LM if Path(lm) == own else None  # of another language model nothing is known
+        self.calibration: Calibration | None = None
+        if calibration is not None and how is not None:
+            self.calibration = stored_calibration(calibration.parent, how)
+        if not of_hub:
+            self._network, self._processor = _load_model(model, device)
 
     def __enter__(self) -> Recognizer:
         return self
@@ -178,17 +186,17 @@ def is_enough(samples: Sequence[Samples]) -> bool:
     return len(samples) >= AT_ONCE or sum(map(len, samples)) >= AT_ONCE_S * SAMPLE_RATE
 
 
-def _calibration(model: str | Path, of: str) -> Calibration | None:
-    """The calibration of a folder, or of a model of the hub."""
+def _own_file(model: str | Path, name: str) -> Path | None:
+    """A file of a model's folder, or of its repository on the hub, which is fetched; None if it has none."""
     if os.path.isdir(model):
-        return stored_calibration(Path(model), of)
+        return Path(model) / name if os.path.isfile(Path(model) / name) else None
     from transformers.utils import cached_file
 
     found = cached_file(
-        str(model), CONFIDENCE_FILE, _raise_exceptions_for_missing_entries=False,
+        str(model), name, _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
     )  # fmt: skip
-    return stored_calibration(Path(found).parent, of) if found is not None else None
+    return Path(found) if found is not None else None
 
 
 def _load_model(model: str | Path, device: str | torch.device | None) -> tuple[Any, Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,9 @@ import pytest
 import soundfile
 
 from hausa_asr.audio.load import AudioRefused
+from hausa_asr.decoding.confidence import GREEDY, WITH_LM, Calibration, write_calibrations
+from hausa_asr.decoding.ngram import estimate
+from hausa_asr.decoding.weights import LM_FILE, Weights, store_weights
 from hausa_asr.errors import UserError
 from hausa_asr.model import recognizer
 from hausa_asr.model import transcribe as module
@@ -102,3 +109,28 @@ def test_a_missing_model_is_refused_by_name(name: str, tmp_path: Path, monkeypat
 def test_a_base_checkpoint_is_not_a_model(layer_norm_base: Path) -> None:
     with pytest.raises(UserError):
         transcribe(SAMPLES[0], layer_norm_base)
+
+
+def test_a_model_of_the_hub_brings_its_language_model_and_its_calibration(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the hub's cache on this machine, since there is no hub here."""
+    pytest.importorskip("flashlight")
+    whole = tmp_path / "hub/models--me--ha/snapshots/0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(model, whole)
+    (tmp_path / "hub/models--me--ha/refs").mkdir()
+    (tmp_path / "hub/models--me--ha/refs/main").write_text(whole.name)
+    estimate([["ina", "so"], ["ya", "zo"]], 2).write(whole / LM_FILE)
+    store_weights(whole / LM_FILE, Weights(0.7, 1.5, 20))
+    known = {name: Calibration(2.0, number, 100, 0.1, 0.2) for number, name in enumerate((GREEDY, WITH_LM))}
+    write_calibrations(whole, known)
+    code = (
+        "from hausa_asr.model.recognizer import Recognizer\n"
+        "for lm in (None, False):\n    hear = Recognizer('me/ha', lm=lm)\n"
+        "    print(hear.calibration, getattr(hear._paths, '__self__', None) and hear._paths.__self__.weights)"
+    )
+    env = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout.splitlines() == [f"{known[WITH_LM]} {Weights(0.7, 1.5, 20)}", f"{known[GREEDY]} None"], (
+        done.stderr
+    )
