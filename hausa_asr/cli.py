@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from hausa_asr import __version__, export_command, lm_commands, serve_command, transcribe_command
+from hausa_asr import __version__, doctor_command, export_command, lm_commands, serve_command, transcribe_command
 from hausa_asr.command_options import Config, Json, Set, print_json, rates, settings_of
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 
@@ -314,6 +314,7 @@ def suspects(
 
 app.command("transcribe")(transcribe_command.transcribe)
 app.command("serve")(serve_command.serve)
+app.command("doctor")(doctor_command.doctor)
 
 
 def _prepared(settings: SweepConfig, out: Path | None = None) -> Prepared:

@@ -72,7 +72,7 @@ def test_help_is_quick_and_teaches() -> None:
 import sys
 from hausa_asr.cli import main
 for command in ([], ["prepare"], ["finetune"], ["best-model"], ["diagnose"], ["suspects"], ["transcribe"],
-                ["serve"], ["lm"], ["lm", "train"], ["lm", "tune"], ["lm", "test"]):
+                ["serve"], ["doctor"], ["lm"], ["lm", "train"], ["lm", "tune"], ["lm", "test"]):
     try:
         main([*command, "--help"])
     except SystemExit as end:
@@ -89,6 +89,7 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
         "suspects best-model",
         "transcribe clip.mp3",
         "serve best-model",
+        "doctor --config",
         "lm train --prepared",
         "lm tune lm.arpa",
         "lm test lm.arpa",

@@ -24,16 +24,16 @@ from typing import Any
 from hausa_asr.errors import first_line
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.store import is_outage
-from hausa_asr.tracking.tracker import STATUS, MetricsRow, Tracker, TrialRun
+from hausa_asr.tracking.tracker import STATUS, Tracker, TrialRun
 from sweeps.mlflow_mirror.origin import origin_tags, profile
 from sweeps.mlflow_mirror.retry_queue import Job, Kind, RetryQueue
 from sweeps.mlflow_mirror.run_contents import (
     RunContents,
-    best_at_end,
     best_step,
     colour,
     contents,
     lacks_samples,
+    row_at_end,
     rows,
     run_name,
     samples,
@@ -227,13 +227,7 @@ class Mirror:
         waits = self._interrupted and (trial.is_open or trial.state == "paused")
         state = "paused" if waits else "running" if trial.is_open else trial.state
         tags = self._new_tags(trial, mine, state, INTERRUPTED if waits else trial.reason)
-        new = rows(trial, mine.step)
-        # The ledger's times and never now: the same call made again must change nothing.
-        at = trial.ended_s or (trial.reports[-1].time if trial.reports else None)
-        if at and not trial.is_open and trial.spent_s != mine.spent_s:
-            new.append(
-                MetricsRow(max(trial.last_step, 0), int(at * 1000), {"spent_s": trial.spent_s, **best_at_end(trial)})
-            )
+        new = [*rows(trial, mine.step), *row_at_end(trial, mine.spent_s)]
         if new or tags:
             self._tracker.log(run_id, new, tags)
         mine.step, mine.tags = max(mine.step, trial.last_step), {**mine.tags, **tags}

@@ -107,14 +107,24 @@ def rows(trial: TrialRecord, after: int) -> list[MetricsRow]:
     return made
 
 
-def best_at_end(trial: TrialRecord) -> dict[str, float]:
-    """`best_*` of an ended trial, if it lost the best checkpoint that it last reported: workers that died had it."""
-    last = trial.reports[-1].best if trial.reports else {}
-    if not trial.best or not last or int(trial.best["step"]) == int(last["step"]):
-        return {}
-    metrics = trial.at_best.metrics
-    best = {**trial.best, **{name: metrics[name] for name in AT_BEST if name in metrics}}
-    return {f"best_{name}": value for name, value in best.items()}
+def row_at_end(trial: TrialRecord, known_s: float | None) -> list[MetricsRow]:
+    """The row of what a trial took, if its run has another figure, `known_s`; none while a slot has it.
+
+    With `best_*` again if it lost the best checkpoint that it last reported: workers that died had it in their memory.
+    """
+    # The ledger's times and never now: the same call made again must change nothing.
+    at = trial.ended_s or (trial.reports[-1].time if trial.reports else None)
+    if not at or trial.is_open or trial.spent_s == known_s:
+        return []
+    metrics = {"spent_s": trial.spent_s}
+    reported = trial.reports[-1].best if trial.reports else {}
+    if trial.best and reported and int(trial.best["step"]) != int(reported["step"]):
+        best = {
+            **trial.best,
+            **{name: trial.at_best.metrics[name] for name in AT_BEST if name in trial.at_best.metrics},
+        }
+        metrics |= {f"best_{name}": value for name, value in best.items()}
+    return [MetricsRow(max(trial.last_step, 0), int(at * 1000), metrics)]
 
 
 def samples(checkpoint: Path) -> list[Sample] | None:

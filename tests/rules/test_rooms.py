@@ -35,6 +35,7 @@ FLOORS = [
     "hausa_asr.cli",
     "hausa_asr.export_command",
     "hausa_asr.serve_command",
+    "hausa_asr.doctor_command",
     "hausa_asr.lm_commands",
     "hausa_asr.transcribe_command",
     "hausa_asr.command_options",

@@ -144,7 +144,7 @@ def test_finalists_are_scored_with_a_language_model_too(finished: tuple[Path, st
             assert run.data.metrics["test_wer_with_lm"] == found["test_wer"][run.data.tags["trial"]]
     assert found["sentence"] in output.splitlines()
     assert found["sentence"] in (folder / "runs/one/report.html").read_text()
-    assert f"--sweep one --with-lm {found['file']}" in output
+    assert f" --with-lm {found['file']}\n" in output and f"best-model --sweep one --uri sqlite:///{folder}" in output
     assert json.loads(Path(f"{found['file']}.weights.json").read_text())["model"] == best["run"]
 
 
