@@ -192,3 +192,10 @@ def test_one_word_per_thing() -> None:
     for name, path in modules().items():
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not re.search(r"\b(is|was|are|were|be) told\b", line), f"{name}: {line.strip()}"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Two of one name in two folders can't be collected together, which each alone does not show."""
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    twice = {one.name for one in files if sum(one.name == other.name for other in files) > 1}
+    assert len(files) > 50 and not twice
