@@ -117,7 +117,7 @@ def _counted(path: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def joined_corpora(report: Mapping[str, Any]) -> list[str]:
-    """The names of the corpora that were joined to a dataset, by its report; [] where there is one."""
+    """The corpora that a prepared dataset was joined from, by its report; [] if there is only one."""
     origin = report.get("origin")
     parts = origin.get("join") if isinstance(origin, Mapping) else None
     return [str(part.get("name") or part.get("corpus")) for part in parts or []]

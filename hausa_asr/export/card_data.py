@@ -35,7 +35,7 @@ def _name(part: Mapping[str, Any]) -> str:
         return str(part.get("name") or part.get("corpus", "unknown"))
     if part.get("corpus") == "hub" and not PurePath(path).is_absolute():
         return path
-    return PurePath(path).name  # where it lay on somebody's disk is nobody's business
+    return PurePath(path).name  # paths of the user's machine stay private
 
 
 def _joined(parts: list[Mapping[str, Any]]) -> str:

@@ -66,13 +66,26 @@ def check_out(out: Path, overwrite: bool) -> None:
         )
 
 
+def put_in_place(partial: Path, target: Path) -> None:
+    """Let a folder become another one beside it; if that fails, what was there is there again."""
+    replaced = target.parent / f".{target.name}.replaced-{os.getpid()}"
+    if target.exists():
+        target.rename(replaced)
+    try:
+        partial.rename(target)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
 @contextmanager
 def written_aside(out: Path, overwrite: bool) -> Iterator[Path]:
     """A new folder to write to, which becomes `out` when the block ends well and is removed when it does not."""
     check_out(out, overwrite)
     target = out.resolve()
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    replaced = target.parent / f".{target.name}.replaced-{os.getpid()}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -82,15 +95,7 @@ def written_aside(out: Path, overwrite: bool) -> Iterator[Path]:
         for file in partial.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle)
-        if target.exists():
-            target.rename(replaced)
-        try:
-            partial.rename(target)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(target)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
+        put_in_place(partial, target)
     except OSError as error:
         if error.errno not in _DISK:
             raise

@@ -111,7 +111,7 @@ def _title(card: Card) -> str:
 
 
 def shown_base(card: Card) -> str:
-    """The base checkpoint; of a folder its name, since where it lay on somebody's disk is nobody's business."""
+    """The base checkpoint; of a folder only its name, since paths of the user's machine stay private."""
     return PurePath(card.base).name if PurePath(card.base).is_absolute() else card.base
 
 

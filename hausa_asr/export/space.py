@@ -14,7 +14,7 @@ from pathlib import Path
 
 import hausa_asr
 from hausa_asr.errors import UserError, first_line
-from hausa_asr.export.folder import LANGUAGE_MODEL, ONNX_MODELS
+from hausa_asr.export.folder import LANGUAGE_MODEL, ONNX_MODELS, put_in_place
 from hausa_asr.serving.page import check_gradio
 
 _NEEDS = {"torch", "transformers", "safetensors", "numpy", "scipy", "soundfile", "av", "jiwer", "rapidfuzz", "gradio"}
@@ -95,7 +95,6 @@ def write_space(model: Path, space: Path) -> None:
     """
     target = space.resolve()
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    replaced = target.parent / f".{target.name}.replaced-{os.getpid()}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -107,15 +106,7 @@ def write_space(model: Path, space: Path) -> None:
         (partial / "app.py").write_text(_APP, encoding="utf-8")
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         (partial / "README.md").write_text(_README.format(gradio=version("gradio"), python=python), encoding="utf-8")
-        if target.exists():
-            target.rename(replaced)
-        try:
-            partial.rename(target)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(target)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
+        put_in_place(partial, target)
     except OSError as error:
         raise UserError(
             f"The Space can't be written: {error.strerror or first_line(error)}.", where=space,

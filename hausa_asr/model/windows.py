@@ -28,7 +28,7 @@ _PAUSE_S, _PAUSE_DB = 0.3, 15.0
 _CLEAR_S, _CLEAR_DB = 0.4, 25.0
 """A pause so clear that no word goes on beyond it."""
 _CONTEXT_S = 4.0
-"""What is heard beside the part that counts, where there is no pause."""
+"""Seconds of audio on either side of the part that counts, where there is no pause."""
 _SILENCE_S, _SILENCE_DB, _MARGIN_S = 1.0, 35.0, 0.2
 """Silence is so long, and so much quieter than the loud parts of the recording; it is not heard, but for its ends."""
 _QUIET = 0.1
@@ -125,7 +125,7 @@ def _frames(seconds: float) -> int:
 
 
 def _loudest(levels: np.ndarray, frames: int) -> np.ndarray:
-    """The highest level within a stretch of so many frames around each."""
+    """The moving maximum of the levels, (F,), over windows of so many frames."""
     from scipy.ndimage import maximum_filter1d
 
     return maximum_filter1d(levels, frames, mode="nearest")

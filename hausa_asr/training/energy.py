@@ -44,7 +44,7 @@ class EnergyMeter:
 
 
 def _handle(device: torch.device) -> Any:
-    """NVML's handle of a GPU; None where there is none."""
+    """NVML's handle of a GPU; None if it can't be had."""
     try:
         import pynvml
 
