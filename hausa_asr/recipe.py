@@ -77,8 +77,8 @@ class FinetuneConfig:
         seed: the random seed of the head, the order of batches, masks, augmentation and dropout.
         gradient_checkpointing: compute the layers again in the backward pass instead of keeping their activations:
             less memory, a third more time, the same result.
-        compile: run torch.compile on the transformer's layers; `auto` does not, for now: on the one GPU measured,
-            every trial waited for the compiler and none was faster. `on` saves some memory there.
+        compile: run torch.compile on the transformer's layers, once for all trials of a process; `auto` does not, for
+            now: on the one GPU measured, none was faster. `on` saves some memory there.
         feature_cache: `auto` reads the output of frozen convolutions from disk where that is valid.
 
     Example:

@@ -5,7 +5,6 @@ Called by `finetune`; `update` moves it on.
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from hausa_asr.dataset.parts import dev_part, train_part
 from hausa_asr.errors import UserError
 from hausa_asr.model.batch import Share
+from hausa_asr.model.compiled import compile_layers
 from hausa_asr.model.feature_cache import cached, worthwhile
 from hausa_asr.model.forward import computes_in_bfloat16
 from hausa_asr.model.wav2vec2 import new_model
@@ -176,11 +176,6 @@ def start(
 def close(run: Run) -> None:
     """End a run, and let go of its memory: a worker starts its next trial in the same process."""
     run.loader.close()
-    if run.config.compile == "on":
-        # Each trial's dropout rates are constants of its graphs. What is kept of them keeps its model too, and after
-        # some trials torch would no longer compile.
-        torch._dynamo.reset()
-        gc.collect()
 
 
 def _with_dev_part(data: Data, seconds: float) -> Data:
@@ -224,8 +219,5 @@ def _prepare_layers(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> None:
         # `transformers` 5.23 has renamed it. Not the reentrant kind, which fails with layerdrop.
         enable: Any = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
-    if config.compile != "on":  # `auto` does not compile either, since that paid nowhere yet
-        return
-    torch._dynamo.config.recompile_limit = 64  # training or not, frozen or not, with a mask or without
-    for layer in model.wav2vec2.encoder.layers:
-        layer.compile(dynamic=True)
+    if config.compile == "on":  # `auto` does not compile, since that paid nowhere yet
+        compile_layers(model)

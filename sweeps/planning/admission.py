@@ -16,6 +16,8 @@ from sweeps.planning.budget import finalist_length_s, finalist_runs, hours_word
 from sweeps.planning.estimate import Prediction, figures, fitting, limits
 from sweeps.planning.expected_length import least_s
 from sweeps.planning.finalists import GROWTH_SHARES
+from sweeps.planning.memory import in_words as memory_in_words
+from sweeps.planning.memory import too_little as too_little_memory
 from sweeps.planning.slots import SlotPlan, stock_would_hang
 from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, many, size
@@ -109,10 +111,12 @@ def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: Sl
                 f"{cpus - drivers} of {cpus} CPUs for workers",
             )
         )
-    lines += [*_trials(config, prediction.epochs), *_figures(config, prediction), ("disk", _disk(config, prediction))]
+    lines += [*_trials(config, prediction.epochs), *_figures(config, prediction)]
+    lines += [("disk", _disk(config, prediction)), ("memory", memory_in_words(config))]
     budget = [f"{setting} {limit:g}" for setting, limit in config.budget.model_dump(exclude_none=True).items()]
     lines.append(("budget", ", ".join(budget) or "none is set"))
-    lines += [("warning", warning) for warning in prediction.warnings]
+    memory = too_little_memory(config, plan.slots, nodes)
+    lines += [("warning", warning) for warning in (*prediction.warnings, memory) if warning]
     for reason, fix in refusals(config, prediction):
         lines += [("refused", reason), ("", f"{fix[:1].upper()}{fix[1:]}.")]
     return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)

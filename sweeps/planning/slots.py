@@ -102,7 +102,9 @@ def local_nodes(cluster: ClusterSettings) -> list[dict[str, float]]:
     """
     if not cluster.nodes:
         kinds = {f"{_KIND}{kind}": 1.0 for kind in gpu_kinds()}
-        return [{"CPU": float(cluster.local_cpus or usable_cpus()), "GPU": float(usable_gpus()), **kinds}]
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        cpus = float(cluster.local_cpus or usable_cpus())
+        return [{"CPU": cpus, "GPU": float(usable_gpus()), "memory": memory, **kinds}]
     for number, node in enumerate(cluster.nodes):
         if node.get("CPU", 0) <= 0:
             raise UserError(

@@ -1,0 +1,51 @@
+"""The host memory that a plan names: what was measured at full size, and when it is too little."""
+
+from __future__ import annotations
+
+import pytest
+
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.memory import host_memory, in_words, too_little
+
+XLSR, MMS = "facebook/wav2vec2-xls-r-300m", "facebook/mms-1b-all"
+
+
+def config(base: str, **resources: float) -> SweepConfig:
+    return SweepConfig.model_validate({"model": {"base": base}, "resources": resources})
+
+
+def test_on_a_cpu_it_is_what_a_trial_of_xlsr_was_seen_to_take() -> None:
+    # benchmarks/full_size.py: 11.9 GiB of all processes at the peak, of which some 3 are programs and activations.
+    taken = host_memory(config(XLSR))
+    assert taken is not None and 6.5e9 < taken < 10e9
+
+
+def test_on_a_gpu_it_is_the_copies_and_the_base_and_grows_with_it() -> None:
+    small, large = host_memory(config(XLSR, gpus_per_worker=1)), host_memory(config(MMS, gpus_per_worker=1))
+    assert small is not None and large is not None
+    assert small == pytest.approx(315e6 * 20, rel=0.05)
+    assert large > 2.5 * small
+
+
+def test_several_bases_are_kept_but_no_more_than_two() -> None:
+    def taken(*bases: str) -> float:
+        space = {"base": {"choices": list(bases)}}
+        found = host_memory(SweepConfig.model_validate({"model": {"base": XLSR}, "space": space}))
+        assert found is not None
+        return found
+
+    one, two, three = taken(XLSR), taken(XLSR, "demo"), taken(XLSR, "demo", "facebook/wav2vec2-base")
+    assert one < two == three
+
+
+def test_trials_that_do_not_fit_on_a_node_together_are_warned_of() -> None:
+    settings = config(XLSR, gpus_per_worker=1)
+    node = {"CPU": 32.0, "GPU": 8.0, "memory": 32e9}
+    assert "8 trials on a node" in (too_little(settings, 8, [node]) or "")
+    assert too_little(settings, 8, [node] * 4) is None
+    assert too_little(settings, 8, [{"CPU": 32.0, "GPU": 8.0}]) is None
+
+
+def test_of_a_base_that_is_not_known_nothing_is_said() -> None:
+    settings = config("somebody/else")
+    assert in_words(settings) == "not known" and too_little(settings, 99, [{"memory": 1.0}]) is None
