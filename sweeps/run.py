@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -28,6 +29,7 @@ from sweeps.driver.sweep_folder import (
     data_of,
     log_to,
     only_driver,
+    refuse_retry,
     refuse_taken,
     refuse_useless_lm,
     saved,
@@ -62,6 +64,10 @@ def main(
     resume: Annotated[
         str | None,
         typer.Option(metavar="SWEEP", help="Go on with this sweep, where it stopped: its name, or its folder."),
+    ] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRIAL", help="With --resume: try this failed trial again, from its last checkpoint."),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would run where, for how long and at what cost; start nothing.")
@@ -100,6 +106,7 @@ def main(
     \b
     python sweeps/run.py --resume demo-20260101-120000
     python sweeps/run.py --resume demo-20260101-120000 --set search.trials=80
+    python sweeps/run.py --resume demo-20260101-120000 --retry t004
     python sweeps/run.py --resume demo-20260101-120000 --set "space.layerdrop={low: 0.0, high: 0.2}"
     python sweeps/run.py --explain t004
     python sweeps/run.py --report demo-20260101-120000
@@ -138,7 +145,9 @@ def main(
         if plan:
             show_plan(settings, console)
             return
-        run(settings, name, resume is not None, console)
+        if retry:
+            refuse_retry(Path(settings.storage) / name if resume else None, retry)
+        run(settings, name, resume is not None, console, retry or [])
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
@@ -146,7 +155,7 @@ def main(
         folder = Path(settings.storage) / name if name else None
         then = "Nothing of the sweep was written."
         if folder is not None and folder.is_dir():
-            then = f"Go on with:  python sweeps/run.py --resume {to_type(folder)}"
+            then = _how_to_go_on(folder)
         console.print(f"\nInterrupted. {then}", highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
@@ -167,17 +176,17 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     if address_of(config.cluster) is None or config.cluster.nodes:
         nodes = local_nodes(config.cluster)
     else:
-        with connected(config.cluster, Path(config.storage)) as living:
+        with connected(config.cluster, Path(config.storage), config.resources.labels) as living:
             nodes = living
     seconds = prepared_seconds(config.data, Path(config.storage) / CACHE)
     config = of_known_length(config, seconds)
-    plan = admit(config.resources, nodes, config.search.trials)
+    plan = admit(config.resources, nodes, config.search.trials, grows=address_of(config.cluster) is not None)
     prediction = predict(config, plan, Path(config.storage), seconds)
     console.print(describe(config, nodes, plan, prediction), markup=False, highlight=False, soft_wrap=True)
     check(config, prediction)
 
 
-def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None:
+def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: Sequence[str] = ()) -> None:
     """Run a sweep to its end.
 
     Args:
@@ -185,6 +194,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         name: its name, and its folder's in the storage.
         resumed: it goes on, rather than being new.
         console: where progress is shown.
+        retry: its failed trials that are to be tried again.
 
     Raises:
         UserError: it cannot start. Nothing of the sweep is written then.
@@ -196,7 +206,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         refuse_taken(folder)
     _say(console, f"sweep {name}: starting")
     from hausa_asr.model.base_check import check_base
-    from sweeps.on_ray.cluster import connecting, prepare_environment
+    from sweeps.on_ray.cluster import address_of, connecting, prepare_environment
     from sweeps.sampling import space
 
     space.check(config)
@@ -216,7 +226,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
             tracker = Tracker(config.mlflow.uri, config.mlflow.experiment)
             warm = earlier(config, name, prepared.fingerprint)
         with console.status("waiting for Ray"):
-            nodes = connection.nodes()
+            nodes = connection.nodes(config.resources.labels)
         _end_gently()
 
         from sweeps.driver.agenda import Agenda
@@ -234,7 +244,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         from sweeps.sampling.study import Study
         from sweeps.verdict.soup import Models
 
-        plan = admit(config.resources, nodes, config.search.trials)
+        plan = admit(config.resources, nodes, config.search.trials, grows=address_of(config.cluster) is not None)
         prediction = predict(config, plan, Path(config.storage), prepared.seconds)
         if not resumed:
             if is_worthwhile(config, prediction):
@@ -245,6 +255,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         with only_driver(folder):
             log_to(folder / LOG_FILE)
             sweep = open_sweep(config, folder, prepared, plan)
+            for trial in retry:
+                sweep.ledger.append("retried", trial=trial)
             _describe(sweep, [in_a_line(config, prediction), *warm.notes, *prediction.warnings], console)
             agenda = Agenda(config, sweep.ledger, sweep.rule, Study(config, warm.trials, sweep.predictor))
             mirror = Mirror(tracker, sweep.ledger, config, sweep.tags)
@@ -253,6 +265,9 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
                 with watched(folder / "logs", partial(_ray_is_lost, sweep, mirror, console)):
                     if not _search(sweep, agenda, mirror, prediction, console):
                         mirror.interrupted(_MLFLOW_INTERRUPT_S)
+                        if why := agenda.failures.too_many():
+                            _say(console, f"The sweep has paused itself: {why}\nMend that. {_how_to_go_on(folder)}")
+                            raise typer.Exit(EXIT_LOST)
                         raise KeyboardInterrupt
                     ending = Ending(agenda.over, began_s)
                     agenda.finish()
@@ -289,8 +304,12 @@ def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
     mirror.interrupted(_MLFLOW_INTERRUPT_S)
     console.show_cursor()
     why = f"The local Ray has ended; its logs in {sweep.folder / 'logs'} may say why."
-    _say(console, f"\n{why} Go on with:  python sweeps/run.py --resume {to_type(sweep.folder)}")
+    _say(console, f"\n{why} {_how_to_go_on(sweep.folder)}")
     os._exit(EXIT_LOST)  # anything gentler would wait for Ray
+
+
+def _how_to_go_on(folder: Path) -> str:
+    return f"Go on with:  python sweeps/run.py --resume {to_type(folder)}"
 
 
 def _end_gently() -> None:

@@ -130,6 +130,16 @@ class ResourceSettings(Strict):
     cpus_per_worker: float = Field(
         1, gt=0, description="CPUs of each worker, which is also its number of PyTorch threads."
     )
+    slots: int | None = Field(
+        None,
+        ge=1,
+        description="Trials side by side at the most; by default as many as fit. On a given cluster so many are asked "
+        "for, room or not, which is what makes one that grows on demand grow.",
+    )
+    labels: dict[str, str] = Field(
+        {},
+        description="Labels that a worker's node must have in Ray, such as {ray.io/accelerator-type: H100}.",
+    )
     audio_s_per_s: float | None = Field(
         None,
         gt=0,
@@ -161,6 +171,18 @@ class ClusterSettings(Strict):
         gt=0,
         description="Seconds without a report after which workers count as hung and are restarted: at least ten times "
         "the longest wait for a report so far, and six hours before a slot's first.",
+    )
+    crashes_per_trial: int = Field(
+        3, ge=1, description="A trial under which something broke so often, while others went on, has failed."
+    )
+    crashes_per_node: int = Field(
+        3, ge=2, description="A node on which trials broke so often in a row gets no more, while there are others."
+    )
+    crashes_in_a_row: int = Field(
+        10,
+        ge=2,
+        description="After so many crashes in a row, twice the slots at least, and no report between them the sweep "
+        "pauses itself.",
     )
     nodes: list[dict[str, float]] = Field(
         [], description="For `--plan`: the nodes to plan for, such as [{CPU: 32, GPU: 8}], in place of the real ones."

@@ -3,8 +3,8 @@
 In: the ledger's state, the study, the rule and the budget. Out: one order at a time, written to the ledger before it is
 given out. In this order: the baseline to its end, if the wall clock leaves just enough for it; trials that were
 interrupted; paused ones that their rung now promotes; new ones, baseline and starting points first; when no new one is
-left the baseline to its end, then the second look at the others that wait; and when no slot searches any more, the
-finalists.
+left the baseline to its end, then the second look at the others that wait; those under which something broke, if no
+other trial has reported since; and when no slot searches any more, the finalists.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.baseline_turn import BaselineTurn
-from sweeps.planning.budget import exhausted, search_exhausted
-from sweeps.planning.finalists import FinalistRun, missing, planned
+from sweeps.driver.failures import Failures
+from sweeps.driver.finalists_turn import FinalistsTurn
+from sweeps.planning.budget import search_exhausted
 from sweeps.pruning.rule import Rule
+from sweeps.record.crashes import CRASH
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import BASELINE, FINALIST, TrialRecord
+from sweeps.record.state import BASELINE, TrialRecord
 from sweeps.sampling.study import Study
 
 STARTING_POINT = "starting point "
@@ -54,15 +56,18 @@ class Agenda:
 
     Attributes:
         held: the trials that slots have or are about to have.
+        failures: what follows when something breaks under a trial.
     """
 
     def __init__(self, config: SweepConfig, ledger: Ledger, rule: Rule, study: Study) -> None:
         self._config, self._ledger, self._rule, self._study = config, ledger, rule, study
         self.held: set[str] = set()
+        self.failures = Failures(ledger, config.cluster)
         self._space_is_used_up = False
         self._search_ended = ""
         self._ended = False
         self._baseline = BaselineTurn(config, ledger, self.held, lambda: self.over)
+        self._finalists = FinalistsTurn(config, ledger, self.held)
         self._search_sources: tuple[tuple[str, Callable[[], TrialRecord | None]], ...] = (
             (RECALL, self._baseline.if_due),
             ("", self._unfinished),
@@ -70,21 +75,26 @@ class Agenda:
             ("", self._new),
             (RECALL, self._baseline.at_last),
             (RECALL, self._second_look),
+            ("", self._broken),
         )
         for trial in ledger.state.searched:
             study.update(trial)
 
     def next(self) -> Order:
         """Give out the next order; what it begins is in the ledger by then."""
+        if self.failures.too_many():
+            return END
+        if self.failures.rests(bool(self.held)):
+            return WAIT
         for why, source in self._search_sources:
             trial = source()
             if trial is not None:
                 return self._train(trial, why)
         if self._searching():
             return WAIT  # its reports may promote a paused trial, and finalists are chosen when all is known
-        trial = self._finalist()
-        if trial is not None:
-            return self._train(trial)
+        if self._finalists.wait():
+            self._search_ended = self.over  # for this driver; the next may have more trials or a larger budget
+            return self._train(self._finalists.next())
         if self._more_may_follow():
             return WAIT
         self._ended = True
@@ -96,13 +106,19 @@ class Agenda:
         A slot that was ended gets no more orders. So what comes to be possible after that, by a little that is left of
         the budget, is for a driver that resumes the sweep.
         """
-        return not self.held and (self._ended or not (self._search_goes_on() or self._finalists_wait()))
+        if self.held or self.failures.too_many():
+            return False
+        return self._ended or not (self._search_goes_on() or self._finalists.wait())
 
     def has_work(self) -> bool:
         """Whether `next` would give out something else than to wait."""
+        if self.failures.too_many():
+            return True
+        if self.failures.rests(bool(self.held)):
+            return False
         if self._search_goes_on():
             return True
-        return not self._searching() and (self._finalists_wait() or not self._more_may_follow())
+        return not self._searching() and (self._finalists.wait() or not self._more_may_follow())
 
     @property
     def over(self) -> str:
@@ -156,21 +172,37 @@ class Agenda:
 
     def _more_may_follow(self) -> bool:
         """Whether there may be more to do when a slot's trial ends: by the baseline's, others may stand better."""
-        return self._growth_is_to_come() or any(trial.is_baseline for trial in self._held_trials())
+        return self._finalists.growth_is_to_come() or any(trial.is_baseline for trial in self._held_trials())
 
     def _search_goes_on(self) -> bool:
         """Whether the search has a trial to start or to resume. Starts nothing."""
         resumable = self._baseline.if_due() or self._unfinished() or self._promotable()
-        return bool(resumable or self._baseline.at_last() or self._second_look()) or not self.over
+        at_the_end = self._baseline.at_last() or self._second_look() or self._broken()
+        return bool(resumable or at_the_end) or not self.over
 
     def _unfinished(self) -> TrialRecord | None:
-        """The first trial that an interrupt, a crash of the driver or a budget that is now larger had ended."""
+        """The first trial that an interrupt, a crash or a budget that is now larger had ended."""
+        return self._first_of(lambda trial: self._was_interrupted(trial) or self._is_to_be_tried_again(trial))
+
+    def _broken(self) -> TrialRecord | None:
+        """The first trial under which something broke, though no other one has reported since."""
+        return self._first_of(lambda trial: trial.waits_for_workers)
+
+    def _first_of(self, waits: Callable[[TrialRecord], bool]) -> TrialRecord | None:
         spent_up = bool(self._spent_up()) or self._baseline.way_is_made
         for trial in self._ledger.state.trials.values():
-            waits = trial.is_open or (trial.cause == "budget" and trial.can_go_on and not trial.of)
-            if waits and trial.id not in self.held and (trial.of or not spent_up):
+            if waits(trial) and trial.id not in self.held and (trial.of or not spent_up):
                 return trial
         return None
+
+    def _was_interrupted(self, trial: TrialRecord) -> bool:
+        return trial.is_open or (trial.cause == "budget" and trial.can_go_on and not trial.of)
+
+    def _is_to_be_tried_again(self, trial: TrialRecord) -> bool:
+        """Whether a trial broke, and another one has reported since, or another driver is at work now."""
+        if trial.state == "failed":
+            return trial.cause == CRASH and trial.id not in self._ledger.state.crashes.of_trial
+        return trial.waits_for_workers and self.failures.may_try_again(trial.id)
 
     def _waiting_at(self) -> dict[str, int]:
         """The paused trials that can go on, and the rung at which each waits; the baseline not while that is young."""
@@ -247,45 +279,3 @@ class Agenda:
         Nor does it go on beside them: a better trial that came after they were chosen would make their runs useless.
         """
         return self._search_ended or search_exhausted(self._ledger.state, self._config, time.time())
-
-    # -- the finalists -----------------------------------------------------------------------------------------
-
-    def _finalists_wait(self) -> bool:
-        """Whether a run on a fresh seed is left to start or resume, and the budget allows it."""
-        state = self._ledger.state
-        due = self._paused_finalist() is not None or bool(self._runs())
-        return due and not exhausted(state, self._config, time.time())
-
-    def _runs(self) -> list[FinalistRun]:
-        """The runs to propose. Those on parts of train repeat the best finalist, which is known when all have ended."""
-        runs = missing(self._ledger.state, self._config)
-        others = self._open_finalists() or self._paused_finalist() is not None
-        return [run for run in runs if not (run.on_part and others)]
-
-    def _open_finalists(self) -> bool:
-        """Whether a slot has a run of the finalists on all of train."""
-        whole = {run.id for run in planned(self._ledger.state, self._config)}
-        return not whole.isdisjoint(self.held)
-
-    def _growth_is_to_come(self) -> bool:
-        """Whether runs on parts of train follow once the slots' finalists have ended."""
-        wanted = self._config.finalists.data_growth and self._open_finalists()
-        return wanted and not exhausted(self._ledger.state, self._config, time.time())
-
-    def _paused_finalist(self) -> TrialRecord | None:
-        """A run on a fresh seed that the budget had ended."""
-        waiting = (trial for trial in self._ledger.state.finalists if trial.cause == "budget" and trial.can_go_on)
-        return next((trial for trial in waiting if trial.id not in self.held), None)
-
-    def _finalist(self) -> TrialRecord | None:
-        """Resume or propose the next run on a fresh seed; None if none is left."""
-        if not self._finalists_wait():
-            return None
-        self._search_ended = self.over  # for this driver; the next may have more trials or a larger budget
-        paused = self._paused_finalist()
-        if paused is not None:
-            return paused
-        state = self._ledger.state
-        run = self._runs()[0]
-        self._ledger.append("proposed", trial=run.id, settings=run.settings, source=FINALIST, of=run.of)
-        return state.trials[run.id]

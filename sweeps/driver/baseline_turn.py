@@ -59,7 +59,7 @@ class BaselineTurn:
         baseline = self._ledger.state.baseline()
         if baseline is None or baseline.id in self._held:
             return None
-        return baseline if baseline.is_open or baseline.can_go_on else None
+        return baseline if baseline.is_open or baseline.can_go_on or baseline.waits_for_workers else None
 
     def _is_due(self) -> bool:
         return baseline_is_due(self._ledger.state, self._config, time.time())

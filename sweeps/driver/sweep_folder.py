@@ -147,6 +147,27 @@ def refuse_taken(folder: Path) -> None:
         )
 
 
+def refuse_retry(folder: Path | None, trials: Sequence[str]) -> None:
+    """Refuse to try trials again that have not failed.
+
+    Args:
+        folder: the sweep's folder; None for a new sweep.
+        trials: their ids.
+
+    Raises:
+        UserError: with the ids of those that have failed.
+    """
+    known = read_state(folder).trials if folder is not None else {}
+    failed = [name for name, trial in known.items() if trial.state == "failed"]
+    for name in trials:
+        if name not in failed:
+            raise UserError(
+                f"Trial {name} has not failed, so it cannot be tried again.",
+                where="--retry" if folder is None else folder,
+                fix=f"With --resume name one that has: {', '.join(failed) or 'none has'}.",
+            )
+
+
 def refuse_useless_lm(config: SweepConfig, folder: Path) -> None:
     """Refuse a language model that the sweep's end could not use.
 

@@ -65,11 +65,6 @@ class SweepCallback(tune.Callback):
         log.error("%s: a slot broke: %s", name or "waiting", _reason(trial))
         self._left(name)
 
-    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        log.warning(
-            "%s: a slot broke, the trial goes on in a new one: %s", self._trial_of(trial.trial_id), _reason(trial)
-        )
-
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self._board.tick()
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.load import in_ray_job
 from hausa_asr.settings.sweep import ClusterSettings
 from hausa_asr.tracking.store import environment_lock
-from sweeps.planning.slots import usable_cpus
+from sweeps.planning.slots import has_labels, usable_cpus
 
 log = logging.getLogger("sweeps")
 
@@ -73,8 +73,8 @@ class Connection:
         self._thread = threading.Thread(target=self._run, name="ray-connection", daemon=True)
         self._thread.start()
 
-    def nodes(self) -> list[dict[str, float]]:
-        """Wait for Ray, and give the resources of each living node.
+    def nodes(self, labels: Mapping[str, str]) -> list[dict[str, float]]:
+        """Wait for Ray, and give the resources of each living node that has these labels.
 
         Raises:
             UserError: the cluster does not answer.
@@ -84,7 +84,8 @@ class Connection:
         self._tried.wait()
         if self._fault is not None:
             raise self._fault
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        living = [node for node in ray.nodes() if node["Alive"]]
+        return [node["Resources"] for node in living if has_labels(node.get("Labels", {}), labels)]
 
     def close(self) -> None:
         """Leave the cluster, or end the local Ray and keep its logs."""
@@ -140,14 +141,16 @@ def connecting(settings: ClusterSettings, logs: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def connected(settings: ClusterSettings, logs: Path) -> Iterator[list[dict[str, float]]]:
-    """Connect to Ray for the length of the block; gives the resources of each living node.
+def connected(
+    settings: ClusterSettings, logs: Path, labels: Mapping[str, str] | None = None
+) -> Iterator[list[dict[str, float]]]:
+    """Connect to Ray for the length of the block; gives the resources of each living node that has these labels.
 
     Raises:
         UserError: the cluster does not answer.
     """
     with connecting(settings, logs) as connection:
-        yield connection.nodes()
+        yield connection.nodes(labels or {})
 
 
 _WARDEN = """

@@ -16,6 +16,8 @@ from typing import Any
 
 import ray
 
+from sweeps.on_ray.capacity import placement_groups
+
 log = logging.getLogger("sweeps")
 
 _LOOK_S = 1.0
@@ -69,16 +71,13 @@ def free_orphans() -> None:
     Ray Train has a helper for that, which asks Ray's dashboard whether the controller lives. A local Ray has no
     dashboard, so the next worker group would wait for ever.
     """
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData as Group  # type: ignore[attr-defined]
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     job = ray.get_runtime_context().get_job_id()
     try:
-        # The public `placement_group_table` leaves out who made a group.
-        for raw in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
-            group = Group.FromString(raw)
+        for group in placement_groups():
             orphaned = group.creator_actor_dead and not ray.ActorID(group.creator_actor_id).is_nil()
-            if orphaned and group.state != Group.REMOVED and group.creator_job_id.hex() == job:
+            if orphaned and group.state != group.REMOVED and group.creator_job_id.hex() == job:
                 remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
     except Exception as error:  # asked again in a moment
         log.warning("Ray's placement groups could not be looked through: %s", error)

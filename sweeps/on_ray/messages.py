@@ -17,7 +17,15 @@ MESSAGE = "message"
 
 @dataclass(frozen=True)
 class Taken:
-    """The workers have taken the job."""
+    """The workers have taken the job.
+
+    Attributes:
+        node: the id of the node that they are on, in Ray's words; "" if they are on several.
+        host: its address, for people.
+    """
+
+    node: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class Reported:
 
     progress: Progress
     slot: str = ""
+    node: str = ""
 
     @property
     def is_end(self) -> bool:
@@ -35,9 +44,18 @@ class Reported:
 
 @dataclass(frozen=True)
 class Failed:
-    """The trial has raised an exception; `error` is its first line."""
+    """The trial has raised an exception.
+
+    Attributes:
+        error: its first line.
+        own: the trial's settings cause it wherever it runs, so it is not tried again.
+        node, host: as in `Taken`.
+    """
 
     error: str
+    own: bool = False
+    node: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,4 +78,4 @@ def from_text(text: str) -> Reported | Failed:
     fields = json.loads(text)
     if fields.pop("kind") == "Failed":
         return Failed(**fields)
-    return Reported(Progress(**fields["progress"]), fields["slot"])
+    return Reported(**{**fields, "progress": Progress(**fields["progress"])})

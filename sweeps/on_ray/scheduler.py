@@ -17,11 +17,13 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from hausa_asr.errors import first_line
 from hausa_asr.recipe import GPU_ENERGY, Progress
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.agenda import Agenda
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, from_text
-from sweeps.on_ray.slot import WRITING_S
+from sweeps.on_ray.slot import WRITING_S, NoRoom, SlotBroken
+from sweeps.on_ray.workers import MOST_LETTERS
 from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhausted
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
@@ -61,18 +63,17 @@ class SweepScheduler(FIFOScheduler):
         super().__init__()
         self._config, self._ledger, self._rule, self._agenda = config, ledger, rule, agenda
         self._trial_of, self._guess = trial_of, guess
-        self._began = False
+        self._warm = 0
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first trial that waits to start. Tune's own way looks through all trials that ever were, at each step."""
         live = tune_controller.get_live_trials()
-        if not self._began:
-            self._began = True
-            # Tune keeps an idle actor for each trial that is about to start, and ends the others, which are to be warm
-            # for the trials after that. So its cache gets room for all slots.
-            tune_controller._actor_force_cleanup_timeout = int(WRITING_S)  # Tune gives slots 10 s to end
-            for trial in live:
-                tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory)
+        tune_controller._actor_force_cleanup_timeout = int(WRITING_S)  # Tune gives slots 10 s to end
+        # Tune keeps an idle actor for each trial that is about to start, and ends the others, which are to be warm for
+        # the trials after that. So its cache gets room for all slots.
+        for trial in list(live)[self._warm :]:  # all take the same, so any will do
+            tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory)
+        self._warm = max(self._warm, len(live))
         waiting = [trial for trial in live if trial.status == trial.PENDING]
         return min(waiting, key=lambda trial: self._trial_of(trial.trial_id), default=None)
 
@@ -85,7 +86,24 @@ class SweepScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A slot broke under a trial. Tune calls this before each new try too, so nothing is decided here."""
+        """A slot broke under a trial: write down what follows. Called by Tune, before the searcher takes it back."""
+        name = self._trial_of(trial.trial_id)
+        if not name or not self._ledger.state.trials[name].is_open:
+            return
+        error = trial.get_pickled_error()
+        fault = getattr(error, "cause", None) or error
+        if isinstance(fault, NoRoom):
+            self._agenda.failures.found_no_room(name, fault.reason)
+        elif isinstance(fault, SlotBroken):
+            self._failed(name, Failed(fault.reason, fault.own, fault.node, fault.host))
+        else:
+            self._failed(name, Failed(f"its slot broke: {first_line(fault, MOST_LETTERS)}"))
+
+    def _failed(self, name: str, message: Failed) -> None:
+        if message.own:
+            self._end(name, "failed", message.error, best=self._ledger.best_there(self._ledger.state.trials[name]))
+        else:
+            self._agenda.failures.crashed(name, message.error, message.node, message.host)
 
     def judge(self, name: str, message: Reported | Failed) -> bool:
         """Write down what a slot reports of a trial, and say whether the trial goes on.
@@ -98,7 +116,7 @@ class SweepScheduler(FIFOScheduler):
         if not trial.is_open:
             return False
         if isinstance(message, Failed):
-            self._end(name, "failed", message.error, best=self._ledger.best_there(trial))
+            self._failed(name, message)
             return False
         progress = message.progress
         if progress.step > trial.last_step:
@@ -106,7 +124,7 @@ class SweepScheduler(FIFOScheduler):
             if self._config.resources.gpus_per_worker % 1:
                 # The meter is a whole GPU's, and other trials use it too.
                 kept["metrics"] = {key: value for key, value in progress.metrics.items() if key != GPU_ENERGY}
-            self._ledger.append("reported", trial=name, slot=message.slot, **kept)
+            self._ledger.append("reported", trial=name, slot=message.slot, node=message.node, **kept)
         why = self._divergence(trial, progress)
         if why:
             self._end(name, "failed", DIVERGED, detail=why)

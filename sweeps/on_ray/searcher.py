@@ -15,8 +15,6 @@ from sweeps.driver.agenda import Agenda
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import TrialRecord
 
-CRASHED = "its workers crashed again and again; see the sweep's log"
-
 
 class SweepSearcher(Searcher):
     """Hand the agenda's orders to Ray Tune.
@@ -25,8 +23,7 @@ class SweepSearcher(Searcher):
         ledger: the sweep's ledger.
         agenda: what comes next.
         job: makes a Tune configuration, of a trial, or of None to wait.
-        slots: how many there are. Tune itself would ask for one more, since from nine slots on the shares of the head's
-            marker that they hold leave room for another.
+        slots: how many the cluster has room for at the moment.
 
     Attributes:
         trial_of: our trial id by Tune's; "" for one that only waits.
@@ -38,7 +35,11 @@ class SweepSearcher(Searcher):
         return {}
 
     def __init__(
-        self, ledger: Ledger, agenda: Agenda, job: Callable[[TrialRecord | None], dict[str, Any]], slots: int
+        self,
+        ledger: Ledger,
+        agenda: Agenda,
+        job: Callable[[TrialRecord | None], dict[str, Any]],
+        slots: Callable[[], int],
     ) -> None:
         super().__init__(metric="loss", mode="min")
         self._ledger, self._agenda, self._job, self._slots = ledger, agenda, job, slots
@@ -51,7 +52,7 @@ class SweepSearcher(Searcher):
 
         So none is given out ahead: each is made with all that is known when its slot is free.
         """
-        if len(self._out) >= self._slots:
+        if len(self._out) >= self._slots():
             return None
         order = self._agenda.next()
         if order.do == "end":
@@ -68,11 +69,7 @@ class SweepSearcher(Searcher):
         name = self.trial_of.get(trial_id, "")
         if not name:
             return
-        trial = self._ledger.state.trials[name]
-        if error and trial.is_open:
-            best = self._ledger.best_there(trial)  # a better one may have been in the memory of the workers
-            self._ledger.append("ended", trial=trial.id, state="failed", reason=CRASHED, best=best)
-        self._agenda.back(trial)
+        self._agenda.back(self._ledger.state.trials[name])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what lasts."""

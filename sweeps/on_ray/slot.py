@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from hausa_asr.errors import first_line
 from hausa_asr.recipe import Answer
 from sweeps.on_ray.desk import Desk
 from sweeps.on_ray.messages import MESSAGE, Ended, Failed, Message, Reported, Taken, to_text
@@ -32,10 +33,28 @@ WRITING_S = 60.0
 """How long workers may take to write the checkpoints of a trial that was stopped: gigabytes, perhaps on a slow disk."""
 _OVERDUE = 10.0
 """A report that takes this many times the longest wait so far is overdue."""
+_NODE_LABEL = "ray.io/node-id"
 
 
 class SlotBroken(RuntimeError):
-    """The worker group has ended or does not start; Tune gives the trial a new slot."""
+    """The worker group has ended, or hangs: the slot goes, and the trial goes on in another one.
+
+    Args:
+        reason: what broke, in words.
+        node, host: where, as in `messages.Taken`.
+        own: the trial's settings cause it wherever it runs.
+    """
+
+    def __init__(self, reason: str, node: str = "", host: str = "", own: bool = False) -> None:
+        super().__init__(reason, node, host, own)
+        self.reason, self.node, self.host, self.own = reason, node, host, own
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class NoRoom(SlotBroken):
+    """No worker has come: nothing has broken, and the slot would only stand in the way of the others."""
 
 
 class Phase(Enum):
@@ -55,6 +74,7 @@ class Slot(tune.Trainable):
         self._spec = config["slot"]
         self._name = f"slot-{time.time_ns()}"
         self._longest_wait_s = 0.0
+        self._node = self._host = ""
         self._open()
         self._take(config["job"])
 
@@ -72,13 +92,17 @@ class Slot(tune.Trainable):
             from sweeps.on_ray.workers import work
 
             spec = self._spec
+            labels = dict(spec["labels"])
+            if spec["avoid"]:
+                labels[_NODE_LABEL] = f"!in({','.join(spec['avoid'])})"
             trainer_of(spec["workers"])(
                 work,
                 train_loop_config={"desk": desk, "spec": spec},
-                scaling_config=ScalingConfig(
+                scaling_config=ScalingConfig(  # type: ignore[call-arg]
                     num_workers=spec["workers"],
                     use_gpu=spec["gpus_per_worker"] > 0,
                     resources_per_worker=spec["resources_per_worker"],
+                    label_selector=labels or None,
                 ),
                 run_config=RunConfig(name=f"train-{time.time_ns()}", storage_path=spec["train_storage"]),
             ).fit()
@@ -103,13 +127,16 @@ class Slot(tune.Trainable):
         message = self._next_message(since_s)
         while isinstance(message, Taken):
             self._phase, since_s = Phase.TRAINING, time.monotonic()
+            self._node, self._host = message.node, message.host
             message = self._next_message(since_s)
         self._longest_wait_s = max(self._longest_wait_s, time.monotonic() - since_s)
         if isinstance(message, Ended):  # its last report has been lost
             message = Failed(f"it ended as {message.end} without a last report")
         goes_on = isinstance(message, Reported) and not message.is_end
         self._phase = Phase.REPORTED if goes_on else Phase.OVER
-        return {MESSAGE: to_text(message if isinstance(message, Failed) else Reported(message.progress, self._name))}
+        if isinstance(message, Reported):
+            message = Reported(message.progress, self._name, self._node)
+        return {MESSAGE: to_text(message)}
 
     def _next_message(self, since_s: float) -> Message:
         """Wait for the workers' next message.
@@ -118,20 +145,23 @@ class Slot(tune.Trainable):
             since_s: when the wait for a report began, by the monotonic clock.
 
         Raises:
-            SlotBroken: they have ended, do not start, or have not reported for far too long.
+            SlotBroken: they have ended, or have not reported for far too long.
+            NoRoom: none has come.
         """
         while True:
             message = ray.get(self._desk.message.remote(self._job_number, _POLL_S))
             if message is not None:
                 return message
             if not self._fit.is_alive():
-                raise SlotBroken(f"the worker group has ended: {self._failure or 'no reason given'}") from self._failure
+                why, own = _why_ended(self._failure)
+                raise SlotBroken(f"the worker group has ended: {why}", self._node, self._host, own)
             waited_s = time.monotonic() - self._posted_s
             if self._phase is Phase.STARTING and waited_s > self._spec["startup_timeout_s"]:
-                raise SlotBroken(f"no worker has taken the trial within {waited_s:.0f} s")
+                raise NoRoom(f"no worker has taken the trial within {waited_s:.0f} s")
             # A call that hangs, in NCCL or a network file system, would hold the slot for ever.
             if self._phase is Phase.TRAINING and time.monotonic() - since_s > self._patience_s():
-                raise SlotBroken(f"its workers have not reported for {time.monotonic() - since_s:.0f} s")
+                why = f"its workers have not reported for {time.monotonic() - since_s:.0f} s"
+                raise SlotBroken(why, self._node, self._host)
 
     def _patience_s(self) -> float:
         """How long to wait for a report."""
@@ -158,9 +188,14 @@ class Slot(tune.Trainable):
             # Even when no report waits: one may be on its way, and its worker would wait for ever.
             if self._phase is not Phase.IDLE:
                 self._answer(Answer.STOP)
+            self._spec = new_config["slot"]
+            if self._node in self._spec["avoid"]:
+                self.cleanup()
+                self._desk = None
         except ray.exceptions.RayActorError:
             self._desk = None
         if self._desk is None or not self._fit.is_alive():
+            self._node = self._host = ""
             self._open()
         self._take(new_config["job"])
         return True
@@ -185,3 +220,14 @@ def trainer_of(workers: int) -> Any:
     from ray.train.torch import TorchTrainer
 
     return TorchTrainer
+
+
+def _why_ended(error: BaseException | None) -> tuple[str, bool]:
+    """What ended a worker group, in a line, and whether the trial's settings cause it wherever it runs."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    first = next(iter(failures.values()))
+    if first is None:
+        return "no reason given", False
+    cause = getattr(first, "cause", None) or first
+    name, line = type(cause).__name__, first_line(cause)
+    return line if line == name else f"{name}: {line}", name == "OutOfMemoryError" and "torch" in type(cause).__module__

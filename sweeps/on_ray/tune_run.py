@@ -10,7 +10,6 @@ import os
 import shutil
 import time
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,15 @@ from sweeps.driver.checkpoint_space import CheckpointSpace
 from sweeps.driver.sweep import Sweep
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.on_ray.callbacks import SweepCallback
+from sweeps.on_ray.capacity import Capacity
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
 from sweeps.planning.estimate import checkpoint_space
 from sweeps.record.state import TrialRecord
 
-_MAX_CRASHES = 2
-"""How often a trial whose workers crash is started anew, from its last checkpoint."""
+_MOST_STARTING = 512
+"""Slots that start at the same time, all that there is room for."""
 _GOODBYE_S = 20.0
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are the only records
@@ -59,10 +59,18 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
     if agenda.is_done():
         return True
     os.environ.update(_TUNE_ENVIRONMENT)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sweep.plan.slots)  # so that all slots start at once
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
     storage = sweep.folder / "ray"
-    tune_config = partial(_tune_config, sweep, _slot_spec(sweep, storage))
-    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, sweep.plan.slots)
+    capacity = Capacity(sweep.config.resources, sweep.plan.slots)
+
+    def tune_config(trial: TrialRecord | None) -> dict[str, Any]:
+        avoid = capacity.avoidable(agenda.failures.avoided())
+        return _tune_config(sweep, {**_slot_spec(sweep, storage), "avoid": avoid}, trial)
+
+    def slots() -> int:
+        return min(capacity.slots(agenda.failures.avoided()), sweep.config.search.trials)
+
+    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots)
     space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config)
     space.begin()
     trial_of = searcher.trial_of.__getitem__
@@ -78,7 +86,7 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
             name=f"tune-{time.time_ns()}",
             storage_path=str(storage),
             callbacks=[SweepCallback(sweep.ledger, mirror, board, space, trial_of, searcher.why)],
-            failure_config=tune.FailureConfig(max_failures=_MAX_CRASHES),
+            failure_config=tune.FailureConfig(max_failures=0),  # what follows a crash is decided by driver.failures
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
@@ -95,6 +103,7 @@ def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
         "workers": resources.workers_per_trial,
         "gpus_per_worker": resources.gpus_per_worker,
         "resources_per_worker": sweep.plan.worker_resources,
+        "labels": resources.labels,
         "threads": sweep.plan.threads,
         "train_storage": str(storage),
         "startup_timeout_s": sweep.config.cluster.startup_timeout_s,

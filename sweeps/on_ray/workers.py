@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hausa_asr.dataset.prepared import Prepared
 
-_MOST_LETTERS = 500
+MOST_LETTERS = 500
 """Of an error's first line, which the ledger and MLflow keep."""
 
 
@@ -44,21 +44,24 @@ def work(config: dict[str, Any]) -> None:
     # Ray does not hide GPUs from workers that asked for none.
     device = torch.device("cuda", torch.cuda.current_device()) if spec["gpus_per_worker"] else torch.device("cpu")
     rank, world = train.get_context().get_world_rank(), train.get_context().get_world_size()
+    together = world == train.get_context().get_local_world_size()
+    here = (ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()) if together else ("", "")
     number, datasets = -1, {}
     while (taken := ray.get(desk.job_after.remote(number))) is not None:
         number, job = taken
-        if job["prepared"] not in datasets:
-            datasets[job["prepared"]] = load_prepared(job["prepared"])
         if rank == 0:
-            ray.get(desk.send.remote(number, Taken()))
+            ray.get(desk.send.remote(number, Taken(*here)))
         try:
+            if job["prepared"] not in datasets:
+                datasets[job["prepared"]] = load_prepared(job["prepared"])
             end = _fine_tune(job, number, datasets[job["prepared"]], desk, device, rank)
         except Exception as error:
             if world > 1:
                 raise  # the other ranks may wait in a collective for ever: let Ray Train end the group
             name = type(error).__name__
-            why = first_line(error, _MOST_LETTERS)
-            ray.get(desk.send.remote(number, Failed(why if why == name else f"{name}: {why}")))
+            why = first_line(error, MOST_LETTERS)
+            own = isinstance(error, torch.OutOfMemoryError)  # with one utterance at a time
+            ray.get(desk.send.remote(number, Failed(why if why == name else f"{name}: {why}", own, *here)))
             if device.type != "cpu":
                 raise  # an error of the device stays with its process: the next trial gets a new one
         else:

@@ -106,7 +106,7 @@ def _open_trials(state: State, config: SweepConfig, pace: float, now: float) -> 
     """Add up what is left of the trials that have begun: of the search's, and of the finalists."""
     search, finals = _Left(), _Left()
     for trial in state.trials.values():
-        waits = trial.is_open or trial.cause == "crash" or trial.is_baseline
+        waits = trial.is_open or trial.waits_for_workers or trial.is_baseline
         if not waits or not (trial.is_open or trial.can_go_on):
             continue
         own = pace

@@ -1,8 +1,8 @@
 """Plan how many trials run side by side, and refuse a trial that fits nowhere.
 
 A trial takes a *slot*: a group of workers, each wholly on one node. Everything else of a sweep (Tune's actors, the
-desks) takes no CPU. Each slot takes a share of the head node's marker resource, so that Tune never asks for more slots
-than fit, and none waits for ever.
+desks) takes no CPU, but a little of the head node's marker resource, which keeps it on the head. The plan is for the
+nodes at the start; `on_ray.capacity` counts again while the sweep runs.
 
 In: the resources of one trial and of the nodes, from Ray or, without Ray, of this machine. Out: a `SlotPlan`. Called
 before a sweep starts.
@@ -23,8 +23,8 @@ HEAD = "node:__internal_head__"
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _KIND = "accelerator_type:"
 """Before the kind of a node's GPUs, in Ray's resources."""
-_HEAD_SHARE = 0.9
-"""Of the head's marker, so that Ray Train's own helpers, which take a little of it, still start."""
+_HEAD_SHARE = 0.0002
+"""Of the head's marker. Ray Train's helper of each slot takes 0.001, so there is room for 800 slots."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,22 @@ class SlotPlan:
     gpus: tuple[str, ...] = ()
 
 
-def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> SlotPlan:
+def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int, grows: bool = False) -> SlotPlan:
     """Compute how many slots fit on the cluster.
 
     Args:
         wanted: the resources of one trial.
         nodes: the resources of each living node, as `ray.nodes()` names them.
         trials: of the sweep; more slots than that are of no use.
+        grows: the cluster may get more nodes, so as many slots as the settings ask for are taken to fit.
 
     Raises:
         UserError: not even one trial fits.
     """
     workers = sum(_workers_on(node, wanted) for node in nodes)
-    slots = min(workers // wanted.workers_per_trial, trials)
+    slots = min(slots_on(nodes, wanted), trials, wanted.slots or trials)
+    if grows and wanted.slots:
+        slots = min(wanted.slots, trials)
     if slots < 1:
         cpus = sum(node.get("CPU", 0) for node in nodes)
         gpus = sum(node.get("GPU", 0) for node in nodes)
@@ -74,11 +77,21 @@ def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials
         per_worker["GPU"] = wanted.gpus_per_worker
     return SlotPlan(
         slots=slots,
-        slot_resources={"CPU": 0, HEAD: int(1e4 * _HEAD_SHARE / slots) / 1e4},  # Ray counts in ten-thousandths
+        slot_resources={"CPU": 0, HEAD: _HEAD_SHARE},
         worker_resources=per_worker,
         threads=max(1, int(wanted.cpus_per_worker)),
         gpus=tuple(sorted({key.partition(":")[2] for node in nodes for key in node if key.startswith(_KIND)})),
     )
+
+
+def slots_on(nodes: Sequence[Mapping[str, float]], wanted: ResourceSettings) -> int:
+    """How many trials these resources have room for."""
+    return sum(_workers_on(node, wanted) for node in nodes) // wanted.workers_per_trial
+
+
+def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether a node's labels are those that workers want."""
+    return all(labels.get(name) == value for name, value in wanted.items())
 
 
 def stock_would_hang(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int) -> bool:

@@ -14,7 +14,8 @@ Events, in the order of a trial's life:
     tracked    its MLflow run
     reported   one evaluation
     ranked     one decision at a rung, with all that it was made of
-    paused     it left its slot and can go on: `cause` is rung, budget or crash
+    paused     it left its slot and can go on: `cause` is rung, budget, crash (with reason and node) or no room
+    retried    a failed one is to be tried again, as somebody asked
     ended      finished, pruned or failed; with its `best` on disk, where a better one may have been lost
     dropped    its optimizer state made room on the disk, so it cannot go on
     decided    the finalists' verdict, with the test scores

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.pruning.rule import Point, Score
+from sweeps.record.crashes import CRASH, NO_ROOM, Crashes
 
 OPEN_STATES = ("proposed", "running")
 BASELINE, FINALIST = "baseline", "finalist"
@@ -64,7 +65,7 @@ class TrialRecord:
         of: the trial whose settings a finalist runs again; "" for all others.
         state: `proposed`, `running`, `paused`, `finished`, `pruned` or `failed`.
         reason: why it is so, in words; `diverged` for all kinds of divergence, with the kind in `detail`.
-        cause: why it is paused: `rung`, `budget` or `crash`.
+        cause: why it is paused: `rung`, `budget`, `crash` or `no room`; of a failed one `crash` if others went on.
         reports: one per evaluation, by rising step.
         decisions: its `ranked` events.
         waits_at: the rung that it lost at and has not been promoted from.
@@ -112,6 +113,11 @@ class TrialRecord:
         return self.state in ("paused", "pruned") and bool(self.reports) and not self.dropped
 
     @property
+    def waits_for_workers(self) -> bool:
+        """Whether something broke under it, or no worker came: it starts, or goes on, when there are some."""
+        return self.state in ("paused", "pruned") and self.cause in (CRASH, NO_ROOM) and not self.dropped
+
+    @property
     def last_step(self) -> int:
         """The optimizer step of its last report; -1 before the first."""
         return self.reports[-1].step if self.reports else -1
@@ -157,6 +163,7 @@ class State:
         soup: the last average of runs that was tried (`verdict.soup`), None before that.
         spent_s: seconds that slots were busy with trials, up to each one's last report.
         wall_s: seconds that a driver was at work.
+        crashes: what broke since the last success.
         clock: when the last event was written, in seconds since the epoch; None before the first.
     """
 
@@ -173,6 +180,7 @@ class State:
     soup: dict[str, Any] | None = None
     spent_s: float = 0.0
     wall_s: float = 0.0
+    crashes: Crashes = field(default_factory=Crashes)
     clock: float | None = None
 
     def apply(self, event: dict[str, Any]) -> None:
@@ -185,6 +193,7 @@ class State:
         if kind != "opened" and self.clock is not None:  # time with no driver running is not counted
             self.wall_s += event["time"] - self.clock
         self.clock = event["time"]
+        self.crashes.take(event)
         if kind == "sweep":
             self.name = event["name"]
             self.prepared, self.fingerprint = event.get("prepared", ""), event.get("fingerprint", "")
@@ -231,13 +240,16 @@ class State:
             trial.state, trial.reason = event.get("state", "paused"), event["reason"]
             trial.detail = event.get("detail", "")
             trial.cause = event.get("cause", "")
-            self._spend(trial, event["time"])
+            if trial.cause != NO_ROOM:
+                self._spend(trial, event["time"])
             trial.started = None
             if kind == "ended":
                 trial.ended_s, trial.on_disk = event["time"], event.get("best")
                 self.ended[trial.id] = None
         elif kind == "dropped":
             trial.dropped = True
+        elif kind == "retried":
+            trial.state, trial.reason, trial.detail, trial.cause = "proposed", "", "", ""
         else:
             raise KeyError(kind)
 

@@ -1,0 +1,112 @@
+"""How many slots the cluster has room for now: nodes come and go, and others use them too.
+
+In: what a trial takes, and what Ray knows of its nodes. Out: a number of slots, asked for at each step of the search.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from hausa_asr.settings.sweep import ResourceSettings
+from sweeps.planning.slots import has_labels, slots_on
+
+log = logging.getLogger("sweeps")
+
+_LOOK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """A living node.
+
+    Attributes:
+        resources: all that it has.
+        free: what nobody holds.
+        labels: its labels in Ray.
+    """
+
+    resources: Mapping[str, float]
+    free: Mapping[str, float]
+    labels: Mapping[str, str]
+
+
+class Capacity:
+    """Count the slots that fit.
+
+    Args:
+        wanted: the resources of one trial.
+        planned: how many slots the sweep began with, which counts while Ray does not answer.
+    """
+
+    def __init__(self, wanted: ResourceSettings, planned: int) -> None:
+        self._wanted, self._slots, self._looked_s = wanted, planned, 0.0
+        self._nodes: dict[str, Node] = {}
+
+    def slots(self, avoided: Collection[str] = ()) -> int:
+        """How many slots the sweep can have: those that have their workers, and those that there is room for.
+
+        At least one, so that its trial waits in Ray's queue, where an autoscaler sees it.
+
+        Args:
+            avoided: the ids of nodes that get no more trials.
+        """
+        if time.monotonic() - self._looked_s > _LOOK_S:
+            self._looked_s = time.monotonic()
+            try:
+                self._look(avoided)
+            except Exception as error:  # asked again in a moment
+                log.warning("Ray was asked for its nodes and did not answer: %s", error)
+        return self._slots
+
+    def avoidable(self, nodes: Collection[str]) -> list[str]:
+        """Which of these nodes can be avoided: none, if no other one has what a worker takes."""
+        self.slots(nodes)
+        others = [one.resources for name, one in self._nodes.items() if name not in nodes and self._fits(one)]
+        return sorted(nodes) if slots_on(others, self._wanted) else []
+
+    def _fits(self, node: Node) -> bool:
+        return has_labels(node.labels, self._wanted.labels)
+
+    def _look(self, avoided: Collection[str]) -> None:
+        self._nodes = nodes()
+        free = [one.free for name, one in self._nodes.items() if name not in avoided and self._fits(one)]
+        there = _groups_with_workers() + slots_on(free, self._wanted)
+        wanted = max(1, self._wanted.slots or there)
+        if wanted != self._slots:
+            log.info("room for %d slots now, %d before", wanted, self._slots)
+        self._slots = wanted
+
+
+def nodes() -> dict[str, Node]:
+    """Every living node of the cluster, by id."""
+    free = ray._private.state.available_resources_per_node()
+    return {
+        one["NodeID"]: Node(one["Resources"], free.get(one["NodeID"], {}), one.get("Labels", {}))
+        for one in ray.nodes()
+        if one["Alive"]
+    }
+
+
+def placement_groups() -> list[Any]:
+    """Every placement group of the cluster, with who made it, which the public `placement_group_table` leaves out."""
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData as Group  # type: ignore[attr-defined]
+
+    table = ray._private.state.state._connect_and_get_accessor().get_placement_group_table()
+    return [Group.FromString(raw) for raw in table]
+
+
+def _groups_with_workers() -> int:
+    """How many worker groups of this sweep have their place. Slots themselves have groups too, without a CPU or GPU."""
+    job = ray.get_runtime_context().get_job_id()
+    return sum(
+        group.state == group.CREATED
+        and group.creator_job_id.hex() == job
+        and any(bundle.unit_resources.get("CPU", 0) or bundle.unit_resources.get("GPU", 0) for bundle in group.bundles)
+        for group in placement_groups()
+    )

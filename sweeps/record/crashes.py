@@ -1,0 +1,72 @@
+"""What broke under trials: the crashes since the last success, of each trial, of each node and in a row.
+
+In: a ledger's events. Out: counts that `driver.failures` decides by. A report is a success, and whoever brings one
+starts at zero again; so does everybody under a new driver, since something may have been mended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+CRASH, NO_ROOM = "crash", "no room"
+"""Causes of a pause: the world broke under a trial, or no worker came for it."""
+
+
+@dataclass(frozen=True)
+class Crash:
+    """One crash of a trial.
+
+    Attributes:
+        trial: its id.
+        node: the id of the node whose workers trained it, in Ray's words; "" if that is not known.
+        host: that node's address, for people.
+        reason: what broke, in words.
+        time: when, in seconds since the epoch.
+    """
+
+    trial: str
+    node: str
+    host: str
+    reason: str
+    time: float
+
+    @classmethod
+    def of(cls, event: dict[str, Any]) -> Crash:
+        """The crash of a `paused` event."""
+        return cls(event["trial"], event.get("node", ""), event.get("host", ""), event["reason"], event["time"])
+
+
+@dataclass
+class Crashes:
+    """All crashes since the last success.
+
+    Attributes:
+        in_a_row: those of the sweep, with no report of any trial between them.
+        of_trial: by trial, those since its own last report.
+        of_node: by node, those since the last report from there.
+    """
+
+    in_a_row: list[Crash] = field(default_factory=list)
+    of_trial: dict[str, list[Crash]] = field(default_factory=dict)
+    of_node: dict[str, list[Crash]] = field(default_factory=dict)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Take in one event of the ledger."""
+        kind = event["event"]
+        if kind == "opened":
+            self.in_a_row, self.of_trial, self.of_node = [], {}, {}
+        elif kind == "reported":
+            self.in_a_row = []
+            self.of_trial.pop(event["trial"], None)
+            self.of_node.pop(event.get("node", ""), None)
+        elif kind == "paused" and event.get("cause") == CRASH:
+            crash = Crash.of(event)
+            self.in_a_row.append(crash)
+            self.of_trial.setdefault(crash.trial, []).append(crash)
+            if crash.node:
+                self.of_node.setdefault(crash.node, []).append(crash)
+
+    def last_of(self, trial: str) -> Crash | None:
+        """A trial's newest crash since its last report."""
+        return next(iter(reversed(self.of_trial.get(trial, []))), None)
