@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from hausa_asr.command_options import Config, Json, print_json, rates, settings_of
+from hausa_asr.userinfo import keep_for_mlflow
 
 if TYPE_CHECKING:
     from hausa_asr.export.best_model import Exported
@@ -94,6 +95,7 @@ def best_model(
 
     settings = settings_of(config, [])
     mlflow = settings.mlflow
+    uri = keep_for_mlflow(uri) if uri else None
     if dataset is None:
         sweep = sweep or settings.name
     with Console(stderr=True).status("exporting") as status:

@@ -223,8 +223,10 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
             from hausa_asr.tracking.tracker import Tracker
             from sweeps.sampling.warm_start import earlier
 
-            tracker = Tracker(config.mlflow.uri, config.mlflow.experiment)
-            warm = earlier(config, name, prepared.fingerprint)
+            tracker = Tracker(config.mlflow.uri, config.mlflow.experiment, patient=resumed)
+            warm = earlier(config, name, prepared.fingerprint, patient=resumed)
+        if not tracker.answers:
+            _say(console, f"MLflow at {tracker.shown_uri} does not answer: what is new waits in the ledger")
         with console.status("waiting for Ray"):
             nodes = connection.nodes(config.resources.labels)
         _end_gently()

@@ -14,21 +14,18 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from hausa_asr.errors import UserError
+from hausa_asr.storage.address import filesystem, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _ARROW = "arrow://"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:// is a disk
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-"""The optional part of this package that brings the driver of a protocol."""
 _IDENTITIES = ("ETag", "etag", "checksum", "md5Hash", "content_md5", "crc32c", "mtime", "LastModified", "created")
 """What stores call the thing that changes with a file's content, the surest first."""
 _PAUSES_S = (0.5, 2.0)
@@ -99,11 +96,6 @@ def stamp(audio: str) -> tuple[int | str, ...]:
         return ()
 
 
-def is_url(place: str) -> bool:
-    """Whether this is a URL or a locator, rather than a local path."""
-    return bool(_URL.match(place))
-
-
 def locator(file: str | os.PathLike[str], column: str, row: int) -> str:
     """Name a clip in an Arrow file, for `Utterance.audio`: `arrow:///abs/file.arrow#column/row`, names percent-encoded.
 
@@ -134,28 +126,6 @@ def parse_locator(audio: str) -> Cell:
     if not audio.startswith(_ARROW) or not mark or not slash or not row.isascii() or not row.isdecimal():
         raise ValueError(f"{audio!r} is not {_ARROW}/FILE#COLUMN/ROW")
     return Cell(unquote(place), unquote(column), int(row))
-
-
-def filesystem(url: str) -> tuple[Any, str]:
-    """Open the fsspec file system of a URL; also gives the path in it.
-
-    Raises:
-        UserError: the protocol is unknown, or its driver is not installed.
-    """
-    from fsspec.core import url_to_fs
-
-    protocol = url.split("://", 1)[0].lower()
-    try:
-        system, path = url_to_fs(url)
-    except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        fix = f"Run `pip install 'hausa-asr-sweeps[{extra}]'`." if extra else f"Install its driver ({error})."
-        raise UserError(f"The driver for {protocol}:// is not installed.", where=url, fix=fix) from None
-    except ValueError as error:
-        raise UserError(
-            f"{protocol}:// can't be read: {error}.", where=url, fix="Give a local path, or s3://, gs:// or https://."
-        ) from None
-    return system, path
 
 
 def join(folder: str, name: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from hausa_asr.audio import sources
 from hausa_asr.corpora import archive, hub
 from hausa_asr.errors import UserError
+from hausa_asr.storage.address import is_url
 from hausa_asr.utterance import SAMPLE_RATE, SPLITS, Utterance
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def utterances(
     """
     if archive.is_archive(path):
         path = str(archive.unpacked(path, cache, progress))
-    elif not sources.is_url(path):
+    elif not is_url(path):
         path = str(Path(path).expanduser().absolute())
     folder = _folder(path, locale)
     if folder is None:

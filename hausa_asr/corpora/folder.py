@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from hausa_asr.audio import sources
 from hausa_asr.errors import UserError
+from hausa_asr.storage.address import filesystem, is_url
 from hausa_asr.utterance import Utterance
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def utterances(
     Raises:
         UserError: there is no table, there are several, or it can't be read or lacks a needed column.
     """
-    folder = str(path).rstrip("/") if sources.is_url(str(path)) else str(Path(path).expanduser().absolute())
+    folder = str(path).rstrip("/") if is_url(str(path)) else str(Path(path).expanduser().absolute())
     table = _table(folder, manifest)
     beside = _parent(table)
     if folder == table:
@@ -71,10 +72,8 @@ def utterances(
                 where=table,
                 fix=f"Set {setting} to the column that has the {'transcript' if column == text_column else 'path'}.",
             )
-    for clip in {
-        name.split("://")[0]: name for row in rows if sources.is_url(name := row.get(audio_column, ""))
-    }.values():
-        sources.filesystem(clip)  # a driver that is missing is one error, and not one for each clip
+    for clip in {name.split("://")[0]: name for row in rows if is_url(name := row.get(audio_column, ""))}.values():
+        filesystem(clip)  # a driver that is missing is one error, and not one for each clip
 
     def each() -> Iterator[Utterance]:
         for row in rows:
@@ -100,9 +99,9 @@ _LINE = "\0line"
 def _table(folder: str, manifest: str | Path | None) -> str:
     """Find the one table to read."""
     if manifest is not None:
-        wanted = str(manifest) if sources.is_url(str(manifest)) else str(Path(manifest).expanduser())
+        wanted = str(manifest) if is_url(str(manifest)) else str(Path(manifest).expanduser())
         places = [sources.join(folder, wanted)]
-        if not sources.is_url(wanted):
+        if not is_url(wanted):
             places.append(str(Path(wanted).absolute()))
         for candidate in places:
             if sources.kind(candidate) == "file":
@@ -140,7 +139,7 @@ def _known(table: str) -> str:
 
 
 def _parent(place: str) -> str:
-    return place.rpartition("/")[0] if sources.is_url(place) else str(Path(place).parent)
+    return place.rpartition("/")[0] if is_url(place) else str(Path(place).parent)
 
 
 def _name(place: str) -> str:
@@ -235,16 +234,16 @@ def _audio(name: str, beside: str, folder: str) -> str:
     """Find a clip: by its name as written, else as other systems would have written it."""
     if not name.strip():
         return ""
-    if sources.is_url(name.strip()):
+    if is_url(name.strip()):
         return name.strip()
     unquoted = name.strip().strip('"').replace('""', '"')
-    if sources.is_url(beside):  # not looked for: that would take a request for each
+    if is_url(beside):  # not looked for: that would take a request for each
         return sources.join(beside, unquoted.replace("\\", "/").removeprefix("./"))
     spellings = [name, name.strip(), unquoted, unquoted.replace("\\", "/")]
     spellings += [unicodedata.normalize(form, unquoted) for form in ("NFC", "NFD")]
     for spelling in dict.fromkeys(spellings):
         for base in dict.fromkeys((beside, folder)):
-            if not sources.is_url(base) and Path(base, spelling).exists():
+            if not is_url(base) and Path(base, spelling).exists():
                 return str(Path(base, spelling))
     return str(Path(beside, name))
 

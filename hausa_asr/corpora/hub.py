@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hausa_asr.audio import sources
 from hausa_asr.corpora.folder import seconds
 from hausa_asr.errors import UserError
+from hausa_asr.storage.address import is_url
 from hausa_asr.utterance import SPLITS, Utterance
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def _audio(table: pa.Table, column: str, file: str) -> Iterator[str]:
     elif pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         paths = cells.to_pylist()
     for row, path in enumerate(paths):
-        if path and (os.path.isabs(path) or sources.is_url(path)):
+        if path and (os.path.isabs(path) or is_url(path)):
             yield path
         else:
             yield sources.locator(file, column, row)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hausa_asr.audio.sources import is_url
+from hausa_asr.storage.address import is_url
 
 CorpusKind = Literal["demo", "folder", "common_voice", "fleurs", "hub"]
 SplitName = Literal["train", "dev", "test"]

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from hausa_asr.errors import UserError
 from hausa_asr.settings.recipe import Dimension, check_setting, in_words, nearest
 from hausa_asr.settings.sweep import FinalistSettings, SweepConfig
+from hausa_asr.userinfo import keep_for_mlflow, places_with_userinfo
 
 STORAGE_VARIABLE = "HAUSA_ASR_STORAGE"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -30,6 +31,8 @@ def load(path: Path | None, overrides: Sequence[str] = (), environment: Mapping[
         path: a YAML file; None for the defaults.
         overrides: `a.b=value` each, the value in YAML.
         environment: where HAUSA_ASR_STORAGE and MLFLOW_TRACKING_URI are looked up.
+
+    Credentials in `mlflow.uri` go into this process's environment, where MLflow finds them; no settings hold any.
 
     Raises:
         UserError: the file cannot be read, or with all the problems found.
@@ -47,8 +50,9 @@ def load(path: Path | None, overrides: Sequence[str] = (), environment: Mapping[
         try:
             _put(values, dotted.strip(), yaml.safe_load(text))
         except yaml.YAMLError:
-            raise UserError(f"--set {override!r}: the value is not YAML.", fix="Quote it.") from None
+            raise UserError(f"--set {dotted.strip()}: the value is not YAML.", fix="Quote it.") from None
     where = str(path) if path else "--set"
+    _keep_secrets(values, where)
     try:
         config = SweepConfig.model_validate(values)
         problems = []
@@ -66,6 +70,24 @@ def load(path: Path | None, overrides: Sequence[str] = (), environment: Mapping[
         for point, settings in config.starting_points.items()
     }
     return config.model_copy(update={"baseline": baseline, "starting_points": points, "space": space})
+
+
+def _keep_secrets(values: dict[str, Any], where: str) -> None:
+    """Take the credentials out of `mlflow.uri`, before anything shows or writes it; refuse them anywhere else."""
+    mlflow = values.get("mlflow")
+    if isinstance(mlflow, Mapping) and isinstance(uri := mlflow.get("uri"), str):
+        _put(values, "mlflow.uri", keep_for_mlflow(uri))
+    if os.environ.get(TRACKING_VARIABLE):
+        os.environ[TRACKING_VARIABLE] = keep_for_mlflow(os.environ[TRACKING_VARIABLE])
+    places = list(places_with_userinfo(values))
+    if places:
+        raise UserError(
+            f"An address holds a user name or a password, which would be written with the settings: "
+            f"{', '.join(places)}.",
+            where=where,
+            fix="Leave it out of the address: keys are taken from the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID and "
+            "the like) or from the library's own files.",
+        )
 
 
 def _typed(name: str, dimension: Dimension) -> Dimension:

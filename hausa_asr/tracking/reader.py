@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from hausa_asr.errors import UserError
 from hausa_asr.tracking.saved_view import view_path
-from hausa_asr.tracking.store import CALL_S, FOLDER_S, READ_S, environment, is_silence, limited_http
+from hausa_asr.tracking.store import CALL_S, FOLDER_S, READ_S, environment, find_experiment, is_silence, limited_http
 
 PAGE = 1000
 SILENCE_S = 1.0
@@ -73,12 +73,23 @@ class Reader:
     """
 
     experiment: str
-    experiment_id: str
     uri: str
     shown_uri: str
     _client: Any
     _database: Path | None
+    _create = False
+    _experiment_id: str | None = None
     _silent_until = 0.0
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's id for it, asked for when it is first needed; raises what `_call` does, and `UserError`."""
+        if self._experiment_id is None:
+            with self._call():
+                self._experiment_id = find_experiment(
+                    self._client, self.experiment, self.shown_uri, self._database, self._create
+                )
+        return self._experiment_id
 
     @property
     def client(self) -> Any:
@@ -146,11 +157,12 @@ class Reader:
         """What to type, or to open in a browser, to see the experiment."""
         if self._database is not None:
             return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
-        return self.compare_url() if self.shown_uri.startswith("http") else f"MLflow at {self.shown_uri}"
+        known = self.shown_uri.startswith("http") and self._experiment_id is not None
+        return self.compare_url() if known else f"MLflow at {self.shown_uri}"
 
     def view_url(self, key: str) -> str:
         """The address of a saved view, "" where it is not known; for a database where `mlflow ui` serves by default."""
-        known = self._database is not None or self.shown_uri.startswith("http")
+        known = self._database is not None or (self.shown_uri.startswith("http") and self._experiment_id is not None)
         return self._server() + view_path(self.experiment_id, key) if known else ""
 
     def _server(self) -> str:

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
 from hausa_asr.errors import UserError, first_line
+from hausa_asr.userinfo import without_userinfo
 
 PROBE_S, CALL_S, READ_S, FOLDER_S = 4, 10, 60, 120
 """Seconds that one HTTP request may take; each is tried twice. MLFLOW_HTTP_REQUEST_* of the user's win, but for the
@@ -98,7 +98,7 @@ def unusable(fault: Exception, uri: str, database: Path | None) -> UserError:
     Args:
         database: its file; None for a server.
     """
-    shown = without_password(uri).rstrip("/")
+    shown = without_userinfo(uri).rstrip("/")
     detail = first_line(fault).replace(uri, shown).rstrip(".")
     if database is not None:
         fix = f"Move the file away, or, if an older MLflow wrote it: mlflow db upgrade {shlex.quote(uri)}"
@@ -116,12 +116,6 @@ def unusable(fault: Exception, uri: str, database: Path | None) -> UserError:
         what = f"This does not work as an MLflow tracking server: {detail}."
         fix = "Check the address; it is that of the server itself, without #/experiments."
     return UserError(what, where=shown, fix=fix)
-
-
-def without_password(uri: str) -> str:
-    """An address that may be shown."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class Place(NamedTuple):
@@ -145,11 +139,11 @@ def place(uri: str) -> Place:
     if scheme in ("postgresql", "postgres", "mysql", "mssql"):
         raise UserError(
             "Sweeps do not write to a database server directly: its artifacts would have no common place.",
-            where=without_password(uri),
+            where=without_userinfo(uri),
             fix="Run `mlflow server --backend-store-uri ...` on it and give the server's http address.",
         )
     if scheme == "databricks" or ("://" in uri and scheme != "file"):
-        return Place(uri, without_password(uri).rstrip("/"), None)
+        return Place(uri, without_userinfo(uri).rstrip("/"), None)
     raise UserError(
         "MLflow no longer keeps runs in a plain folder.",
         where=uri,
@@ -157,7 +151,7 @@ def place(uri: str) -> Place:
     )
 
 
-def experiment_id(client: Any, name: str, shown_uri: str, database: Path | None, create: bool) -> str:
+def find_experiment(client: Any, name: str, shown_uri: str, database: Path | None, create: bool) -> str:
     """MLflow's id of an experiment, made if it is missing and `create` says so.
 
     Raises:

@@ -44,8 +44,9 @@ from hausa_asr.tracking.store import (
     FOLDER_S,
     PROBE_S,
     environment,
-    experiment_id,
+    find_experiment,
     http_limits,
+    is_silence,
     place,
     settle_http_limits,
     unusable,
@@ -79,14 +80,15 @@ class Tracker(Reader):
         uri: `sqlite:///` and an absolute path, or the address of a server (`http://`, `https://`, `databricks`).
         experiment: the experiment's name.
         create: make the database and the experiment where they are missing.
+        patient: don't mind a server that does not answer now. Calls raise until it does.
 
     Raises:
         UserError: the URI can't be used, the server does not answer (within about 10 s), the database can't be
             opened or written, the experiment was deleted, or it is missing and `create` is False.
     """
 
-    def __init__(self, uri: str, experiment: str, *, create: bool = True) -> None:
-        self.experiment = experiment
+    def __init__(self, uri: str, experiment: str, *, create: bool = True, patient: bool = False) -> None:
+        self.experiment, self._create = experiment, create
         self.uri, self.shown_uri, self._database = place(uri)
         if self._database is not None:
             check_database(self._database, _open_database, create=create)
@@ -94,13 +96,19 @@ class Tracker(Reader):
         try:
             with environment(http_limits(PROBE_S), override=True):
                 self._client = MlflowClient(self.uri)
-                self.experiment_id = experiment_id(self._client, experiment, self.shown_uri, self._database, create)
+                self._experiment_id = find_experiment(self._client, experiment, self.shown_uri, self._database, create)
         except UserError:
             raise
         except Exception as fault:
-            raise unusable(fault, self.uri, self._database) from fault
+            if not (patient and is_silence(fault)):
+                raise unusable(fault, self.uri, self._database) from fault
         if self._database is None:
             settle_http_limits()
+
+    @property
+    def answers(self) -> bool:
+        """Whether the store has answered yet; a patient tracker may still wait for that."""
+        return self._experiment_id is not None
 
     @classmethod
     def open(cls, uri: str, experiment: str) -> Tracker:

@@ -15,6 +15,7 @@ from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.text import VOCAB
 from sweeps.driver.sweep_folder import save
+from sweeps.planning.budget import devices
 from sweeps.planning.slots import SlotPlan
 from sweeps.prediction.predictor import Predictor
 from sweeps.pruning.rule import Rule
@@ -91,7 +92,10 @@ def open_sweep(config: SweepConfig, folder: Path, prepared: Prepared, plan: Slot
             "sweep", name=folder.name, prepared=str(prepared.path), fingerprint=prepared.fingerprint,
             rungs=rungs_s(config),
         )  # fmt: skip
-    ledger.append("opened", slots=plan.slots)
+    ledger.append(
+        "opened", slots=plan.slots, devices=devices(config.resources), price_per_hour=config.budget.price_per_hour,
+        **({"prepared": str(prepared.path)} if ledger.state.prepared != str(prepared.path) else {}),
+    )  # fmt: skip
     rule = rule_of(config, ledger.state)
     return Sweep(config, ledger, prepared, plan, rule, predictor_of(config, rule))
 

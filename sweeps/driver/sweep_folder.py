@@ -40,8 +40,11 @@ CHANGEABLE = (
     "cluster",
     "storage",
     "max_checkpoint_gb",
+    "mlflow.uri",
+    "data.prepared",
 )
-"""Settings that may change when a sweep goes on: its trials stay comparable."""
+"""Settings that may change when a sweep goes on: its trials stay comparable. `mlflow.uri` is the same server at another
+address, `data.prepared` the same dataset at another place."""
 
 
 def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> tuple[SweepConfig, str]:
@@ -56,7 +59,8 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
         config = make_absolute(load(path, overrides), in_job=in_ray_job())
         when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         return config, config.name or f"{re.sub(r'[^A-Za-z0-9._-]', '-', path.stem)}-{when}"
-    others = [o for o in overrides if o.partition("=")[0].partition(".")[0].strip() not in CHANGEABLE]
+    names = [override.partition("=")[0].strip() for override in overrides]
+    others = [name for name in names if not any(name == one or name.startswith(f"{one}.") for one in CHANGEABLE)]
     if path is not None or others:
         raise UserError(
             f"A sweep that goes on keeps its settings, but {', '.join(others) or path} would change them.",
@@ -119,17 +123,25 @@ def data_of(config: SweepConfig, folder: Path, console: Console) -> Prepared:
     from hausa_asr.dataset.prepared import load_prepared
 
     began = read_state(folder)
-    if began.prepared:
-        prepared = load_prepared(began.prepared)
-        if prepared.fingerprint != began.fingerprint:
-            raise UserError(
-                "The prepared dataset is not the one that the sweep began with.",
-                where=began.prepared,
-                fix="Prepare the same audio with the same settings again, or start a new sweep.",
-            )
-    else:
-        prepared = prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
-    return prepared
+    if not began.prepared:
+        return prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
+    # The storage may have been moved, and the dataset with it.
+    places = [config.data.prepared, began.prepared, str(Path(config.storage) / CACHE / Path(began.prepared).name)]
+    faults = []
+    for place in dict.fromkeys(filter(None, places)):
+        try:
+            prepared = load_prepared(place)
+        except UserError as fault:
+            faults.append(f"{place}: {fault.what}")
+            continue
+        if prepared.fingerprint == began.fingerprint:
+            return prepared
+        faults.append(f"{place}: it is another dataset, by its fingerprint.")
+    raise UserError(
+        "The prepared dataset that the sweep began with is not there:\n" + "\n".join(f"  - {one}" for one in faults),
+        where=folder,
+        fix="Say where it is now with --set data.prepared=DIR, or prepare the same audio with the same settings again.",
+    )
 
 
 def refuse_taken(folder: Path) -> None:

@@ -91,7 +91,11 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except Exception:
+        sweep.ledger.check()
+        raise
     shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
     return agenda.is_done()
 

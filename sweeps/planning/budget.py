@@ -8,12 +8,12 @@ evaluation interval per slot.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
 from sweeps.planning.finalists import GROWTH_SHARES, growth, planned
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State, Terms, TrialRecord
 from sweeps.wording import duration
 
 _SPARE = 1.05
@@ -28,7 +28,8 @@ class Spent:
 
     Attributes:
         hours: GPU-hours of busy slots, or CPU-hours if trials have no GPU.
-        money: the cost of those hours; 0 without a price.
+        money: the cost of those hours; 0 without a price. What an earlier driver spent counts as it was then, whatever
+            a slot takes and costs now.
         wall_s: seconds during which a driver was at work.
         trials: settings tried, finalists not counted.
     """
@@ -90,15 +91,31 @@ def spent(state: State, config: SweepConfig, now: float | None = None) -> Spent:
         now: seconds since the epoch, while a driver is at work: running trials and the wall clock count up to then.
             Without it both count up to the ledger's last event.
     """
-    busy_s, wall_s, trials = state.spent_s, state.wall_s, 0
+    running_s, wall_s, trials = 0.0, state.wall_s, 0
     for trial in state.trials.values():
         trials += not trial.of
         if now is not None and trial.started is not None:
-            busy_s += max(0.0, now - trial.started)
+            running_s += max(0.0, now - trial.started)
     if now is not None and state.clock is not None:
         wall_s += max(0.0, now - state.clock)
-    hours = busy_s / 3600 * devices(config.resources)
-    return Spent(hours, hours * (config.budget.price_per_hour or 0.0), wall_s, trials)
+    hours = running_s / 3600 * devices(config.resources)
+    money = hours * (config.budget.price_per_hour or 0.0)
+    for (took, cost), busy_s in state.spent_at.items():
+        then = hours_at({(took, cost): busy_s}, config.resources)
+        hours += then
+        money += then * ((config.budget.price_per_hour or 0.0) if cost is None else cost)
+    return Spent(hours, money, wall_s, trials)
+
+
+def hours_at(spent_at: Mapping[Terms, float], resources: ResourceSettings) -> float:
+    """The GPU-hours or CPU-hours of busy seconds, each with what a slot took then; where that is not known, takes now.
+
+    Args:
+        spent_at: of a sweep or of a trial.
+        resources: what a slot takes now.
+    """
+    takes = devices(resources)
+    return sum(busy_s / 3600 * (takes if took is None else took) for (took, _), busy_s in spent_at.items())
 
 
 def exhausted(

@@ -2,12 +2,13 @@
 
 Every event is one JSON object on one line, fsynced before anything acts on it. All else is rebuilt from it: the
 Optuna study, the rungs, the decisions, the MLflow run ids and what was spent. A torn last line, from a crash in
-mid-write, is ignored.
+mid-write, is ignored. Where a line can't be written, on a full disk say, what is there of it is cut off again, and the
+driver waits with it until it can be.
 
 Events, in the order of a trial's life:
 
     sweep      name, prepared dataset, rungs
-    opened     a driver began or took over; how many slots it has
+    opened     a driver began or took over; how many slots it has, what a slot takes and costs, where the data is now
     mirrored   the sweep's MLflow run
     proposed   trial, settings, source; for a finalist the trial that it is a run `of`
     started    a slot took it; `recall` if by the second look or as the baseline
@@ -27,17 +28,30 @@ Fields of older versions that mean nothing any more (`audit`, `audited`) are rea
 from __future__ import annotations
 
 import json
+import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hausa_asr.errors import UserError
+from hausa_asr.errors import UserError, first_line
 from hausa_asr.recipe import CHECKPOINT, step_folder
 from sweeps.record.names import LEDGER_FILE, TRIALS_FOLDER
 from sweeps.record.state import State, TrialRecord
+
+log = logging.getLogger("sweeps")
+
+PATIENCE_S = 600.0
+"""How long an event that can't be written is tried again before the driver gives up."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+
+
+class LedgerFault(UserError):
+    """The ledger can't be written: nothing may act on what is not in it, so the driver has to end."""
 
 
 class Ledger:
@@ -56,19 +70,73 @@ class Ledger:
         self.path = folder / LEDGER_FILE
         self.state = State()
         self.lock = threading.RLock()
+        self._given_up: OSError | None = None
+        self._torn_at: int | None = None
         self._drop_torn_line()
         _add_up(self.state, self.path)
 
     def append(self, event: str, **fields: Any) -> None:
-        """Write one event durably, then take it into the state."""
+        """Write one event durably, then take it into the state.
+
+        While the disk is full or away this waits, up to `PATIENCE_S`, and so does all that the driver would do next.
+
+        Raises:
+            LedgerFault: it can't be written, and waiting has not helped. The file ends with a whole line all the same.
+        """
         with self.lock:
             record = {"event": event, "time": time.time(), **fields}
-            line = json.dumps(record, ensure_ascii=False) + "\n"
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+            self._write((json.dumps(record, ensure_ascii=False) + "\n").encode())
             self.state.apply(record)
+
+    def _write(self, line: bytes) -> None:
+        began_s, pause_s, said = time.monotonic(), _FIRST_PAUSE_S, False
+        while True:
+            try:
+                if self._given_up is None:
+                    self._write_once(line)
+                    if said:
+                        _say(f"The sweep's ledger can be written again: {self.path}.")
+                    return
+            except OSError as fault:
+                if time.monotonic() - began_s > PATIENCE_S:
+                    self._given_up = fault
+                elif not said:
+                    said = True
+                    _say(
+                        f"The sweep's ledger can't be written ({first_line(fault)}), so the sweep waits with it, "
+                        f"up to {PATIENCE_S:.0f} s: {self.path}. Make room, or mend the disk."
+                    )
+            self.check()  # this call gave up or, since the driver is about to end, an earlier one
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def check(self) -> None:
+        """Raise `LedgerFault` again, where an event could not be written: Ray Tune passes on only its text."""
+        if self._given_up is not None:
+            raise LedgerFault(
+                f"The sweep's ledger can't be written: {first_line(self._given_up)}.",
+                where=self.path,
+                fix="Make room, or mend the disk; then go on with --resume.",
+            ) from self._given_up
+
+    def _write_once(self, line: bytes) -> None:
+        """Write a line whole; after a fault nothing of it is left, to which the next would be glued."""
+        with self.path.open("ab", buffering=0) as file:
+            if self._torn_at is not None:
+                os.ftruncate(file.fileno(), self._torn_at)
+                self._torn_at = None
+            before = os.fstat(file.fileno()).st_size
+            try:
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                self._torn_at = before
+                with suppress(OSError):  # else before the next line
+                    os.ftruncate(file.fileno(), before)
+                    self._torn_at = None
+                raise
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial's checkpoints and log are."""
@@ -109,6 +177,12 @@ class Ledger:
         if content and not content.endswith(b"\n"):
             with self.path.open("r+b") as file:
                 file.truncate(content.rfind(b"\n") + 1)
+
+
+def _say(line: str) -> None:
+    """Say what the user must see at once: the log may be on the same full disk."""
+    print(line, file=sys.stderr, flush=True)
+    log.warning("%s", line)
 
 
 def read_state(folder: Path) -> State:

@@ -18,6 +18,10 @@ BASELINE, FINALIST = "baseline", "finalist"
 DIVERGED = "diverged"
 """The reason of every failed trial that diverged; `detail` says how."""
 
+Terms = tuple[float | None, float | None]
+"""What a slot takes and costs: its GPUs or CPUs, and the price of one for an hour. None for what is not known, in
+ledgers of older versions or without a price."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -73,6 +77,7 @@ class TrialRecord:
         dropped: its optimizer state is gone, so it cannot go on.
         run_id: its MLflow run.
         spent_s: seconds that a slot was busy with it.
+        spent_at: the same by the terms of the time, see `State`.
         started: since when a slot is; None while none is.
         ended_s: when it ended, in seconds since the epoch.
         on_disk: as `best`, of what was on disk at its end, if that had to be looked up; empty if nothing was.
@@ -93,6 +98,7 @@ class TrialRecord:
     dropped: bool = False
     run_id: str | None = None
     spent_s: float = 0.0
+    spent_at: dict[Terms, float] = field(default_factory=dict)
     started: float | None = None
     ended_s: float | None = None
     on_disk: dict[str, float] | None = None
@@ -162,6 +168,8 @@ class State:
         verdict: what the finalists showed, None before that.
         soup: the last average of runs that was tried (`verdict.soup`), None before that.
         spent_s: seconds that slots were busy with trials, up to each one's last report.
+        spent_at: the same by the terms of the time.
+        terms: those of the last driver.
         wall_s: seconds that a driver was at work.
         crashes: what broke since the last success.
         clock: when the last event was written, in seconds since the epoch; None before the first.
@@ -179,6 +187,8 @@ class State:
     verdict: dict[str, Any] | None = None
     soup: dict[str, Any] | None = None
     spent_s: float = 0.0
+    spent_at: dict[Terms, float] = field(default_factory=dict)
+    terms: Terms = (None, None)
     wall_s: float = 0.0
     crashes: Crashes = field(default_factory=Crashes)
     clock: float | None = None
@@ -201,6 +211,8 @@ class State:
         elif kind == "opened":
             self.run_id = event.get("run_id", self.run_id)
             self.slots = event.get("slots", self.slots)
+            self.prepared = event.get("prepared", self.prepared)
+            self.terms = event.get("devices"), event.get("price_per_hour")
             self.verdict = None  # there is more to come
             for trial in self.trials.values():
                 trial.started = None
@@ -255,8 +267,11 @@ class State:
 
     def _spend(self, trial: TrialRecord, now: float) -> None:
         if trial.started is not None:
-            trial.spent_s += now - trial.started
-            self.spent_s += now - trial.started
+            took_s = now - trial.started
+            trial.spent_s += took_s
+            self.spent_s += took_s
+            for one in (self, trial):  # a new dictionary each time, since others hold copies of both
+                one.spent_at = {**one.spent_at, self.terms: one.spent_at.get(self.terms, 0.0) + took_s}
             trial.started = now
 
     @property

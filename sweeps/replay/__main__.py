@@ -23,6 +23,7 @@ from rich.console import Console
 
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.load import load, make_absolute
+from hausa_asr.userinfo import keep_for_mlflow
 from sweeps.replay.compare import STOCK, Setup
 from sweeps.replay.curves import BASELINE, longest_s, read, steady
 from sweeps.replay.rules import Options, Selection, select
@@ -144,7 +145,7 @@ def main(
             from hausa_asr.tracking.tracker import Tracker
 
             mlflow = make_absolute(settings, in_job=False).mlflow
-            tracker = Tracker.open(uri or mlflow.uri, experiment or mlflow.experiment)
+            tracker = Tracker.open(keep_for_mlflow(uri or mlflow.uri), experiment or mlflow.experiment)
             setup = Setup(replays or SWEEP_REPLAYS, seed)
             figures = show_savings(tracker, sweep, settings.pruning, headline_workers(counts), setup)
         else:

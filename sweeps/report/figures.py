@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings
-from sweeps.planning.budget import devices
+from sweeps.planning.budget import hours_at
 from sweeps.record.state import State, TrialRecord
 
 
@@ -76,8 +76,7 @@ def trial_rows(state: State, resources: ResourceSettings, dev_s: float | None) -
     ranking = state.ranking()
     scored = {trial.id for trial in ranking}
     searched = ranking + [trial for trial in state.searched if trial.id not in scored]
-    cores = devices(resources)
-    hours = {trial.id: trial.spent_s / 3600 * cores for trial in state.trials.values()}
+    hours = {trial.id: hours_at(trial.spent_at, resources) for trial in state.trials.values()}
     speeds = {trial.id: _real_time_factor(trial, dev_s) for trial in state.trials.values()}
     wers = [trial.best["wer"] if trial.best and trial.best["wer"] < 1 else math.nan for trial in searched]
     on_hours = front([(hours[trial.id], wer) for trial, wer in zip(searched, wers, strict=True)])

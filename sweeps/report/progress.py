@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings
-from sweeps.planning.budget import devices
+from sweeps.planning.budget import hours_at
 from sweeps.pruning.rule import Point
 from sweeps.record.state import Report, State, TrialRecord
 from sweeps.replay.simulate import Timeline, simulate
@@ -120,7 +120,7 @@ def _timeline(trial: TrialRecord, length_s: float, marks: list[float], resources
 
 def _work(trial: TrialRecord, resources: ResourceSettings) -> Iterator[tuple[Report, float]]:
     """Each report of a trial, and the hours that went into it since the one before."""
-    whole, before = trial.spent_s / 3600 * devices(resources), 0.0
+    whole, before = hours_at(trial.spent_at, resources), 0.0
     for report in trial.reports:
         yield report, whole * (report.seen_s - before) / max(trial.seen_s, 1e-9)
         before = report.seen_s
@@ -151,11 +151,11 @@ def where_hours_went(state: State, resources: ResourceSettings) -> list[Share]:
 
 
 def _share(name: str, trials: list[TrialRecord], resources: ResourceSettings) -> Share:
-    cores = devices(resources)
+    hours = sum(hours_at(trial.spent_at, resources) for trial in trials)
     spent = sum(trial.spent_s for trial in trials)
     scoring = sum(report.metrics.get("eval_runtime_s", 0.0) for trial in trials for report in trial.reports)
-    scoring = min(scoring, spent)
-    return Share(name, (spent - scoring) / 3600 * cores, scoring / 3600 * cores)
+    scoring = min(scoring / spent, 1.0) * hours if spent else 0.0
+    return Share(name, hours - scoring, scoring)
 
 
 def _kind(trial: TrialRecord) -> str:

@@ -36,13 +36,14 @@ class WarmStart:
     notes: list[str]
 
 
-def earlier(config: SweepConfig, name: str, fingerprint: str) -> WarmStart:
+def earlier(config: SweepConfig, name: str, fingerprint: str, *, patient: bool = False) -> WarmStart:
     """Read what earlier sweeps teach the sampler.
 
     Args:
         config: the new sweep's settings, paths absolute.
         name: the new sweep's; its own trials are left out.
         fingerprint: of its prepared dataset.
+        patient: the sweep goes on, and does so without what MLflow can't say now.
 
     Raises:
         UserError: there is no such sweep or experiment.
@@ -52,7 +53,13 @@ def earlier(config: SweepConfig, name: str, fingerprint: str) -> WarmStart:
     for source in config.search.warm_start:
         if source.startswith(MLFLOW):
             fixed: dict[str, Any] = {}  # each run has all of its recipe
-            tracker = Tracker.open(config.mlflow.uri, source.removeprefix(MLFLOW))
+            try:
+                tracker = Tracker.open(config.mlflow.uri, source.removeprefix(MLFLOW))
+            except UserError as fault:
+                if not patient:
+                    raise
+                notes.append(f"warm start: goes on without {source}: {fault.what}")
+                continue
             # Finalists repeat settings that are there already, on other seeds and perhaps at another length.
             runs = [run for run in tracker.trials() if run.sweep != name and FINALIST_OF not in run.tags]
             trials = [_record(run) for run in runs]

@@ -171,7 +171,7 @@ def test_a_budget_ends_the_search_and_a_larger_one_goes_on_with_what_it_had_stop
     slots = Slots(tmp_path, "budget.hours=0.001")
     trial = slots.take()
     slots.ledger.append("reported", trial=trial.id, **report(10))
-    slots.ledger.state.spent_s = 3600.0
+    slots.ledger.state.spent_at = {(None, None): 3600.0}
     slots.ledger.append("paused", trial=trial.id, cause="budget", reason="spent")
     slots.agenda.back(trial)
     assert slots.order().do == "end"

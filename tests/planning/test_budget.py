@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.planning.budget import Spent, exhausted, finalist_runs, reserve, spent
+from sweeps.planning.budget import Spent, exhausted, finalist_runs, hours_at, reserve, spent
 from sweeps.record.state import State
 
 
@@ -162,3 +162,24 @@ def test_what_a_slot_takes_to_start_is_not_kept_for_each_run() -> None:
     report(state, 136, "t000", 100, start_s=100)
     kept_s = reserve(state, config).hours * 3600 / 2
     assert kept_s == pytest.approx(6 * 1.05 * 360 + 36)  # and the interval that it is in
+
+
+def test_what_was_spent_keeps_the_devices_and_the_price_of_its_time() -> None:
+    """Eighty GPU-hours do not become ten because the sweep goes on with one GPU a trial instead of eight."""
+    state = State()
+    record(state, 0, "sweep", name="s")
+    record(state, 0, "opened", devices=8, price_per_hour=2.0)
+    a_trial(state, "t000", 0, 36_000, 1000)
+    cheaper = settings(
+        resources={"workers_per_trial": 1, "gpus_per_worker": 1, "cpus_per_worker": 4},
+        budget={"hours": 90, "price_per_hour": 0.5},
+    )
+    record(state, 40_000, "opened", devices=1, price_per_hour=0.5)
+    assert spent(state, cheaper) == Spent(hours=80.0, money=160.0, wall_s=36_000, trials=1)
+    a_trial(state, "t001", 40_000, 43_600, 1000)
+    record(state, 43_600, "proposed", trial="t002", settings={}, source="search")
+    record(state, 43_600, "started", trial="t002")
+    assert spent(state, cheaper, 43_600 + 7200).hours == 83.0, "what runs counts at what it takes now"
+    assert spent(state, cheaper, 43_600 + 7200).money == 161.5
+    assert exhausted(state, cheaper, 43_600 + 9 * 3600)
+    assert hours_at(state.trials["t000"].spent_at, cheaper.resources) == 80.0

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.recipe import CHECKPOINT, step_folder
 from helpers.events import report
 from sweeps.pruning.rule import Score
-from sweeps.record.ledger import Ledger
+from sweeps.record.ledger import Ledger, LedgerFault
 from sweeps.record.names import LEDGER_FILE
 
 SCORED = {"loss": 2.0, "wer": 1.0, "cer": 0.5, "turned": False}
@@ -210,3 +214,44 @@ def test_at_the_end_the_best_is_what_is_on_disk(tmp_path: Path) -> None:
     before = ledger.path.read_text()
     ledger.settle()
     assert ledger.path.read_text() == before
+
+
+@contextmanager
+def no_file_may_be_longer_than(size: int) -> Iterator[None]:
+    """The kernel then writes part of a line and refuses the rest, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_no_event_and_leaves_no_half_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ledger = a_sweep(tmp_path)
+    size = ledger.path.stat().st_size
+    whole = ledger.path.read_bytes()
+    monkeypatch.setattr("sweeps.record.ledger.PATIENCE_S", 0.1)
+    with no_file_may_be_longer_than(size + 20):
+        for _ in range(2):  # the second gives up at once: the driver is about to end
+            with pytest.raises(LedgerFault, match="can't be written"):
+                ledger.append("proposed", trial="t002", settings={}, source="search")
+    assert ledger.path.read_bytes() == whole, "of the line that was cut short nothing is left"
+    assert "t002" not in ledger.state.trials, "nothing acts on what is not on the disk"
+    again = Ledger(tmp_path)
+    again.append("proposed", trial="t003", settings={}, source="search")
+    assert list(Ledger(tmp_path).state.trials) == ["t000", "t001", "t003"]
+    assert "can't be written" in capfd.readouterr().err
+
+
+def test_the_driver_waits_with_its_ledger_until_there_is_room(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with no_file_may_be_longer_than(ledger.path.stat().st_size + 20):
+        room = threading.Timer(0.3, resource.setrlimit, (resource.RLIMIT_FSIZE, limits))
+        room.start()
+        ledger.append("proposed", trial="t002", settings={}, source="search")
+        room.join()
+    assert list(Ledger(tmp_path).state.trials) == ["t000", "t001", "t002"]

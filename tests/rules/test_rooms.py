@@ -52,6 +52,7 @@ FLOORS = [
     "hausa_asr.settings",
     "hausa_asr.corpora",
     "hausa_asr.audio",
+    "hausa_asr.storage",
     "hausa_asr.tracking",
 ]
 GROUND = "hausa_asr"
@@ -71,7 +72,7 @@ ONLY_IN = {
     "plotly": {"sweeps.report"},
     "jinja2": {GROUND},
     "gradio": {"hausa_asr.serving"},
-    "fsspec": {"hausa_asr.audio"},
+    "fsspec": {"hausa_asr.audio", "hausa_asr.storage"},
     "flashlight": {"hausa_asr.decoding"},
     "pysubs2": {"hausa_asr.decoding"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,30 @@ def test_in_a_ray_job_relative_paths_are_refused_with_what_to_set() -> None:
         make_absolute(SweepConfig(), in_job=True)
     assert "HAUSA_ASR_STORAGE" in str(refused.value)
     assert "MLFLOW_TRACKING_URI" in str(refused.value)
+
+
+def test_a_password_in_an_address_is_kept_out_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ada:pla%40nted@mlflow.example:5000/base")
+    file = tmp_path / "a.yaml"
+    file.write_text("mlflow: {uri: 'http://ada:planted@host'}\n")
+    config = load(file)
+    assert config.mlflow.uri == os.environ["MLFLOW_TRACKING_URI"] == "https://mlflow.example:5000/base"
+    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == ("ada", "pla@nted")
+    assert (
+        load(file, environment={}).mlflow.uri == "http://host" and os.environ["MLFLOW_TRACKING_PASSWORD"] == "planted"
+    )
+    assert "planted" not in config.to_yaml()
+    kept = load(None, ["data.path=hf://datasets/ada/speech@main", "data.corpus=hub"], environment={})
+    assert kept.data.path == "hf://datasets/ada/speech@main", "a revision is no password"
+    for override in (
+        "storage=s3://key:planted@bucket/runs",
+        "data={corpus: folder, path: 's3://key:planted@bucket'}",
+        "space.base={choices: [demo, 's3://key:planted@bucket/base']}",
+        "data.prepared='simplecache::s3://planted@bucket'",
+    ):
+        with pytest.raises(UserError, match="holds a user name or a password") as refused:
+            load(None, [override], environment={})
+        assert "planted" not in str(refused.value)
+        assert override.partition("=")[0].partition(".")[0] in str(refused.value)

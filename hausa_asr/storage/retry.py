@@ -1,0 +1,105 @@
+"""Wait for a store that is away: the same call again, with growing pauses and an end.
+
+A store that is restarted, or a network that is cut for a minute, then costs only waiting. What no waiting mends (no
+such bucket, no right to it, no such object) comes through at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from hausa_asr.errors import UserError, first_line
+
+log = logging.getLogger("sweeps")
+
+PATIENCE_S = 600.0
+"""How long a store that does not answer is asked again."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_LASTING = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError, UserError)
+_LASTING_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchBucket", "NotImplemented", "412", "409")
+_LASTING_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound")
+
+Given = TypeVar("Given")
+
+
+class StorageAway(UserError, OSError):
+    """The store does not answer, or refuses us, and waiting has not helped."""
+
+    def __reduce__(self):
+        return _again, (self.what, self.where, self.fix)
+
+
+def _again(what: str, where: str | None, fix: str | None) -> StorageAway:
+    return StorageAway(what, where=where, fix=fix)
+
+
+def patiently(call: Callable[[], Given], place: str) -> Given:
+    """Call, and call again while the store is away.
+
+    Args:
+        call: may be called several times.
+        place: what it is about, for messages.
+
+    Raises:
+        FileNotFoundError, FileExistsError: as the store says.
+        StorageAway: no answer within `PATIENCE_S`, or one that no waiting changes.
+    """
+    began_s, pause_s, said = time.monotonic(), _FIRST_PAUSE_S, False
+    while True:
+        try:
+            given = call()
+        except (FileNotFoundError, FileExistsError, UserError):
+            raise
+        except Exception as error:  # each driver has errors of its own for a network that fails
+            if is_conflict(error):
+                raise
+            lasts = (
+                isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES or code(error) in _LASTING_CODES
+            )
+            if lasts or time.monotonic() - began_s > PATIENCE_S:
+                raise _away(error, place, lasts) from error
+            if not said:
+                said = True
+                log.warning("the storage is away, asked again for %.0f s: %s: %s", PATIENCE_S, place, first_line(error))
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        else:
+            if said:
+                log.warning("the storage answers again, after %.0f s: %s", time.monotonic() - began_s, place)
+            return given
+
+
+def code(error: BaseException) -> str:
+    """What a store calls an error, such as `NoSuchBucket`; "" where it has no code."""
+    link: BaseException | None = error
+    while link is not None:
+        answer = getattr(link, "response", None)
+        if isinstance(answer, dict):
+            return str(answer.get("Error", {}).get("Code", ""))
+        link = link.__cause__
+    return str(getattr(error, "code", "") or "")
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether a conditional write was refused, since somebody else has written."""
+    return isinstance(error, FileExistsError) or code(error) in (
+        "PreconditionFailed", "ConditionalRequestConflict", "412", "409",
+    )  # fmt: skip
+
+
+def _away(error: Exception, place: str, lasts: bool) -> StorageAway:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(".")
+    if lasts:
+        return StorageAway(
+            f"The storage refuses us: {reason}.",
+            where=place,
+            fix="Check the address and your keys (AWS_PROFILE, AWS_ENDPOINT_URL and the like).",
+        )
+    return StorageAway(
+        f"The storage has not answered for {PATIENCE_S:.0f} s: {reason}.",
+        where=place,
+        fix="Check the network and the store; what is written stays, and a sweep goes on with --resume.",
+    )
