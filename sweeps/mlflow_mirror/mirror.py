@@ -63,6 +63,7 @@ class Mirror:
 
     Attributes:
         write_s: seconds that the thread was busy so far, waiting between tries left out.
+        waiting: counts the writes that are not done yet.
     """
 
     def __init__(self, tracker: Tracker, ledger: Ledger, config: SweepConfig, tags: dict[str, str]) -> None:
@@ -73,6 +74,7 @@ class Mirror:
             lambda: log.info("MLflow answers again"),
             lambda job, fault: log.warning("MLflow: %s are not up to date: %s", job, self._words(fault)),
         )
+        self.waiting = self._queue.waiting
         # Only the thread touches these.
         self._runs: dict[str, RunContents] = {}
         self._tried = set(ledger.state.trials)  # an earlier driver may have made runs for them
