@@ -1,0 +1,307 @@
+"""Break a cluster under whole sweeps: is anything lost, doubled or burned, and what does each event cost?
+
+    python benchmarks/chaos.py [--runs 20] [--only EVENT]... [--json FILE]
+
+Method. Each run is a sweep of five trials of the demo model, by `sweeps/run.py` on a Ray cluster of a head without CPUs
+and two nodes of one CPU (`ray_nodes.py`: processes of this machine, one session a node). The run's seed draws one of the
+events below and the moment, from the second to the eighth report. All trials are random ones and none is pruned, so on a
+CPU each has the same learning curve whatever happens: the first run, in which nothing breaks, says which.
+
+- `kill`: a node is killed, and another one comes 10 s later; `lose`: none comes; `join`: a third node comes.
+- `starve`: somebody else's job holds one of the two CPUs for a minute from the start; `taken`: it takes the CPU of a
+  node that is added, and gives it back after a minute.
+- `disk`: a second node comes only now, and its disk for checkpoints is full; `base`: it lacks the base checkpoint.
+- `cut`: a node hears and says nothing for a minute; `head`: head, nodes and driver are killed, and the sweep is resumed
+  on another cluster.
+
+Checked after each run: every trial finished; none was proposed, reported or ended twice; every curve is that of the quiet
+run, bit for bit; MLflow has one run for each trial, finished, with the ledger's last figures. `lost_s` is the time from
+the event to the next report of any trial that comes after it, less the quiet run's longest wait; `longer_s` how much
+longer the sweep took than the quiet one (with one node fewer it must).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bench
+import ray_nodes
+import yaml
+from ray_nodes import Nodes
+
+TRIALS = 5
+SETTINGS: dict[str, Any] = {
+    "model": {"base": "demo"},
+    "finetune": {
+        "length_s": 900, "batch_s": 12, "micro_batch_s": 24, "eval_every_steps": 15, "dev_part_s": 40,
+        "mask_feature_length": 16, "checkpoint_every_s": 0,
+    },
+    "baseline": {"lr_peak": 3e-3, "schedule": "linear"},
+    "space": {"lr_peak": {"low": 1e-3, "high": 1e-2, "log": True}},
+    "search": {"trials": TRIALS, "random_trials": TRIALS},
+    "pruning": {"rule": "none"},
+    "finalists": {"k": 0},
+    "cluster": {"startup_timeout_s": 90, "report_timeout_s": 60},
+}  # fmt: skip
+EVENTS = ("kill", "lose", "join", "starve", "taken", "disk", "base", "cut", "head")
+_HELD_S, _CUT_S, _PATIENCE_S = 60.0, 60.0, 900.0
+_HOLD = """
+import sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+
+@ray.remote(num_cpus=1)
+def hold(seconds):
+    time.sleep(seconds)
+
+ray.get(hold.remote(float(sys.argv[2])))
+"""
+
+
+class Run:
+    """One sweep on a cluster of its own.
+
+    Args:
+        work: a folder for its files.
+        prepared: the prepared dataset.
+        nodes: the cluster, at first only its head.
+    """
+
+    def __init__(self, work: Path, prepared: Path, nodes: Nodes) -> None:
+        self.work, self.nodes, self.event_s = work, nodes, 0.0
+        self.base = work / "base"
+        shutil.copytree(bench.ROOT / "hausa_asr/demo_base", self.base, ignore=shutil.ignore_patterns("*.py", "__*"))
+        self.settings = work / "chaos.yaml"
+        given = {
+            **SETTINGS, "model": {"base": str(self.base)}, "data": {"prepared": str(prepared)},
+            "storage": str(work / "runs"), "mlflow": {"uri": f"sqlite:///{work}/mlflow.db"}, "name": "chaos",
+        }  # fmt: skip
+        self.settings.write_text(yaml.safe_dump(given))
+        self.folder = work / "runs/chaos"
+        self.output = work / "output.txt"
+        self.threads: list[threading.Thread] = []
+
+    def start(self, *arguments: str) -> None:
+        """Start a driver."""
+        with self.output.open("ab") as output:
+            self.driver = subprocess.Popen(
+                [sys.executable, str(bench.ROOT / "sweeps/run.py"), *arguments,
+                 "--set", f"cluster.address={self.nodes.address}"],
+                stdout=output, stderr=output, env=self.nodes.environment, start_new_session=True,
+            )  # fmt: skip
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the ledger has so far."""
+        path = self.folder / "ledger.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+        return [json.loads(line) for line in lines]
+
+    def reports(self) -> list[dict[str, Any]]:
+        return [event for event in self.events() if event["event"] == "reported"]
+
+    def until(self, reports: int) -> None:
+        """Wait for so many reports."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while len(self.reports()) < reports:
+            if self.driver.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the sweep ended, or waits for ever:\n{self.output.read_text()[-3000:]}")
+            time.sleep(0.1)
+
+    def later(self, seconds: float, do: Callable[[], object]) -> None:
+        """Do something after a while, beside the sweep."""
+        thread = threading.Timer(seconds, do)
+        thread.start()
+        self.threads.append(thread)
+
+    def hold_cpu(self) -> None:
+        """Let somebody else's job hold a CPU for a minute."""
+        holding = subprocess.Popen(
+            [sys.executable, "-c", _HOLD, self.nodes.address, str(_HELD_S)], env=self.nodes.environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        self.later(0.0, holding.wait)
+
+    def end(self) -> None:
+        """Wait for the driver's end."""
+        try:
+            self.driver.wait(timeout=_PATIENCE_S)
+        finally:
+            if self.driver.poll() is None:
+                os.killpg(self.driver.pid, signal.SIGKILL)
+                self.driver.wait()
+            for thread in self.threads:
+                thread.join()
+
+
+def quiet(run: Run, chance: random.Random) -> None:
+    """Nothing breaks."""
+    run.nodes.add()
+    run.nodes.add()
+    run.start("--config", str(run.settings))
+
+
+def broken(event: str) -> Callable[[Run, random.Random], None]:
+    """The script of a run in which one thing breaks."""
+
+    def script(run: Run, chance: random.Random) -> None:
+        moment, nodes = chance.randint(2, 8), run.nodes
+        nodes.add()
+        if event not in ("disk", "base"):
+            second = nodes.add()
+        if event == "starve":
+            run.hold_cpu()
+            time.sleep(5)
+        run.start("--config", str(run.settings))
+        if event == "starve":
+            run.event_s = time.time()
+            return
+        run.until(moment)
+        run.event_s = time.time()
+        if event in ("kill", "lose"):
+            second.kill()
+        if event == "kill":
+            run.later(10.0, nodes.add)
+        if event == "join":
+            nodes.add()
+        if event == "disk":
+            nodes.add(covered=[(run.folder / "trials", "64k")])
+        if event == "base":
+            nodes.add(covered=[(run.base, "4k")])
+        if event == "taken":
+            nodes.add()
+            run.hold_cpu()
+        if event == "cut":
+            second.signal(signal.SIGSTOP)
+            run.later(_CUT_S, lambda: second.signal(signal.SIGCONT))
+        if event == "head":
+            os.killpg(run.driver.pid, signal.SIGKILL)
+            run.driver.wait()
+            nodes.kill_all()
+            nodes.start_head()
+            nodes.add()
+            nodes.add()
+            run.start("--resume", str(run.folder))
+
+    return script
+
+
+def curves(run: Run) -> dict[str, list[tuple[int, float, float]]]:
+    """Every trial's learning curve: step, loss and WER of each report."""
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for event in run.reports():
+        found.setdefault(event["trial"], []).append((event["step"], event["metrics"]["loss"], event["metrics"]["wer"]))
+    return found
+
+
+def faults(run: Run, expected: dict[str, list[tuple[int, float, float]]] | None) -> list[str]:
+    """What is wrong with a sweep that has ended."""
+    wrong, events = [], run.events()
+    if run.driver.returncode:
+        wrong.append(f"the driver ended with {run.driver.returncode}: {run.output.read_text()[-800:]}")
+    last = {event["trial"]: event.get("state") for event in events if event["event"] == "ended"}
+    unfinished = {f"t{number:03d}": last.get(f"t{number:03d}") for number in range(TRIALS)}
+    wrong += [f"{trial} is {state}" for trial, state in unfinished.items() if state != "finished"]
+    for kind, key in (("proposed", "trial"), ("ended", "trial"), ("reported", "step")):
+        counted = Counter((event["trial"], event[key]) for event in events if event["event"] == kind)
+        wrong += [f"{kind} {count} times: {what}" for what, count in counted.items() if count > 1]
+    if expected is not None:
+        found = curves(run)
+        wrong += [f"{trial} has another curve" for trial in expected if found.get(trial) != expected[trial]]
+    return wrong + mlflow_faults(run)
+
+
+def mlflow_faults(run: Run) -> list[str]:
+    """Where MLflow differs from the ledger."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{run.work}/mlflow.db")
+    experiment = client.get_experiment_by_name("hausa-asr")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    trials = [one for one in runs if "trial" in one.data.tags]
+    counted = Counter(one.data.tags["trial"] for one in trials)
+    wrong = [f"MLflow has {count} runs of {trial}" for trial, count in counted.items() if count > 1]
+    wrong += [f"MLflow has no run of t{number:03d}" for number in range(TRIALS) if f"t{number:03d}" not in counted]
+    ends = {event["trial"]: event["metrics"] for event in run.reports()}
+    for one in trials:
+        trial = one.data.tags["trial"]
+        if one.info.status != "FINISHED" or abs(one.data.metrics.get("wer", 9) - ends[trial]["wer"]) > 1e-9:
+            wrong.append(f"MLflow has {trial} as {one.info.status} with WER {one.data.metrics.get('wer')}")
+    return wrong
+
+
+def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -> tuple[dict[str, Any], Any]:
+    """One sweep; its figures, and its curves."""
+    with tempfile.TemporaryDirectory(prefix="hausa-asr-chaos-") as folder, ray_nodes.cluster() as nodes:
+        run = Run(Path(folder), prepared, nodes)
+        began_s = time.time()
+        fault = ""
+        try:
+            script(run, random.Random(seed))
+        except RuntimeError as error:
+            fault = str(error)
+        run.end()
+        events = run.events()
+        took_s = (events[-1]["time"] if events else time.time()) - began_s
+        times = [event["time"] for event in run.reports()]
+        after = next((at for at in times if at > run.event_s), time.time()) if run.event_s else 0.0
+        waits = [b - a for a, b in zip(times, times[1:], strict=False)]
+        crashes = Counter(event["cause"] for event in events if event["event"] == "paused")
+        figures = {
+            "event": event, "seed": seed, "took_s": round(took_s, 1), "longest_wait_s": round(max(waits, default=0), 1),
+            "event_to_report_s": round(after - run.event_s, 1) if run.event_s else None, "pauses": dict(crashes),
+            "nodes": len({one.get("node") for one in run.reports()}),
+            "faults": [*filter(None, [fault]), *faults(run, expected)],
+        }  # fmt: skip
+        return figures, curves(run)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20, help="sweeps in which something breaks (20)")
+    parser.add_argument("--only", action="append", choices=EVENTS, help="this event; may be repeated")
+    parser.add_argument("--json", type=Path, help="write the figures here, as they come")
+    given = parser.parse_args()
+    events = [one for one in given.only or EVENTS if one not in ("disk", "base") or ray_nodes.may_mount()]
+    with tempfile.TemporaryDirectory(prefix="hausa-asr-chaos-data-") as folder:
+        prepared = Path(folder) / "prepared"
+        subprocess.run(
+            [sys.executable, "-m", "hausa_asr.cli", "prepare", "--corpus", "demo", "--out", str(prepared)], check=True,
+            cwd=bench.ROOT, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        first, expected = one_run("none", 0, prepared, None, quiet)
+        found = [first]
+        _show(first, first)
+        for seed in range(1, given.runs + 1):
+            event = events[(seed - 1) % len(events)]
+            figures, _ = one_run(event, seed, prepared, expected, broken(event))
+            found.append(figures)
+            _show(figures, first)
+            bench.write(given.json, {"machine": bench.machine(bench.torch.device("cpu")), "runs": found})
+    sys.exit(any(one["faults"] for one in found))
+
+
+def _show(figures: dict[str, Any], first: dict[str, Any]) -> None:
+    waited = figures["event_to_report_s"]
+    lost = "" if waited is None else f"{max(0.0, waited - first['longest_wait_s']):.0f} s lost, "
+    longer = f"{figures['took_s'] - first['took_s']:+.0f} s"
+    causes = ", ".join(f"{count} {cause}" for cause, count in figures["pauses"].items()) or "no pause"
+    verdict = "; ".join(figures["faults"]) or "whole"
+    print(f"{figures['seed']:3} {figures['event']:7} {longer:>7}, {lost}{causes}, {figures['nodes']} nodes: {verdict}",
+          flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
