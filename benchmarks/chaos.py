@@ -3,9 +3,9 @@
     python benchmarks/chaos.py [--runs 20] [--only EVENT]... [--json FILE]
 
 Method. Each run is a sweep of five trials of the demo model, by `sweeps/run.py` on a Ray cluster of a head without CPUs
-and two nodes of one CPU (`ray_nodes.py`: processes of this machine, one session a node). The run's seed draws one of the
-events below and the moment, from the second to the eighth report. All trials are random ones and none is pruned, so on a
-CPU each has the same learning curve whatever happens: the first run, in which nothing breaks, says which.
+and two nodes of one CPU (`ray_nodes.py`: processes of this machine, one session a node). Each event below has its turn;
+the run's seed draws the moment, from the second to the eighth report. All trials are random ones and none is pruned, so
+on a CPU each has the same learning curve whatever happens: the first run, in which nothing breaks, says which.
 
 - `kill`: a node is killed, and another one comes 10 s later; `lose`: none comes; `join`: a third node comes.
 - `starve`: somebody else's job holds one of the two CPUs for a minute from the start; `taken`: it takes the CPU of a
@@ -14,10 +14,10 @@ CPU each has the same learning curve whatever happens: the first run, in which n
 - `cut`: a node hears and says nothing for a minute; `head`: head, nodes and driver are killed, and the sweep is resumed
   on another cluster.
 
-Checked after each run: every trial finished; none was proposed, reported or ended twice; every curve is that of the quiet
-run, bit for bit; MLflow has one run for each trial, finished, with the ledger's last figures. `lost_s` is the time from
-the event to the next report of any trial that comes after it, less the quiet run's longest wait; `longer_s` how much
-longer the sweep took than the quiet one (with one node fewer it must).
+Checked after each run: every trial finished; none was proposed, reported or ended twice; every curve is that of the
+quiet run, bit for bit; MLflow has one run for each trial, finished, with the ledger's last figures. Printed: how much
+longer the sweep took than the quiet one (with a node fewer it must), and the time from the event to the next report of
+any trial, less the quiet run's longest wait.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +258,7 @@ def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -
         took_s = (events[-1]["time"] if events else time.time()) - began_s
         times = [event["time"] for event in run.reports()]
         after = next((at for at in times if at > run.event_s), time.time()) if run.event_s else 0.0
-        waits = [b - a for a, b in zip(times, times[1:], strict=False)]
+        waits = [later_s - sooner_s for sooner_s, later_s in pairwise(times)]
         crashes = Counter(event["cause"] for event in events if event["event"] == "paused")
         figures = {
             "event": event, "seed": seed, "took_s": round(took_s, 1), "longest_wait_s": round(max(waits, default=0), 1),
@@ -269,6 +270,7 @@ def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the cluster ends too
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="sweeps in which something breaks (20)")
     parser.add_argument("--only", action="append", choices=EVENTS, help="this event; may be repeated")
