@@ -256,9 +256,9 @@ def _refuse_passwords(texts: Mapping[str, str]) -> None:
 
 
 def _shown(value: str) -> str:
-    from hausa_asr.tracking.store import without_password
+    from hausa_asr.userinfo import without_userinfo
 
-    return without_password(value) if "@" in urlsplit(value).netloc else value
+    return without_userinfo(value) if "@" in urlsplit(value).netloc else value
 
 
 def _how_to_go_on(request: Request, address: str) -> str:

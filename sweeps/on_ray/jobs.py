@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import requests
 
 from hausa_asr.errors import UserError, first_line
-from hausa_asr.tracking.store import without_password
+from hausa_asr.userinfo import without_userinfo
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -71,7 +71,7 @@ def address_of(given: str | None) -> str:
     if not address.startswith(("http://", "https://")) or not urlsplit(address).hostname:
         raise UserError(
             "Jobs are submitted to the dashboard of a Ray cluster, and this is not its address.",
-            where=without_password(address),
+            where=without_userinfo(address),
             fix=f"Give --address http://{host if host != 'auto' else '127.0.0.1'}:8265, or where the dashboard is.",
         )
     return address
@@ -112,7 +112,7 @@ class Cluster:
         except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
             raise UserError(
                 f"What answers there takes no Ray jobs: {first_line(error).rstrip('.')}.",
-                where=without_password(address),
+                where=without_userinfo(address),
                 fix="Give --address with the address of the dashboard of a Ray cluster, of version 2 or newer.",
             ) from error
 
@@ -131,12 +131,12 @@ class Cluster:
             if "already exists" in str(error):
                 raise UserError(
                     f"The cluster has, or had, a job named {job.id}.",
-                    where=without_password(self.address),
+                    where=without_userinfo(self.address),
                     fix="Give another name with --name, or leave it out.",
                 ) from None
             raise UserError(
                 f"The cluster did not take the job: {first_line(error)}.",
-                where=without_password(self.address),
+                where=without_userinfo(self.address),
                 fix="Look at the cluster's dashboard; if it is up, submit again.",
             ) from error
 
@@ -166,7 +166,7 @@ class Cluster:
                 if time.monotonic() - answered_s > _PATIENCE_S:
                     raise UserError(
                         f"The cluster no longer answers, but the job may go on: {first_line(error)}.",
-                        where=without_password(self.address),
+                        where=without_userinfo(self.address),
                         fix=f"When it answers again: {ray_job('logs', job_id, self.address)} --follow.",
                     ) from error
             time.sleep(_POLL_S)
@@ -198,7 +198,7 @@ class _Log:
 def ray_job(what: str, job_id: str, address: str) -> str:
     """A command to type: Ray's own for a job."""
     token = "RAY_AUTH_MODE=token " if os.environ.get("RAY_AUTH_MODE") == "token" else ""
-    return f"{token}ray job {what} {job_id} --address {without_password(address)}"
+    return f"{token}ray job {what} {job_id} --address {without_userinfo(address)}"
 
 
 def _ended(details: Any) -> Ended:
@@ -219,7 +219,7 @@ def _knock(address: str) -> None:
         why = "in ten seconds" if isinstance(error, requests.Timeout) else _innermost(error)
         raise UserError(
             f"No Ray cluster answers there: {why}.",
-            where=without_password(address),
+            where=without_userinfo(address),
             fix="Give the address of its dashboard with --address http://HOST:8265; where it listens on the head node "
             "only, which is right, forward the port first (ssh -L 8265:127.0.0.1:8265 HOST, or kubectl port-forward).",
         ) from error
@@ -234,7 +234,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def _refused(address: str) -> UserError:
-    shown = without_password(address)
+    shown = without_userinfo(address)
     if not has_token():
         return UserError(
             "The cluster asks for a token, and this machine has none.",
