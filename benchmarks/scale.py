@@ -198,7 +198,7 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     from sweeps.pruning.rungs import rungs_s
     from sweeps.record.ledger import Ledger
     from sweeps.record.names import LOG_FILE
-    from sweeps.record.state import TrialRecord
+    from sweeps.record.trial import TrialRecord
     from sweeps.sampling.study import Study
 
     class TimedStudy(Study):

@@ -41,7 +41,7 @@ from hausa_asr.settings.load import load
 from sweeps.driver.sweep import predictor_of
 from sweeps.pruning.rule import Point, Rule, score
 from sweeps.pruning.rungs import rungs
-from sweeps.record.state import BASELINE, Report, TrialRecord
+from sweeps.record.trial import BASELINE, Report, TrialRecord
 from sweeps.replay.stock import StockAsha
 from sweeps.sampling.space import propose
 from sweeps.sampling.study import Study

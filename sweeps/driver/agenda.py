@@ -22,7 +22,7 @@ from sweeps.planning.budget import search_exhausted
 from sweeps.pruning.rule import Rule
 from sweeps.record.crashes import CRASH
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import BASELINE, TrialRecord
+from sweeps.record.trial import BASELINE, TrialRecord
 from sweeps.sampling.study import Study
 
 STARTING_POINT = "starting point "

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import baseline_exhausted, baseline_is_due
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 
 
 class BaselineTurn:

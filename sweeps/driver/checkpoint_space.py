@@ -18,7 +18,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import chosen
 from sweeps.pruning.rule import Rule
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 
 log = logging.getLogger("sweeps")
 

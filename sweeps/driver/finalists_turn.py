@@ -13,7 +13,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import exhausted
 from sweeps.planning.finalists import FinalistRun, missing, planned
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import FINALIST, TrialRecord
+from sweeps.record.trial import FINALIST, TrialRecord
 
 
 class FinalistsTurn:

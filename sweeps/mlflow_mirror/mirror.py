@@ -41,7 +41,7 @@ from sweeps.mlflow_mirror.run_contents import (
 from sweeps.mlflow_mirror.views import sweeps_view, trials_view
 from sweeps.record.ledger import Ledger, read_events
 from sweeps.record.names import SETTINGS_FILE
-from sweeps.record.state import FINALIST, TrialRecord
+from sweeps.record.trial import FINALIST, TrialRecord
 
 TAG_EVERY_S = 60.0
 """Until a running trial's best checkpoint is tagged again: a tag beside the metrics doubles what a report costs."""

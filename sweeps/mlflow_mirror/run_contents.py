@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hausa_asr.metrics import wer
 from hausa_asr.tracking.tracker import SAMPLES_FILE, STATUS, MetricsRow, Sample, TrialRun
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.wording import short
 
 _LONGEST_NAME = 60

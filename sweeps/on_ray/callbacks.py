@@ -6,6 +6,7 @@ An exception in a callback would end the sweep, so what can fail is caught where
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ class SweepCallback(tune.Callback):
     ) -> None:
         self._ledger, self._mirror, self._board, self._space = ledger, mirror, board, space
         self._trial_of, self._why = trial_of, why
+        self._waiting_since: dict[str, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         name = self._trial_of(trial.trial_id)
@@ -53,11 +55,16 @@ class SweepCallback(tune.Callback):
             why = self._why.get(trial.trial_id)
             self._ledger.append("started", trial=name, **({why: True} if why else {}))
             self._show(name)
+        else:
+            self._waiting_since[trial.trial_id] = time.monotonic()
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self._show(self._trial_of(trial.trial_id))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        since_s = self._waiting_since.pop(trial.trial_id, None)
+        if since_s is not None:  # its workers held their CPUs and GPUs meanwhile
+            self._ledger.append("waited", seconds=time.monotonic() - since_s)
         self._left(self._trial_of(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:

@@ -29,7 +29,7 @@ from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
 from sweeps.pruning.rungs import ready_s
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import DIVERGED, TrialRecord
+from sweeps.record.trial import DIVERGED, TrialRecord
 
 _KEPT = ("step", "updates", "seen_s", "metrics", "best", "last", "diverged")
 """What the ledger keeps of a report. Samples stay in the checkpoint, whose place follows from the step."""

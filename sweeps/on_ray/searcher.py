@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from sweeps.driver.agenda import Agenda
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 
 
 class SweepSearcher(Searcher):

@@ -27,7 +27,7 @@ from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
 from sweeps.planning.estimate import checkpoint_space
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 
 _MOST_STARTING = 512
 """Slots that start at the same time, all that there is room for."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
 from sweeps.planning.finalists import GROWTH_SHARES, growth, planned
-from sweeps.record.state import State, Terms, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import Terms, TrialRecord
 from sweeps.wording import duration
 
 _SPARE = 1.05
@@ -27,7 +28,7 @@ class Spent:
     """What a sweep has spent so far.
 
     Attributes:
-        hours: GPU-hours of busy slots, or CPU-hours if trials have no GPU.
+        hours: GPU-hours of slots, those that wait for others too, or CPU-hours if trials have no GPU.
         money: the cost of those hours; 0 without a price. What an earlier driver spent counts as it was then, whatever
             a slot takes and costs now.
         wall_s: seconds during which a driver was at work.

@@ -14,7 +14,8 @@ from typing import Any
 
 from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 
 GROWTH_SHARES = (0.25, 0.5)
 """The shares of train that the best setting is trained on again, for `finalists.data_growth`."""

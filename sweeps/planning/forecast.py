@@ -14,7 +14,8 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import Spent, devices, finalist_length_s, finalist_runs, hours_word, spent
 from sweeps.planning.estimate import Prediction
 from sweeps.planning.expected_length import ahead_s
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 from sweeps.wording import amount, duration
 
 _WEIGHT = 4

@@ -12,7 +12,7 @@ from hausa_asr.errors import UserError
 from sweeps.pruning.rule import FIGURES, who_goes_on
 from sweeps.record.ledger import read_state
 from sweeps.record.names import LEDGER_FILE
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.wording import duration
 
 

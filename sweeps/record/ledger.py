@@ -10,6 +10,7 @@ Events, in the order of a trial's life:
     sweep      name, prepared dataset, rungs
     opened     a driver began or took over; how many slots it has, what a slot takes and costs, where the data is now
     mirrored   the sweep's MLflow run
+    waited     a slot had nothing to do for some seconds, and its workers held their CPUs and GPUs
     proposed   trial, settings, source; for a finalist the trial that it is a run `of`
     started    a slot took it; `recall` if by the second look or as the baseline
     tracked    its MLflow run
@@ -41,7 +42,8 @@ from typing import Any
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.recipe import CHECKPOINT, step_folder
 from sweeps.record.names import LEDGER_FILE, TRIALS_FOLDER
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 
 log = logging.getLogger("sweeps")
 

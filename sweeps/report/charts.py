@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hausa_asr.diagnosis.curve import turning_point
-from sweeps.record.state import Report, State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import Report, TrialRecord
 from sweeps.report.figures import RungRow, TrialRow
 from sweeps.report.progress import Best, Share
 from sweeps.verdict.learning import evaluated

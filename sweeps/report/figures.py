@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings
 from sweeps.planning.budget import hours_at
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 
 
 @dataclass(frozen=True)

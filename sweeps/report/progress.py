@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from hausa_asr.settings.sweep import ResourceSettings
 from sweeps.planning.budget import hours_at
 from sweeps.pruning.rule import Point
-from sweeps.record.state import Report, State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import Report, TrialRecord
 from sweeps.replay.simulate import Timeline, simulate
 from sweeps.replay.stock import StockAsha
 

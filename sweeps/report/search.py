@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from hausa_asr.html import Table
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.pruning.rule import FIGURES
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 from sweeps.report import charts
 from sweeps.report import searched as settings_charts
 from sweeps.report.charts import Chart

@@ -20,7 +20,8 @@ from sqlalchemy import URL
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.prediction.columns import is_number
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 from sweeps.sampling.encode import Encoder
 from sweeps.sampling.space import parameters
 

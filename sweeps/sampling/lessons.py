@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.record.state import DIVERGED, TrialRecord
+from sweeps.record.trial import DIVERGED, TrialRecord
 from sweeps.sampling.space import parameters
 
 FINISHED_VARIANCE, STOPPED_VARIANCE = 0.3, 0.6

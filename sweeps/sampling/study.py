@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.prediction.predictor import Expected, Predictor
-from sweeps.record.state import DIVERGED, TrialRecord
+from sweeps.record.trial import DIVERGED, TrialRecord
 from sweeps.sampling.candidates import Candidates
 from sweeps.sampling.encode import Encoder
 from sweeps.sampling.lessons import Lesson, most_telling

@@ -20,7 +20,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.tracker import Tracker, TrialRun
 from sweeps.record.ledger import read_state
 from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE
-from sweeps.record.state import DIVERGED, Report, TrialRecord
+from sweeps.record.trial import DIVERGED, Report, TrialRecord
 from sweeps.sampling.lessons import Lesson, lessons
 
 MLFLOW = "mlflow:"

@@ -20,7 +20,7 @@ from hausa_asr.diagnosis.page import View, as_page, sounds_of, view
 from hausa_asr.files import write_whole
 from hausa_asr.utterance import SAMPLE_RATE, Split
 from sweeps.record.names import DIAGNOSIS_FOLDER
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.verdict.scores import WordErrors
 
 _JSON, _PAGE = "diagnosis.json", "diagnosis.html"

@@ -16,7 +16,7 @@ from hausa_asr.diagnosis.page import sentences
 from hausa_asr.errors import first_line
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.verdict.diagnosis import diagnosis_of, write_diagnoses
 from sweeps.verdict.learning import learned
 from sweeps.verdict.outcome import Outcome

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from hausa_asr.diagnosis.curve import Evaluated, read_curve
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.record.state import Report, TrialRecord
+from sweeps.record.trial import Report, TrialRecord
 
 
 def evaluated(reports: Sequence[Report]) -> list[Evaluated]:

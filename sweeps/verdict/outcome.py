@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import complete
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
-from sweeps.record.state import DIVERGED, State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import DIVERGED, TrialRecord
 from sweeps.verdict import soup as soups
 from sweeps.verdict.data_growth import DataGrowth, data_growth
 from sweeps.verdict.extras import diagnosed_runs, heard_with_lm, in_words

@@ -8,7 +8,7 @@ from typing import Any
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.verdict.outcome import Outcome
 from sweeps.verdict.scores import WordErrors
 from sweeps.verdict.verdict import Verdict

@@ -16,7 +16,7 @@ from hausa_asr.files import write_whole
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import chosen
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.verdict.compare import RunScores
 from sweeps.verdict.margin import Margin, margin
 from sweeps.verdict.verdict import Verdict, verdict

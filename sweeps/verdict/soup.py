@@ -22,7 +22,7 @@ from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import SOUP_FOLDER
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.verdict.with_lm import Listener
 from sweeps.wording import lower, many
 

@@ -25,7 +25,7 @@ from hausa_asr.files import write_whole
 from hausa_asr.language_model.train import train
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.verdict.compare import ONE_SEED, RunScores
 from sweeps.verdict.margin import Margin, margin
 from sweeps.wording import many

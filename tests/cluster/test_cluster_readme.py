@@ -11,11 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "cluster/README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    (?:\S+=\S+ )*((?:hausa-asr|python|cluster/|ray|kubectl|sky|sbatch).*(?:\\\n.*)*)$", README, re.M)
+COMMANDS = re.findall(
+    r"^    (?:\S+=\S+ )*((?:hausa-asr|python|cluster/|ray|kubectl|sky|sbatch).*(?:\\\n.*)*)$", README, re.M
+)
 
 
 def test_links_lead_somewhere() -> None:
-    headings = {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.+)$", README, re.M)}
+    headings = {
+        re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.+)$", README, re.M)
+    }
     for target in re.findall(r"\]\(([^)]+)\)", README):
         file, _, heading = target.partition("#")
         assert target.startswith("http") or (ROOT / "cluster" / file).exists(), target

@@ -10,7 +10,7 @@ from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from helpers.events import report
 from helpers.slots import Slots
 from sweeps.driver.checkpoint_space import CheckpointSpace, size
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 
 WEIGHTS, STATE = 100_000, 200_000
 

@@ -10,7 +10,7 @@ import pytest
 from helpers.events import report
 from helpers.slots import Slots
 from sweeps.driver import failures
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 
 DISK = "OSError: No space left on device"
 

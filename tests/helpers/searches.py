@@ -9,7 +9,7 @@ from typing import Any
 from hausa_asr.settings.sweep import SweepConfig
 from helpers.events import report
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.sampling.study import Study
 
 

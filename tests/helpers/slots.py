@@ -12,7 +12,7 @@ from sweeps.driver.sweep import predictor_of, rule_of
 from sweeps.pruning.rule import Score
 from sweeps.pruning.rungs import rungs_s
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.sampling.study import Study
 
 SETTINGS = ["finetune.length_s=1000", "pruning.first_rung=0.3", "pruning.reduction=2", "pruning.finish_share=0",

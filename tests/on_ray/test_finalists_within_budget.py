@@ -19,7 +19,7 @@ from helpers.slots import Slots
 from sweeps.on_ray.messages import Reported
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.planning.budget import spent
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 
 LENGTH_S, EVERY_S, PACE = 1_000.0, 50.0, 2.0
 START_S = 150.0

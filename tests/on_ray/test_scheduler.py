@@ -23,7 +23,7 @@ from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.pruning.rungs import ready_s, rungs_s
 from sweeps.record.explain import explain
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import DIVERGED
+from sweeps.record.trial import DIVERGED
 from sweeps.sampling.study import Study
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP

@@ -183,3 +183,14 @@ def test_what_was_spent_keeps_the_devices_and_the_price_of_its_time() -> None:
     assert spent(state, cheaper, 43_600 + 7200).money == 161.5
     assert exhausted(state, cheaper, 43_600 + 9 * 3600)
     assert hours_at(state.trials["t000"].spent_at, cheaper.resources) == 80.0
+
+
+def test_a_slot_that_waits_for_others_costs_as_one_that_trains() -> None:
+    state = State()
+    for event in (
+        {"event": "opened", "time": 0.0, "slots": 2, "devices": 8, "price_per_hour": 2.0},
+        {"event": "waited", "time": 1900.0, "seconds": 1800.0},
+    ):
+        state.apply(event)
+    taken = spent(state, settings(budget={"price_per_hour": 3}))
+    assert (taken.hours, taken.money) == (4.0, 8.0)

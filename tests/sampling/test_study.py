@@ -20,7 +20,7 @@ from helpers.spaces import CONDITIONAL, DEMO
 from sweeps.prediction.predictor import Predictor
 from sweeps.pruning.rule import Rule, Score
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import BASELINE, DIVERGED
+from sweeps.record.trial import BASELINE, DIVERGED
 from sweeps.sampling.candidates import Candidates
 from sweeps.sampling.conditions import active
 from sweeps.sampling.encode import Encoder

@@ -15,7 +15,7 @@ from helpers.events import report
 from helpers.searches import made, proposed
 from helpers.spaces import CONDITIONAL, DEMO
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import DIVERGED
+from sweeps.record.trial import DIVERGED
 from sweeps.sampling.lessons import FINISHED_VARIANCE, STOPPED_VARIANCE, lessons, most_telling
 from sweeps.sampling.space import parameters
 from sweeps.sampling.study import Study

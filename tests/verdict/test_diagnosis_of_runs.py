@@ -9,7 +9,7 @@ import pytest
 
 from hausa_asr.dataset.parts import dev_part, ids_of
 from hausa_asr.utterance import SAMPLE_RATE, Example
-from sweeps.record.state import Report, TrialRecord
+from sweeps.record.trial import Report, TrialRecord
 from sweeps.verdict.diagnosis import diagnosis_of, view_of, write_diagnoses
 from sweeps.verdict.scores import WordErrors
 

@@ -26,7 +26,7 @@ from helpers.soups import Heard, displaced
 from helpers.speech import ToneSplit
 from sweeps.on_ray.scoring import scored
 from sweeps.record.ledger import Ledger, read_state
-from sweeps.record.state import TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.verdict.publish import publish
 from sweeps.verdict.result import Conclusion, conclude
 from sweeps.verdict.soup import Averaged, Batch, Models, candidates, make

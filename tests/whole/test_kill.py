@@ -22,7 +22,8 @@ from helpers.whole_sweeps import ONE_SLOT, SETTINGS, Runs, check_whole, finish, 
 from sweeps.driver.agenda import Agenda
 from sweeps.driver.sweep import predictor_of, rule_of
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 from sweeps.sampling.space import parameters
 from sweeps.sampling.study import Study
 
