@@ -34,6 +34,9 @@ __all__ = ["Data", "Report", "finetune"]
 SAMPLE_TRANSCRIPTS = 10
 """Dev utterances in every report, each with its reference and hypothesis."""
 
+_HURRY_EVERY = 5
+"""Updates between two questions whether the machine is about to go."""
+
 Report = Callable[[Progress], Answer]
 """Called after each evaluation with its figures; the answer says whether to go on."""
 
@@ -49,6 +52,7 @@ def finetune(
     cache: Path | None = None,
     keep_free: float = 0.0,
     evaluate_at_s: Sequence[float] = (),
+    hurry: Callable[[], bool] | None = None,
 ) -> FinetuneResult:
     """Fine-tune a wav2vec 2.0 checkpoint for Hausa by one recipe, or resume it.
 
@@ -77,6 +81,8 @@ def finetune(
         keep_free: bytes of the disk that the cache leaves for checkpoints.
         evaluate_at_s: further evaluations, each at the first update by which that many seconds of audio were trained
             on: the rungs of a sweep.
+        hurry: asked by all ranks every few updates: whether the machine is about to go. Then, once, the trial is
+            evaluated at this step, a checkpoint to resume from is written, and `report` is called.
 
     Returns:
         How it ended (`finished`, `stopped`, `paused` or `diverged`), and the last report. The best checkpoint is at
@@ -133,10 +139,13 @@ def finetune(
                         _make_resumable(run, progress)
                     return FinetuneResult("paused" if answer is Answer.PAUSE else "stopped", progress)
             run.window = Window(device)
-            while not _due(run, due):
+            hurried = False
+            while not _due(run, due) and not hurried:
                 update(run)
+                hurried = hurry is not None and run.step % _HURRY_EVERY == 0 and hurry()
+            hurry = None if hurried else hurry
             with run.ema.applied() if run.ema else nullcontext():
-                progress = _evaluate(run, may_end=run.step in rungs)
+                progress = _evaluate(run, may_end=hurried or run.step in rungs)
     except BaseException:
         with suppress(Exception):  # the first fault is the one to report
             _write_best(run)

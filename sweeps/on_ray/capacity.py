@@ -47,19 +47,22 @@ class Capacity:
     def __init__(self, wanted: ResourceSettings, planned: int) -> None:
         self._wanted, self._slots, self._looked_s = wanted, planned, 0.0
         self._nodes: dict[str, Node] = {}
+        self._leaving: set[str] = set()
+        self._avoided: Collection[str] = ()
 
-    def slots(self, avoided: Collection[str] = ()) -> int:
+    def slots(self, avoided: Collection[str] | None = None) -> int:
         """How many slots the sweep can have: those that have their workers, and those that there is room for.
 
         At least one, so that its trial waits in Ray's queue, where an autoscaler sees it.
 
         Args:
-            avoided: the ids of nodes that get no more trials.
+            avoided: the ids of nodes that get no more trials; None for those of the last call.
         """
+        self._avoided = self._avoided if avoided is None else avoided
         if time.monotonic() - self._looked_s > _LOOK_S:
             self._looked_s = time.monotonic()
             try:
-                self._look(avoided)
+                self._look(self._avoided)
             except Exception as error:  # asked again in a moment
                 log.warning("Ray was asked for its nodes and did not answer: %s", error)
         return self._slots
@@ -70,12 +73,19 @@ class Capacity:
         others = [one.resources for name, one in self._nodes.items() if name not in nodes and self._fits(one)]
         return sorted(nodes) if slots_on(others, self._wanted) else []
 
+    def leaving(self) -> set[str]:
+        """The ids of the nodes that are about to go, such as spot machines that were given notice."""
+        self.slots()
+        return self._leaving
+
     def _fits(self, node: Node) -> bool:
         return has_labels(node.labels, self._wanted.labels)
 
     def _look(self, avoided: Collection[str]) -> None:
         self._nodes = nodes()
-        free = [one.free for name, one in self._nodes.items() if name not in avoided and self._fits(one)]
+        self._leaving = set(ray._private.state.state.get_draining_nodes())
+        gone = {*avoided, *self._leaving}
+        free = [one.free for name, one in self._nodes.items() if name not in gone and self._fits(one)]
         there = _groups_with_workers() + slots_on(free, self._wanted)
         wanted = max(1, self._wanted.slots or there)
         if wanted != self._slots:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -28,6 +28,7 @@ from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhaust
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
 from sweeps.pruning.rungs import ready_s
+from sweeps.record.crashes import NO_ROOM
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import DIVERGED, TrialRecord
 
@@ -45,6 +46,7 @@ class SweepScheduler(FIFOScheduler):
         agenda: what slots do next.
         trial_of: our trial id for a Tune trial's id; "" for one that only waits.
         guess: the eval loss of guessing.
+        leaving: the ids of the nodes that are about to go.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -59,10 +61,11 @@ class SweepScheduler(FIFOScheduler):
         agenda: Agenda,
         trial_of: Callable[[str], str],
         guess: float = math.inf,
+        leaving: Callable[[], Collection[str]] = tuple,
     ) -> None:
         super().__init__()
         self._config, self._ledger, self._rule, self._agenda = config, ledger, rule, agenda
-        self._trial_of, self._guess = trial_of, guess
+        self._trial_of, self._guess, self._leaving = trial_of, guess, leaving
         self._warm = 0
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
@@ -132,7 +135,7 @@ class SweepScheduler(FIFOScheduler):
         if progress.last:
             self._end(name, "finished", "")
             return False
-        return self._passes(trial, progress.seen_s) and self._can_be_paid(trial)
+        return self._passes(trial, progress.seen_s) and self._can_be_paid(trial) and self._can_stay(trial, message.node)
 
     def _divergence(self, trial: TrialRecord, progress: Progress) -> str:
         """How the trial has diverged, in words; "" if it has not."""
@@ -185,6 +188,13 @@ class SweepScheduler(FIFOScheduler):
         if why:
             self._pause(trial.id, "budget", why)
         return not why
+
+    def _can_stay(self, trial: TrialRecord, node: str) -> bool:
+        """Whether a trial's node stays; if not, the trial is paused and goes on elsewhere at once."""
+        if not node or node not in self._leaving():
+            return True
+        self._pause(trial.id, NO_ROOM, "its node is about to go")
+        return False
 
     def _pause(self, name: str, cause: str, reason: str) -> None:
         self._ledger.append("paused", trial=name, cause=cause, reason=reason)

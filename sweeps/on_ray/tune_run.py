@@ -23,6 +23,7 @@ from sweeps.driver.sweep import Sweep
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.on_ray.callbacks import SweepCallback
 from sweeps.on_ray.capacity import Capacity
+from sweeps.on_ray.cluster import address_of
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
@@ -78,7 +79,9 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
         tune.with_resources(slot, sweep.plan.slot_resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=SweepScheduler(sweep.config, sweep.ledger, sweep.rule, agenda, trial_of, sweep.guess_loss()),
+            scheduler=SweepScheduler(
+                sweep.config, sweep.ledger, sweep.rule, agenda, trial_of, sweep.guess_loss(), capacity.leaving
+            ),
             num_samples=-1,  # the agenda says when it is over
             reuse_actors=True,
         ),
@@ -129,5 +132,6 @@ def _tune_config(sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None) 
         "cache": str(Path(sweep.config.storage) / CACHE / FEATURES),
         "keep_free": checkpoint_space(sweep.config, sweep.plan.slots).least or 0.0,
         "rungs": [] if trial.of else sweep.ledger.state.marks,  # finalists are not ranked
+        "on_a_cluster": address_of(sweep.config.cluster) is not None,
     }
     return {"slot": spec, "job": job}

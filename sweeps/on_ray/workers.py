@@ -96,9 +96,17 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
             cache=Path(job["cache"]),
             keep_free=job["keep_free"],
             evaluate_at_s=job["rungs"],
+            hurry=_is_about_to_go if job["on_a_cluster"] else None,
         )
         log.info("%s at step %d", result.end, result.progress.step)
         return result.end
+
+
+def _is_about_to_go() -> bool:
+    """Whether the cluster has said that a node of this worker group goes soon, as spot machines do."""
+    from ray import train
+
+    return train.get_preemption_info() is not None
 
 
 @contextmanager

@@ -95,6 +95,36 @@ def test_a_resumed_trial_equals_the_one_not_stopped(
     assert losses(first) + losses(second[1:]) == losses(whole)
 
 
+def test_before_its_machine_goes_a_trial_writes_what_it_has_and_goes_on_elsewhere(
+    data: Data, layer_norm_base: Path, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(RECIPE, eval_every_steps=10, hidden_dropout=0.1)
+    _, whole = run(recipe, data, layer_norm_base, tmp_path / "whole")
+    reports: list[Progress] = []
+
+    def report(progress: Progress) -> Answer:
+        reports.append(progress)
+        return Answer.CONTINUE if progress.step > 5 else Answer.PAUSE
+
+    result = finetune(recipe, data, report, base=str(layer_norm_base), folder=tmp_path / "spot", hurry=lambda: True)
+    assert (result.end, [one.step for one in reports]) == ("paused", [5]), "in between two evaluations"
+    assert checkpoint.latest(tmp_path / "spot").step == 5
+    _, elsewhere = run(recipe, data, layer_norm_base, tmp_path / "spot")
+    assert [(p.step, p.metrics["loss"]) for p in elsewhere[1:]] == [(p.step, p.metrics["loss"]) for p in whole]
+
+
+def test_a_machine_that_stays_after_all_costs_one_evaluation(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
+    recipe, steps = dataclasses.replace(RECIPE, eval_every_steps=10), []
+
+    def report(progress: Progress) -> Answer:
+        steps.append(progress.step)
+        return Answer.CONTINUE
+
+    finetune(recipe, data, report, base=str(layer_norm_base), folder=tmp_path, hurry=lambda: True)
+    _, quiet = run(recipe, data, layer_norm_base, tmp_path / "quiet")
+    assert steps == [5, *(p.step for p in quiet)]
+
+
 def test_a_crash_in_mid_write_leaves_the_checkpoint_before(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:
     run(RECIPE, data, layer_norm_base, tmp_path, {10: Answer.STOP})
     torn = tmp_path / ".step-000015.partial"
