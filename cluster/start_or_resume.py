@@ -10,6 +10,7 @@ Called by the Slurm, SkyPilot and Kubernetes templates.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def main() -> None:
     if not storage or len(arguments) < 3 or arguments[0].startswith("-") or "--config" not in arguments[:-1]:
         print(USAGE, file=sys.stderr)
         sys.exit(2)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by what a shell runs in the background
     os.execv(sys.executable, [sys.executable, *command(arguments, storage)])
 
 
