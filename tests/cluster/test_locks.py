@@ -61,5 +61,7 @@ def test_everything_has_its_hashes_and_nothing_names_a_mirror(path: Path) -> Non
     text = path.read_text()
     assert "cluster/locks/compile.sh" in text[:200]
     for entry in re.split(r"\n(?=[a-zA-Z])", text.partition("compile.sh\n")[2].strip()):
-        assert re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==\S+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\\n|\s*$))+", entry), entry[:80]
+        assert re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==\S+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\\n|\s*$))+", entry), (
+            entry[:80]
+        )
     assert not re.search(r"--(extra-)?index-url|--find-links|://| @ ", text)

@@ -1,4 +1,4 @@
-"""The sbatch with stand-ins for Slurm and Ray: what it starts, when it goes back into the queue, and what it returns."""
+"""The sbatch with stand-ins for Slurm and Ray: what it starts, when it is queued again, and what it returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 STAND_INS = {
     # Both run what they are given, here; Ray may say instead that it did well without having started anything.
     "srun": 'while [[ $1 == --* ]]; do shift; done\necho "$*" >>"$CALLS"\n"$@"',
-    "ray": 'echo "$*" >"$CALLS.ray"\n[ -n "${NO_RAY:-}" ] && exit 0\nuntil [[ $1 == -- ]]; do shift; done\nshift\n"$@"\nexit 1',
+    "ray": 'echo "$*" >"$CALLS.ray"\n[ -n "${NO_RAY:-}" ] && exit 0\n'
+    'until [[ $1 == -- ]]; do shift; done\nshift\n"$@"\nexit 1',
     "scontrol": 'echo "scontrol $*" >>"$CALLS"',
     "hostname": "echo 10.0.0.1 192.168.0.1",
 }

@@ -49,7 +49,9 @@ def test_pods_pass_the_restricted_standard(pod: str) -> None:
     spec = PODS[pod]
     assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == 1000
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    writable = {mount["mountPath"] for c in spec["containers"] for mount in c["volumeMounts"] if not mount.get("readOnly")}
+    writable = {
+        mount["mountPath"] for c in spec["containers"] for mount in c["volumeMounts"] if not mount.get("readOnly")
+    }
     assert {"/tmp", "/home/ray"} <= writable, "Ray and the libraries write there"
     for container in spec["containers"]:
         assert container["securityContext"] == {
@@ -89,7 +91,9 @@ def test_secrets_come_by_reference_and_none_is_in_a_file() -> None:
     assert ".env" in (CLUSTER / "mlflow/.gitignore").read_text().split()
     for file in CLUSTER.rglob("*"):
         if file.is_file() and file.parent.name != "locks" and file.name != "requirements.txt":
-            found = re.findall(r"AKIA[0-9A-Z]{16}|-----BEGIN|://[^\s/${]+:[^\s/${@]+@", file.read_text(encoding="utf-8"))
+            found = re.findall(
+                r"AKIA[0-9A-Z]{16}|-----BEGIN|://[^\s/${]+:[^\s/${@]+@", file.read_text(encoding="utf-8")
+            )
             assert not found, f"{file}: {found}"
 
 
@@ -99,7 +103,9 @@ def test_the_head_is_on_demand_and_workers_on_spot() -> None:
         return rule["nodeSelectorTerms"]  # type: ignore[no-any-return]
 
     kept_out = {one["key"]: one["operator"] for term in terms(HEAD) for one in term["matchExpressions"]}
-    wanted = {one["key"] for group in WORKERS for term in terms(group["template"]["spec"]) for one in term["matchExpressions"]}
+    wanted = {
+        one["key"] for group in WORKERS for term in terms(group["template"]["spec"]) for one in term["matchExpressions"]
+    }
     assert len(terms(HEAD)) == 1, "terms are alternatives: a second one would let spot nodes in"
     assert set(kept_out) == wanted and set(kept_out.values()) <= {"NotIn", "DoesNotExist"}
     assert "tolerations" not in HEAD
@@ -126,7 +132,9 @@ def test_names_match_each_other() -> None:
     label = JOB["spec"]["submitterPodTemplate"]["metadata"]["labels"]
     assert label in [p["podSelector"].get("matchLabels") for p in policies], "the submitter could reach nothing"
     assert label in [f["podSelector"]["matchLabels"] for p in policies for i in p.get("ingress", []) for f in i["from"]]
-    assert {d["metadata"]["namespace"] for d in kubernetes() if "metadata" in d and d["kind"] != "Namespace"} == {"hausa-asr"}
+    assert {d["metadata"]["namespace"] for d in kubernetes() if "metadata" in d and d["kind"] != "Namespace"} == {
+        "hausa-asr"
+    }
     listed = documents("kubernetes/kustomization.yaml")[0]["resources"]
     assert {*listed, "rayjob.yaml", "kustomization.yaml"} == {p.name for p in (CLUSTER / "kubernetes").glob("*.yaml")}
 
@@ -197,7 +205,7 @@ def test_the_launchers_nodes_are_those_of_its_policy() -> None:
         given = node["node_config"]
         for value in (given["InstanceType"], given["ImageId"], given["KeyName"], *given["SubnetIds"],
                       *given["SecurityGroupIds"], given["IamInstanceProfile"]["Name"]):  # fmt: skip
-            assert f'"{value}"' in policy or f"/{value}\"" in policy, value
+            assert f'"{value}"' in policy or f'/{value}"' in policy, value
         assert given["MetadataOptions"]["HttpTokens"] == "required"
         assert ("InstanceMarketOptions" in given) == (kind != config["head_node_type"]), "only workers are on spot"
     assert config["provider"]["region"] in policy and f'"{config["cluster_name"]}"' in policy

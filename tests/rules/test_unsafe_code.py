@@ -1,4 +1,4 @@
-"""What SECURITY.md claims of the code: nothing unpickles storage, starts a shell, runs others' Python or listens to all."""
+"""What SECURITY.md claims of the code: nothing unpickles storage, starts a shell or runs Python of others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import torch
 
 from hausa_asr.errors import UserError
 from hausa_asr.model.wav2vec2 import new_model
-from hausa_asr.training.finetune import FinetuneConfig
 from hausa_asr.settings.sweep import ClusterSettings
 from hausa_asr.training.checkpoint import TRAINING, Checkpoint
+from hausa_asr.training.finetune import FinetuneConfig
 from sweeps.on_ray.cluster import prepare_environment
 
 ROOT = Path(__file__).parents[2]
-FILES = [path for room in ("hausa_asr", "sweeps", "benchmarks", "cluster") for path in sorted((ROOT / room).rglob("*.py"))]
+FILES = [
+    path for room in ("hausa_asr", "sweeps", "benchmarks", "cluster") for path in sorted((ROOT / room).rglob("*.py"))
+]
 FROM_THEIR_OWN_CHILD = {"hausa_asr/dataset/decode_pool.py", "hausa_asr/dataset/decoder.py"}
 """They unpickle what comes through a pipe between a process and its child."""
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -45,7 +47,9 @@ def unsafe(tree: ast.AST) -> Iterator[str]:
             yield "allow_pickle or trust_remote_code"
         if given.get("shell", "False") != "False" or called in ("os.system", "os.popen", "subprocess.getoutput"):
             yield "starts a shell"
-        if called in ("yaml.unsafe_load", "yaml.full_load") or (called == "yaml.load" and "SafeLoader" not in ast.unparse(node)):
+        if called in ("yaml.unsafe_load", "yaml.full_load") or (
+            called == "yaml.load" and "SafeLoader" not in ast.unparse(node)
+        ):
             yield "YAML that may hold code"
         if called in ("eval", "exec", "tempfile.mktemp"):
             yield called
@@ -63,9 +67,10 @@ def test_no_code_of_ours_runs_what_it_is_given() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "torch.load(f)", "torch.load(f, weights_only=False)", "pickle.loads(b)", "joblib.load(f)", "np.load(f, allow_pickle=True)",
-    "AutoModel.from_pretrained(n, trust_remote_code=True)", "subprocess.run(c, shell=True)", "os.system(c)",
-    "yaml.load(t, Loader=yaml.Loader)", "yaml.unsafe_load(t)", "eval(t)", "tar.extractall(d)", "serve(host='0.0.0.0')",
+    "torch.load(f)", "torch.load(f, weights_only=False)", "pickle.loads(b)", "joblib.load(f)", "eval(t)",
+    "np.load(f, allow_pickle=True)", "AutoModel.from_pretrained(n, trust_remote_code=True)", "os.system(c)",
+    "subprocess.run(c, shell=True)", "yaml.load(t, Loader=yaml.Loader)", "yaml.unsafe_load(t)", "tar.extractall(d)",
+    "serve(host='0.0.0.0')",
 ])  # fmt: skip
 def test_the_scan_sees(text: str) -> None:
     assert list(unsafe(ast.parse(text)))
