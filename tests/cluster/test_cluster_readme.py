@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import SweepConfig
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "cluster/README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
@@ -47,6 +50,15 @@ def test_our_commands_and_their_options_exist(command: str) -> None:
             assert option in helped.stdout, f"hausa-asr {command} {option}"
 
 
+def test_settings_that_it_names_are_valid() -> None:
+    for section, value in re.findall(r"`(resources|budget): (\{[^`]*\})`", README):
+        load(None, [f"{section}={value}"], environment={})
+    named = set(re.findall(r"`(resources|model|cluster|mlflow)\.(\w+)`", README))
+    assert named
+    for section, name in named:
+        assert name in type(getattr(SweepConfig(), section)).model_fields, f"{section}.{name}"
+
+
 def test_every_template_is_in_the_table_and_has_a_section() -> None:
     for folder in (path.name for path in (ROOT / "cluster").iterdir() if path.is_dir() and path.name != "__pycache__"):
-        assert f"({folder})" in README or f"({folder}/" in README, f"{folder}/ is not in the README"
+        assert f"{folder}/" in README, f"{folder}/ is not in the README"

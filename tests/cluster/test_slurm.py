@@ -1,4 +1,4 @@
-"""The sbatch with stand-ins for Slurm and Ray: what it starts, when it goes back into the queue, and what it returns."""
+"""The sbatch with stand-ins for Slurm and Ray: what it starts, when it is queued again, and what it returns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 STAND_INS = {
     # Both run what they are given, here; Ray may say instead that it did well without having started anything.
     "srun": 'while [[ $1 == --* ]]; do shift; done\necho "$*" >>"$CALLS"\n"$@"',
-    "ray": 'echo "$*" >"$CALLS.ray"\n[ -n "${NO_RAY:-}" ] && exit 0\nuntil [[ $1 == -- ]]; do shift; done\nshift\n"$@"\nexit 1',
+    "ray": 'echo "$*" >"$CALLS.ray"\n[ -n "${NO_RAY:-}" ] && exit 0\n'
+    'until [[ $1 == -- ]]; do shift; done\nshift\n"$@"\nexit 1',
     "scontrol": 'echo "scontrol $*" >>"$CALLS"',
     "hostname": "echo 10.0.0.1 192.168.0.1",
 }
@@ -94,8 +96,10 @@ class Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    return Job(tmp_path)
+def job(tmp_path: Path) -> Iterator[Job]:
+    job = Job(tmp_path)
+    yield job
+    shutil.rmtree(f"/tmp/ray-{job.id}", ignore_errors=True)  # kept where Ray did not start, for its logs
 
 
 def test_it_is_bash() -> None:

@@ -44,7 +44,7 @@ def test_what_to_open_and_run_is_there() -> None:
 
 
 def test_links_and_pictures_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README + CLUSTER):
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target
 
 

@@ -1,4 +1,4 @@
-"""What SECURITY.md claims of the code: nothing unpickles storage, starts a shell, runs others' Python or listens to all."""
+"""What SECURITY.md claims of the code: nothing unpickles storage, starts a shell or runs Python of others."""
 
 from __future__ import annotations
 
@@ -67,9 +67,10 @@ def test_no_code_of_ours_runs_what_it_is_given() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "torch.load(f)", "torch.load(f, weights_only=False)", "pickle.loads(b)", "joblib.load(f)", "np.load(f, allow_pickle=True)",
-    "AutoModel.from_pretrained(n, trust_remote_code=True)", "subprocess.run(c, shell=True)", "os.system(c)",
-    "yaml.load(t, Loader=yaml.Loader)", "yaml.unsafe_load(t)", "eval(t)", "tar.extractall(d)", "serve(host='0.0.0.0')",
+    "torch.load(f)", "torch.load(f, weights_only=False)", "pickle.loads(b)", "joblib.load(f)", "eval(t)",
+    "np.load(f, allow_pickle=True)", "AutoModel.from_pretrained(n, trust_remote_code=True)", "os.system(c)",
+    "subprocess.run(c, shell=True)", "yaml.load(t, Loader=yaml.Loader)", "yaml.unsafe_load(t)", "tar.extractall(d)",
+    "serve(host='0.0.0.0')",
 ])  # fmt: skip
 def test_the_scan_sees(text: str) -> None:
     assert list(unsafe(ast.parse(text)))
