@@ -49,6 +49,8 @@ def prepare_environment(settings: ClusterSettings) -> None:
     if address_of(settings) is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # Ray takes 127.0.0.1 for a mistake and listens on all of the machine's addresses, unless clusters are off.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         for name in _FOR_CLUSTERS_ONLY:
             os.environ.setdefault(name, "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -64,9 +65,32 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return output
 
 
+def exposed(session: int) -> list[str]:
+    """What listens on other than loopback addresses, in a session or in Rays that were started in it."""
+    listening = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            # The kernel writes addresses as words of four bytes, each backwards: 127.0.0.1, as IPv4 or in IPv6, and ::1.
+            if fields[3] == "0A" and not fields[1].partition(":")[0].endswith(("0100007F", "00000001000000")):
+                listening[f"socket:[{fields[9]}]"] = fields[1]
+    found = []
+    for pid, command in of_session(session):
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                if (address := listening.get(os.readlink(link))) is not None:
+                    found.append(f"{address} {command}")
+    return found
+
+
 def processes_of(session: int) -> list[str]:
     """The commands that still run in a session, and in Rays that were started in it."""
-    commands = []
+    return [command for _, command in of_session(session)]
+
+
+def of_session(session: int) -> list[tuple[int, str]]:
+    """The processes that run in a session, and in Rays that were started in it: id and command."""
+    found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -76,8 +100,8 @@ def processes_of(session: int) -> list[str]:
         except OSError:
             continue
         if stat[0] != "Z" and (int(stat[3]) == session or f"hausa-asr-ray-{session}-" in command):
-            commands.append(command)
-    return commands
+            found.append((int(entry.name), command))
+    return found
 
 
 def gone(session: int, within_s: float = 20) -> list[str]:

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from helpers.whole_sweeps import ONE_SLOT, SETTINGS, Runs, check_whole, finish, gone, ledger_of, start, workers_of
+from helpers.whole_sweeps import (
+    ONE_SLOT,
+    SETTINGS,
+    Runs,
+    check_whole,
+    exposed,
+    finish,
+    gone,
+    ledger_of,
+    start,
+    workers_of,
+)
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -30,6 +41,7 @@ def test_a_worker_that_hangs_is_replaced_and_trials_start_from_the_base_that_was
         while sum(event["event"] == "reported" for event in ledger_of(sweep)) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
+        assert not exposed(process.pid), "whoever reaches Ray's ports could run code"
         [worker] = workers_of(process.pid)
         os.kill(worker, signal.SIGSTOP)
         output = finish(process)
