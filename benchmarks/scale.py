@@ -1,6 +1,6 @@
 """A thousand trials, sixteen at a time, on slots that train nothing: does the driver keep its pace and its memory?
 
-    python benchmarks/scale.py [--trials 1000] [--json FILE]
+    python benchmarks/scale.py [--trials 1000] [--slots 16] [--json FILE]
 
 Method. The search of `sweeps/run.py` with the space and the starting points of the XLS-R preset, on a local Ray of 16
 virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train and torch that makes up a learning curve
@@ -43,7 +43,8 @@ from hausa_asr.settings.load import load  # noqa: E402
 from hausa_asr.settings.sweep import ClusterSettings, SweepConfig  # noqa: E402
 from sweeps.on_ray.cluster import connected, prepare_environment  # noqa: E402
 
-LOCAL = ClusterSettings(local_cpus=16)
+SLOTS = int(sys.argv[sys.argv.index("--slots") + 1]) if "--slots" in sys.argv else 16  # before Ray is imported
+LOCAL = ClusterSettings(local_cpus=SLOTS)
 prepare_environment(LOCAL)  # before anything imports ray
 
 import numpy as np  # noqa: E402
@@ -312,6 +313,7 @@ def main() -> None:
     """Run the sweep, then the tracker's comparison, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000, help="fewer show that it runs, and no more (1000)")
+    parser.add_argument("--slots", type=int, default=16, help="side by side, each an actor of some 90 MB (16)")
     parser.add_argument("--no-tracker", action="store_true", help="leave mlflow_writes.py out")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()

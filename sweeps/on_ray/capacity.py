@@ -42,10 +42,14 @@ class Capacity:
     Args:
         wanted: the resources of one trial.
         planned: how many slots the sweep began with, which counts while Ray does not answer.
+
+    Attributes:
+        steady: the number of slots as of late, without what was there for a moment only.
     """
 
     def __init__(self, wanted: ResourceSettings, planned: int) -> None:
         self._wanted, self._slots, self._looked_s = wanted, planned, 0.0
+        self.steady = planned
         self._nodes: dict[str, Node] = {}
         self._leaving: set[str] = set()
         self._avoided: Collection[str] = ()
@@ -88,8 +92,8 @@ class Capacity:
         free = [one.free for name, one in self._nodes.items() if name not in gone and self._fits(one)]
         there = _groups_with_workers() + slots_on(free, self._wanted)
         wanted = max(1, self._wanted.slots or there)
-        if wanted != self._slots:
-            log.info("room for %d slots now, %d before", wanted, self._slots)
+        if wanted == self._slots:
+            self.steady = wanted
         self._slots = wanted
 
 

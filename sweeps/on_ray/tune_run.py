@@ -69,7 +69,11 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
         return _tune_config(sweep, {**_slot_spec(sweep, storage), "avoid": avoid}, trial)
 
     def slots() -> int:
-        return min(capacity.slots(agenda.failures.avoided()), sweep.config.search.trials)
+        most = sweep.config.search.trials
+        found = min(capacity.slots(agenda.failures.avoided()), most)
+        if min(capacity.steady, most) != sweep.ledger.state.slots:
+            sweep.ledger.append("slots", slots=min(capacity.steady, most))
+        return found
 
     searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots)
     space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config)

@@ -9,6 +9,7 @@ Events, in the order of a trial's life:
 
     sweep      name, prepared dataset, rungs
     opened     a driver began or took over; how many slots it has, what a slot takes and costs, where the data is now
+    slots      how many the cluster has room for now, when that has changed
     mirrored   the sweep's MLflow run
     waited     a slot had nothing to do for some seconds, and its workers held their CPUs and GPUs
     proposed   trial, settings, source; for a finalist the trial that it is a run `of`

@@ -78,6 +78,8 @@ class State:
             self.verdict = None  # there is more to come
             for trial in self.trials.values():
                 trial.started = None
+        elif kind == "slots":
+            self.slots = event["slots"]
         elif kind == "waited":
             self.spent_at = _plus(self.spent_at, self.terms, event["seconds"])
         elif kind == "mirrored":

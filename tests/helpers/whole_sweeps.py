@@ -71,7 +71,7 @@ def exposed(session: int) -> list[str]:
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
-            # The kernel writes addresses as words of four bytes, each backwards: 127.0.0.1, as IPv4 or in IPv6, and ::1.
+            # The kernel writes words of four bytes, each backwards: 127.0.0.1, as IPv4 or in IPv6, and ::1.
             if fields[3] == "0A" and not fields[1].partition(":")[0].endswith(("0100007F", "00000001000000")):
                 listening[f"socket:[{fields[9]}]"] = fields[1]
     found = []
