@@ -19,19 +19,22 @@ from rich.console import Console
 from hausa_asr import __version__, doctor_command, export_command, lm_commands, serve_command, transcribe_command
 from hausa_asr.command_options import Config, Json, Set, print_json, rates, settings_of
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
+from hausa_asr.further_commands import Commands
 
 if TYPE_CHECKING:
     from hausa_asr.dataset.prepare import Prepared
     from hausa_asr.settings.sweep import SweepConfig
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # which would keep the line breaks of these docstrings
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Hausa speech recognition with wav2vec 2.0: prepare speech, fine-tune, export the best model, transcribe.",
-    epilog="A sweep, which looks for the best recipe, is started by: python sweeps/run.py --config FILE",
+    epilog="A sweep, which looks for the best recipe, is started by: python sweeps/run.py --config FILE, or on a Ray "
+    "cluster by: hausa-asr submit --config FILE",
 )
 app.add_typer(lm_commands.app, name="lm")
 

@@ -19,6 +19,7 @@ from rich.text import Text
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.finalists import missing
 from sweeps.planning.forecast import last_interval
+from sweeps.record.follow import Follower
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import State, TrialRecord
 from sweeps.wording import amount, duration, many, short
@@ -48,22 +49,34 @@ class Board:
     """Show the state of a ledger. Use it as a context manager.
 
     Args:
-        ledger: the sweep's ledger.
+        ledger: the sweep's ledger, or where another process writes it, who follows it.
         config: the sweep's settings.
         slots: how many run side by side.
         forecast: says in words when the sweep will end; called now and then.
         console: where to; one without a terminal gets a line per report.
+        reports_before: how many reports there were when the sweep's driver began; by default as many as there are now.
+        waited_s: how long ago it began, in seconds.
+        remark: ends the last line, where it is not "".
     """
 
     def __init__(
-        self, ledger: Ledger, config: SweepConfig, slots: int, forecast: Callable[[State], str], console: Console
+        self,
+        ledger: Ledger | Follower,
+        config: SweepConfig,
+        slots: int,
+        forecast: Callable[[State], str],
+        console: Console,
+        *,
+        reports_before: int | None = None,
+        waited_s: float = 0.0,
+        remark: Callable[[], str] = str,
     ) -> None:
         self._ledger, self._config, self._slots, self._console = ledger, config, slots, console
-        self._forecast = forecast
+        self._forecast, self._remark = forecast, remark
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._next_tick = self._next_forecast = 0.0
-        self._shown_s, self._has_reported = time.monotonic(), False
-        self._reports_before = _count_reports(ledger.state)
+        self._shown_s, self._has_reported = time.monotonic() - waited_s, False
+        self._reports_before = _count_reports(ledger.state) if reports_before is None else reports_before
         self._said: dict[str, str] = {}
 
     def __enter__(self) -> Board:
@@ -142,6 +155,7 @@ class Board:
             share = baseline.seen_s / self._config.recipe(baseline.settings).length_s
             so_far = "" if baseline.state == "finished" else f" after {share:.0%}"
             parts.append(f"baseline {baseline.best['wer']:.3f}{so_far}")
+        parts.append(self._remark())
         return " · ".join(part for part in parts if part)
 
 

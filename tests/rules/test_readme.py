@@ -62,7 +62,7 @@ def test_the_settings_shown_are_valid(tmp_path: Path) -> None:
 def test_commands_exist(text: str) -> None:
     commands = set(re.findall(r"hausa-asr ([a-z-]+)", text))
     known = {"prepare", "finetune", "best-model", "diagnose", "doctor", "lm", "suspects", "serve", "transcribe",
-             "sweeps"}  # fmt: skip
+             "submit", "watch", "sweeps"}  # fmt: skip
     assert commands <= known
     options = set(re.findall(r"(?<=\s)--(?:config|set|resume)\b", text))
     helped = subprocess.run(

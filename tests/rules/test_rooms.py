@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 # From top to bottom: a room, or a file that is none, may import only what lies below it.
 FLOORS = [
     "sweeps.run",
+    "sweeps.submit_command",
+    "sweeps.watch_command",
     "sweeps.on_ray",
     "sweeps.driver",
     "sweeps.report",
@@ -33,6 +35,7 @@ FLOORS = [
     "sweeps.wording",
     "sweeps",
     "hausa_asr.cli",
+    "hausa_asr.further_commands",
     "hausa_asr.export_command",
     "hausa_asr.serve_command",
     "hausa_asr.doctor_command",
