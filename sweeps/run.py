@@ -206,6 +206,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
         refuse_taken(folder)
     _say(console, f"sweep {name}: starting")
     from hausa_asr.model.base_check import check_base
+    from sweeps.driver.log_lines import formatter
     from sweeps.on_ray.cluster import address_of, connecting, prepare_environment
     from sweeps.sampling import space
 
@@ -213,6 +214,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
     for base in config.bases:
         check_base(base)
     refuse_useless_lm(config, folder)
+    formatter(name)  # refuses what it does not know while nothing is written
     prepare_environment(config.cluster)
     with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
         prepared = data_of(config, folder, console)
@@ -237,6 +239,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
         from sweeps.on_ray.calibration import calibrated, is_worthwhile
         from sweeps.on_ray.guard import watched
         from sweeps.on_ray.listening import listener
+        from sweeps.on_ray.metrics import exported
         from sweeps.on_ray.scoring import scorer
         from sweeps.planning.admission import check, in_a_line
         from sweeps.planning.estimate import predict
@@ -262,7 +265,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
             mirror = Mirror(tracker, sweep.ledger, config, sweep.tags)
             mirror.start()
             try:
-                with watched(folder / "logs", partial(_ray_is_lost, sweep, mirror, console)):
+                lost = partial(_ray_is_lost, sweep, mirror, console)
+                with watched(folder / "logs", lost), exported(sweep, mirror.waiting):
                     if not _search(sweep, agenda, mirror, prediction, console):
                         mirror.interrupted(_MLFLOW_INTERRUPT_S)
                         if why := agenda.failures.too_many():

@@ -23,13 +23,13 @@ import typer
 
 from hausa_asr.command_options import Config, Set
 from hausa_asr.errors import UserError
+from sweeps.driver.log_lines import VARIABLE, formatter
 
 if TYPE_CHECKING:
     from hausa_asr.settings.sweep import SweepConfig
     from sweeps.on_ray.jobs import Ended
 
-_LOG_VARIABLE = "HAUSA_ASR_LOG"
-_PASSED_ON = ("HAUSA_ASR_STORAGE", "MLFLOW_TRACKING_URI", _LOG_VARIABLE)
+_PASSED_ON = ("HAUSA_ASR_STORAGE", "MLFLOW_TRACKING_URI", VARIABLE)
 """Variables of the caller that a job gets too. Never credentials: whoever may see the job sees its environment."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY(_|$)|^AWS_", re.I)
 _GENTLE_STOP_S = "20"
@@ -161,6 +161,7 @@ def request_of(
     """
     named = dict(_variable(one, ours) for one in env)
     passed = {variable: ours[variable] for variable in _PASSED_ON if ours.get(variable)} | named
+    formatter("", passed)  # refuses what it does not know
     environment = {"RAY_JOB_STOP_WAIT_TIME_S": _GENTLE_STOP_S, **passed}
     when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     command, demo = ["python", "sweeps/run.py"], True

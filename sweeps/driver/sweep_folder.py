@@ -19,6 +19,7 @@ from hausa_asr.errors import UserError
 from hausa_asr.files import write_whole
 from hausa_asr.settings.load import in_ray_job, load, make_absolute
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.driver.log_lines import formatter
 from sweeps.planning.finalists import refuse_mixed_lengths
 from sweeps.record.ledger import read_state
 from sweeps.record.names import SETTINGS_FILE
@@ -206,7 +207,7 @@ def only_driver(folder: Path) -> IO[str]:
 def log_to(path: Path) -> None:
     """Send what Ray, Tune and we log to the sweep's log, so that it does not run across the table of trials."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(formatter(path.parent.name))
     for name in ("sweeps", "ray", "ray.tune", "ray.train", "mlflow", "optuna", "urllib3"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

@@ -90,6 +90,10 @@ class Mirror:
         """Something happened to a trial: bring its run up to date soon. Returns at once."""
         self._queue.add(Job(Kind.FIGURES, trial_id))
 
+    def waiting(self) -> int:
+        """How many writes are not done yet: one for the figures and one for the files of each run that is behind."""
+        return self._queue.waiting()
+
     def flush(self, timeout_s: float) -> list[str]:
         """Wait until all is written that can be, `timeout_s` at most; what was put aside is tried once more.
 

@@ -76,6 +76,11 @@ class RetryQueue:
                 self._due.setdefault(job, 0.0)
             self._changed.notify_all()
 
+    def waiting(self) -> int:
+        """How many jobs are not done, the one at work among them."""
+        with self._changed:
+            return len(self._due) + (self._at_work is not None)
+
     def opened(self) -> None:
         """The sweep's own run is there: other jobs may be handed out."""
         with self._changed:

@@ -111,7 +111,7 @@ class Cluster:
             raise _refused(address) from error
         except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
             raise UserError(
-                f"What answers there takes no Ray jobs: {first_line(error)}.",
+                f"What answers there takes no Ray jobs: {first_line(error).rstrip('.')}.",
                 where=without_password(address),
                 fix="Give --address with the address of the dashboard of a Ray cluster, of version 2 or newer.",
             ) from error
