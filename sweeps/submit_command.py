@@ -38,6 +38,7 @@ _KEPT = {".py", ".yaml", ".json", ".html", ".css", ".safetensors"}
 """The kinds of files of the packages; anything else there is nobody's."""
 _DEMO_BASE = "demo_base/model.safetensors"
 MOST_BYTES = 5_000_000
+EXIT_INTERRUPTED = 130
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -93,16 +94,16 @@ def submit(
         for line in request.in_words():
             _say(line)
         cluster.submit(Job(request.job, request.entrypoint, upload, request.environment))
-    _say(f"job       {request.job}, sweep {request.sweep}")
-    if no_wait:
-        _say(_how_to_go_on(request, where))
-        print(request.job)
-        return
     try:
+        _say(f"job       {request.job}, sweep {request.sweep}")
+        if no_wait:
+            _say(_how_to_go_on(request, where))
+            print(request.job)
+            return
         ended = cluster.follow(request.job, _write)
     except KeyboardInterrupt:
         _say(f"\nThe job goes on.\n{_how_to_go_on(request, where)}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     _say(_in_words(ended, request))
     raise typer.Exit(ended.code)
 

@@ -1,4 +1,4 @@
-"""`ray job submit` as cluster/README.md shows it, against a real head node with token authentication."""
+"""`ray job submit` as cluster/README.md shows it, and `hausa-asr submit`, against a real head node with a token."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers.whole_sweeps import ROOT, SETTINGS, check_whole, environment, finish, start
+from helpers.whole_sweeps import ROOT, SETTINGS, check_whole, environment, finish, ledger_of, start, wait_for
+from sweeps.driver.gauges import BEST_WER, EXPORTED, LEFT, METRICS, MONEY, SLOTS, TRIALS
 
 README = ROOT / "cluster/README.md"
 
@@ -30,11 +32,11 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head() -> Iterator[dict[str, str]]:
     """A head node on ports of its own; gives the environment in which its address and token are known."""
     temp = tempfile.mkdtemp(prefix="hausa-asr-head-", dir="/tmp")  # short: Ray keeps sockets in it
-    dashboard = free_port()
+    dashboard, metrics = free_port(), free_port()
     bin_folder = Path(sys.executable).parent
     env = environment(
         PATH=f"{bin_folder}:{os.environ['PATH']}",
@@ -42,13 +44,15 @@ def head() -> Iterator[dict[str, str]]:
         RAY_AUTH_TOKEN="0123456789abcdef" * 4,
         RAY_USAGE_STATS_ENABLED="0",
         JOBS=f"http://127.0.0.1:{dashboard}",
+        METRICS=f"http://127.0.0.1:{metrics}",
+        RAY_metrics_report_interval_ms="1000",
     )
     command = ["ray", "start", "--head", "--block", "--num-cpus", "1", "--port", str(free_port()),
                "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--temp-dir", temp,
                "--node-ip-address", "127.0.0.1", "--object-store-memory", "200000000",
                "--dashboard-agent-listen-port", str(free_port()), "--dashboard-agent-grpc-port", str(free_port()),
                "--runtime-env-agent-port", str(free_port()), "--ray-client-server-port", str(free_port()),
-               "--metrics-export-port", str(free_port())]  # fmt: skip
+               "--metrics-export-port", str(metrics)]  # fmt: skip
     log = Path(temp) / "head.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -131,3 +135,140 @@ def test_a_submitted_sweep_succeeds_and_can_be_resumed_from_outside(
     finish(start("--resume", "job", "--set", f"storage={tmp_path}/runs", "--set", "search.trials=3",
                  "--set", "cluster.local_cpus=1"))  # fmt: skip
     check_whole(tmp_path, "job", 3)
+
+
+def here(head: dict[str, str], folder: Path, **more: str) -> dict[str, str]:
+    """The environment of somebody who submits: the cluster's token, a storage, and what is nobody's business."""
+    env = {name: value for name, value in head.items() if name != "RAY_AUTH_MODE"}
+    return {
+        **env,
+        "HAUSA_ASR_STORAGE": f"{folder}/runs",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "AWS_SECRET_ACCESS_KEY": "planted",
+        "RAY_ADDRESS": "ray://127.0.0.1:1",  # what was given wins
+        **more,
+    }
+
+
+def typed(head: dict[str, str], *arguments: str) -> list[str]:
+    """`hausa-asr submit` as it is typed."""
+    return [str(Path(sys.executable).with_name("hausa-asr")), "submit", "--address", head["JOBS"], *arguments]
+
+
+def said(command: list[str], env: dict[str, str], folder: Path, code: int) -> str:
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def figures(head: dict[str, str], sweep: str) -> dict[str, float]:
+    """What the node exports of a sweep, by name and second label."""
+    with urllib.request.urlopen(f"{head['METRICS']}/metrics", timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    found = {}
+    for line in lines:
+        one = re.fullmatch(rf"{EXPORTED}(hausa_asr_sweep_\w+)\{{(.*)\}} (\S+)", line)
+        if one and f'sweep="{sweep}"' in one[2]:
+            second = re.search(r'(?:state|unit|limit|kind)="([^"]*)"', one[2])
+            found[f"{one[1]} {second[1] if second else ''}".strip()] = float(one[3])
+    return found
+
+
+@pytest.fixture
+def full_folder(audio: Path, layer_norm_base: Path, tmp_path: Path) -> Path:
+    """Where somebody works: settings, beside 10 GB of something and a virtual environment."""
+    folder = tmp_path / "work"
+    (folder / ".venv/lib").mkdir(parents=True)
+    for name, n_bytes in (("speech.tar", 10 * 1024**3), (".venv/lib/big.so", 1024**3)):
+        with (folder / name).open("wb") as sparse:
+            sparse.truncate(n_bytes)
+    text = SETTINGS.format(audio=audio, base=layer_norm_base, folder=tmp_path)
+    text = re.sub(r"^(storage|mlflow):.*\n", "", text, flags=re.M).replace("cluster: {local_cpus: 2}", "")
+    (folder / "my tiny.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.timeout(700)
+def test_submit_from_anywhere_stop_watch_and_resume(head: dict[str, str], full_folder: Path, tmp_path: Path) -> None:
+    env, runs = here(head, tmp_path), tmp_path / "runs"
+    short = ("--set", "search.trials=2", "--set", "finetune.length_s=120")
+    first = subprocess.Popen(
+        typed(head, "--config", "my tiny.yaml", *short, "--set", "name=night", "--name", "first"),
+        env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: any(event["event"] == "reported" for event in ledger_of(runs / "night")), first)
+    watching = subprocess.Popen(
+        [str(Path(sys.executable).with_name("hausa-asr")), "watch", "night", "--storage", str(runs)],
+        env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    ray = str(Path(sys.executable).with_name("ray"))
+    listed = subprocess.run([ray, "job", "list", "--address", head["JOBS"]], env=head, capture_output=True, text=True)
+    assert "first" in listed.stdout and "planted" not in listed.stdout + listed.stderr
+    subprocess.run([ray, "job", "stop", "first", "--no-wait", "--address", head["JOBS"]], env=head, check=True)
+    log, remarks = first.communicate(timeout=60)
+    assert first.returncode == 130, log + remarks
+    assert "sweep night: starting" in log and "Go on with:" in remarks and f"--resume {runs}/night" in remarks
+    [n_bytes] = re.findall(r"^upload +([\d,]+) bytes", remarks, re.M)
+    assert 100_000 < int(n_bytes.replace(",", "")) < 5_000_000
+    assert f"passed on HAUSA_ASR_STORAGE={runs}" in remarks and "planted" not in remarks
+
+    second = subprocess.Popen(
+        typed(head, "--resume", "night", "--name", "second"),
+        env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    seen: dict[str, float] = {}
+
+    never = {LEFT.name, MONEY.name}  # there is neither a budget nor a price
+
+    def all_seen() -> bool:
+        seen.update(figures(head, "night"))
+        return {one.name for one in METRICS} - {name.split()[0] for name in seen} == never
+
+    wait_for(all_seen, second)
+    assert seen[f"{SLOTS.name} there"] == 1 and 0 < seen[BEST_WER.name] <= 1.5
+    assert sum(seen[f"{TRIALS.name} {state}"] for state in ("running", "paused", "finished", "pruned")) >= 1
+    output, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, output
+    assert "job second succeeded" in output
+    result = check_whole(tmp_path, "night", 2)
+    table, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 0, table
+    assert f"best      {result['best']['id']}" in table and "t001  " in table
+
+
+@pytest.mark.timeout(300)
+def test_submit_says_how_a_job_failed_and_why_it_could_not_be_submitted(
+    head: dict[str, str], full_folder: Path, tmp_path: Path
+) -> None:
+    env = here(head, tmp_path)
+    command = typed(head, "--config", "my tiny.yaml")
+    too_much = ("--set", "resources.cpus_per_worker=64", "--env", "HF_TOKEN=planted")
+    output = said([*command, *too_much, "--name", "too-much; touch gone"], env, full_folder, 2)
+    assert "This is no name for a job" in output
+    output = said([*command, *too_much, "--name", "too-much"], env, full_folder, 2)
+    assert "A trial takes 1 worker of 64 CPUs" in output and "failed with exit status 2" in output
+    assert "warning   Ray's dashboard and job list show HF_TOKEN" in output and "planted" not in output
+    assert not list((tmp_path / "runs").glob("my-tiny*")), "a refused sweep leaves nothing"
+    assert "had, a job named too-much" in said([*command, "--name", "too-much"], env, full_folder, 2)
+
+    # An interrupt is for whoever follows, not for the job.
+    process = subprocess.Popen(
+        [*command, *too_much, "--name", "left"], env=env, cwd=full_folder, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    remarks = ""
+    while "job       left" not in remarks:
+        remarks += process.stderr.readline()
+        assert process.poll() is None, remarks
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode == 130 and "The job goes on." in rest, rest
+    assert f"RAY_AUTH_MODE=token ray job stop left --address {head['JOBS']}" in rest
+
+    wrong = here(head, tmp_path, RAY_AUTH_TOKEN="f" * 64)
+    assert "refuses the token of this machine" in said(command, wrong, full_folder, 2)
+    none = {**{k: v for k, v in env.items() if k != "RAY_AUTH_TOKEN"}, "HOME": str(tmp_path)}
+    assert "this machine has none" in said(command, none, full_folder, 2)
+    other = [head["METRICS"] if part == head["JOBS"] else part for part in command]
+    assert "takes no Ray jobs" in said(other, env, full_folder, 2)
