@@ -11,7 +11,6 @@ import re
 import shlex
 import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ import typer
 from hausa_asr.command_options import Config, Set
 from hausa_asr.errors import UserError
 from sweeps.driver.log_lines import VARIABLE, formatter
+from sweeps.upload import pack
 
 if TYPE_CHECKING:
     from hausa_asr.settings.sweep import SweepConfig
@@ -32,12 +32,9 @@ if TYPE_CHECKING:
 _PASSED_ON = ("HAUSA_ASR_STORAGE", "MLFLOW_TRACKING_URI", VARIABLE)
 """Variables of the caller that a job gets too. Never credentials: whoever may see the job sees its environment."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY(_|$)|^AWS_", re.I)
+_PASSWORD = re.compile(r"://[^/\s@]+@")
 _GENTLE_STOP_S = "20"
 """How long `ray job stop` waits before it kills; by default 3 s, in which MLflow can't be brought up to date."""
-_KEPT = {".py", ".yaml", ".json", ".html", ".css", ".safetensors"}
-"""The kinds of files of the packages; anything else there is nobody's."""
-_DEMO_BASE = "demo_base/model.safetensors"
-MOST_BYTES = 5_000_000
 EXIT_INTERRUPTED = 130
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -163,18 +160,20 @@ def request_of(
     named = dict(_variable(one, ours) for one in env)
     passed = {variable: ours[variable] for variable in _PASSED_ON if ours.get(variable)} | named
     formatter("", passed)  # refuses what it does not know
+    _refuse_passwords(
+        {name: value for name, value in passed.items() if name not in named} | {"--set": " ".join(overrides)}
+    )
     environment = {"RAY_JOB_STOP_WAIT_TIME_S": _GENTLE_STOP_S, **passed}
     when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     command, demo = ["python", "sweeps/run.py"], True
     if resume is not None:
         sweep, again = _resumed(config, overrides, resume, environment), resume
-        _refuse_password(passed.get("MLFLOW_TRACKING_URI", ""), named)
         command += ["--resume", resume]
         job = f"{sweep}-{when}"
     elif config is None:
         raise UserError("No settings were given.", fix="Add --config my_sweep.yaml, or --resume SWEEP.")
     else:
-        settings = _settings_of(config, overrides, environment, named)
+        settings = _settings_of(config, overrides, environment)
         job = sweep = f"{re.sub(r'[^A-Za-z0-9._-]', '-', config.stem)}-{when}"
         if settings.name:
             sweep, job = settings.name, f"{settings.name}-{when}"
@@ -188,15 +187,12 @@ def request_of(
     return Request(job, sweep, shlex.join(command), environment, demo, again, shown)
 
 
-def _settings_of(
-    config: Path, overrides: Sequence[str], environment: Mapping[str, str], named: Mapping[str, str]
-) -> SweepConfig:
+def _settings_of(config: Path, overrides: Sequence[str], environment: Mapping[str, str]) -> SweepConfig:
     """The settings as the job will have them, with all that would be lost with its working directory refused."""
     from hausa_asr.settings.load import load, make_absolute
 
     settings = load(config, overrides, environment)
-    for uri in (settings.mlflow.uri, load(config, overrides, {}).mlflow.uri):
-        _refuse_password(uri, named)
+    _refuse_passwords({str(config): config.read_text(encoding="utf-8")})
     try:
         make_absolute(settings, in_job=True)
     except UserError as error:
@@ -246,66 +242,23 @@ def _variable(one: str, ours: Mapping[str, str]) -> tuple[str, str]:
     return variable, value if equals else ours[variable]
 
 
-def _refuse_password(uri: str, named: Mapping[str, str]) -> None:
-    """Refuse an address with a password, unless the user has named it as a variable of the job."""
-    if "@" in urlsplit(uri).netloc and named.get("MLFLOW_TRACKING_URI") != uri:
-        raise UserError(
-            "MLflow's address holds a password, which Ray's dashboard and the job's files would show.",
-            where=_shown(uri),
-            fix="Leave it out of the address, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the "
-            "nodes' own environment; or name it knowingly with --env MLFLOW_TRACKING_URI.",
-        )
+def _refuse_passwords(texts: Mapping[str, str]) -> None:
+    """Refuse an address with a password in what everybody will see: texts by where they are from."""
+    for where, text in texts.items():
+        if _PASSWORD.search(text):
+            raise UserError(
+                "An address holds a password, which Ray's dashboard and the job's files would show.",
+                where=where,
+                fix="Leave it out of the address. For MLflow set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the nodes' own environment, or name the variable knowingly "
+                "(--env MLFLOW_TRACKING_URI).",
+            )
 
 
 def _shown(value: str) -> str:
     from hausa_asr.tracking.store import without_password
 
     return without_password(value) if "@" in urlsplit(value).netloc else value
-
-
-def pack(upload: Path, config: Path | None, demo_base: bool) -> None:
-    """Write a zip file of what a job needs: the two packages of this installation, and the settings.
-
-    The same content gives the same bytes, so a cluster gets it once.
-
-    Args:
-        upload: the file to write.
-        config: the settings, if any.
-        demo_base: with the weights of the shipped checkpoint.
-
-    Raises:
-        UserError: it is larger than 5 MB, which no installation is.
-    """
-    import hausa_asr
-    import sweeps
-
-    sizes: dict[str, int] = {}
-    with zipfile.ZipFile(upload, "w", zipfile.ZIP_DEFLATED) as file:
-        for package in (hausa_asr, sweeps):
-            root = Path(str(package.__file__)).parent
-            for path in sorted(root.rglob("*")):
-                inside = path.relative_to(root).as_posix()
-                if path.suffix not in _KEPT or not path.is_file() or (inside == _DEMO_BASE and not demo_base):
-                    continue
-                if path.suffix == ".safetensors" and inside != _DEMO_BASE:
-                    continue
-                sizes[f"{root.name}/{inside}"] = _add(file, path, f"{root.name}/{inside}")
-        if config is not None:
-            sizes[config.name] = _add(file, config, config.name)
-    if (n_bytes := upload.stat().st_size) > MOST_BYTES:
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
-        raise UserError(
-            f"The upload has {n_bytes:,} bytes, more than {MOST_BYTES:,}; the largest are {', '.join(largest)}.",
-            where=Path(str(sweeps.__file__)).parent.parent,
-            fix="Move what does not belong to the project out of its packages.",
-        )
-
-
-def _add(file: zipfile.ZipFile, path: Path, name: str) -> int:
-    entry = zipfile.ZipInfo(name)  # with a date that is always the same
-    entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-    file.writestr(entry, path.read_bytes())
-    return entry.compress_size
 
 
 def _how_to_go_on(request: Request, address: str) -> str:

@@ -20,7 +20,7 @@ from hausa_asr.utterance import SAMPLE_RATE
 from helpers.speech import save_speech
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "transformers", "datasets", "mlflow", "pyarrow", "numpy")
+HEAVY = ("torch", "transformers", "datasets", "mlflow", "pyarrow", "numpy", "ray")
 
 
 def run(*arguments: object) -> int:
@@ -72,7 +72,7 @@ def test_help_is_quick_and_teaches() -> None:
 import sys
 from hausa_asr.cli import main
 for command in ([], ["prepare"], ["finetune"], ["best-model"], ["diagnose"], ["suspects"], ["transcribe"],
-                ["serve"], ["doctor"], ["lm"], ["lm", "train"], ["lm", "tune"], ["lm", "test"]):
+                ["serve"], ["doctor"], ["lm"], ["lm", "train"], ["lm", "tune"], ["lm", "test"], ["submit"], ["watch"]):
     try:
         main([*command, "--help"])
     except SystemExit as end:
@@ -93,6 +93,8 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
         "lm train --prepared",
         "lm tune lm.arpa",
         "lm test lm.arpa",
+        "submit --config",
+        "watch my_sweep",
     ):
         assert f"  hausa-asr {command}" in ran.stdout
 

@@ -63,6 +63,7 @@ class Mirror:
 
     Attributes:
         write_s: seconds that the thread was busy so far, waiting between tries left out.
+        waiting: counts the writes that are not done yet.
     """
 
     def __init__(self, tracker: Tracker, ledger: Ledger, config: SweepConfig, tags: dict[str, str]) -> None:
@@ -73,6 +74,7 @@ class Mirror:
             lambda: log.info("MLflow answers again"),
             lambda job, fault: log.warning("MLflow: %s are not up to date: %s", job, self._words(fault)),
         )
+        self.waiting = self._queue.waiting
         # Only the thread touches these.
         self._runs: dict[str, RunContents] = {}
         self._tried = set(ledger.state.trials)  # an earlier driver may have made runs for them
@@ -89,10 +91,6 @@ class Mirror:
     def mark(self, trial_id: str) -> None:
         """Something happened to a trial: bring its run up to date soon. Returns at once."""
         self._queue.add(Job(Kind.FIGURES, trial_id))
-
-    def waiting(self) -> int:
-        """How many writes are not done yet: one for the figures and one for the files of each run that is behind."""
-        return self._queue.waiting()
 
     def flush(self, timeout_s: float) -> list[str]:
         """Wait until all is written that can be, `timeout_s` at most; what was put aside is tried once more.

@@ -21,6 +21,7 @@ FLOORS = [
     "sweeps.run",
     "sweeps.submit_command",
     "sweeps.watch_command",
+    "sweeps.upload",
     "sweeps.on_ray",
     "sweeps.driver",
     "sweeps.report",
