@@ -66,6 +66,12 @@ def test_every_kind_of_figure_is_in_the_table() -> None:
     assert declared == {one.name for one in METRICS} and len(METRICS) == len(declared)
 
 
+def test_the_page_has_every_metric_with_its_labels() -> None:
+    page = (ROOT / "docs/running_jobs.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(rf"^\| `{EXPORTED}(\w+)` \| .* \|(.*)\|$", page, re.M))
+    assert {name: label.strip(" `") for name, label in rows.items()} == {one.name: one.label for one in METRICS}
+
+
 def expressions(node: Any) -> list[str]:
     if isinstance(node, dict):
         own = [node[key] for key in ("expr", "query", "definition") if isinstance(node.get(key), str)]

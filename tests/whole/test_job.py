@@ -250,6 +250,8 @@ def test_submit_says_how_a_job_failed_and_why_it_could_not_be_submitted(
     assert "warning   Ray's dashboard and job list show HF_TOKEN" in output and "planted" not in output
     assert not list((tmp_path / "runs").glob("my-tiny*")), "a refused sweep leaves nothing"
     assert "had, a job named too-much" in said([*command, "--name", "too-much"], env, full_folder, 2)
+    output = said([*command, *too_much, "--name", "alone", "--no-wait"], env, full_folder, 0)
+    assert output.startswith("alone\n") and "hausa-asr submit --resume" in output
 
     # An interrupt is for whoever follows, not for the job.
     process = subprocess.Popen(
