@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 _PASSED_ON = ("HAUSA_ASR_STORAGE", "MLFLOW_TRACKING_URI", VARIABLE)
 """Variables of the caller that a job gets too. Never credentials: whoever may see the job sees its environment."""
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY(_|$)|^AWS_", re.I)
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY(_|$)", re.I)
 _PASSWORD = re.compile(r"://[^/\s@]+@")
 _GENTLE_STOP_S = "20"
 """How long `ray job stop` waits before it kills; by default 3 s, in which MLflow can't be brought up to date."""
@@ -130,7 +129,7 @@ class Request:
     def in_words(self) -> list[str]:
         """What the job gets of the environment here."""
         lines = [f"passed on {name}={value}" for name, value in self.shown.items()]
-        if secret := [name for name in self.environment if _SECRET.search(name)]:
+        if secret := [name for name, value in self.environment.items() if _is_secret(name, value)]:
             lines.append(
                 f"warning   Ray's dashboard and job list show {', '.join(secret)} to all who have the cluster's token; "
                 "the nodes' own environment does not."
@@ -183,7 +182,7 @@ def request_of(
     if not _JOB_NAME.fullmatch(job):
         raise UserError(f"This is no name for a job: {job!r}.", where="--name", fix="Use letters, digits, ., _ and -.")
     command += [part for override in overrides for part in ("--set", override)]
-    shown = {variable: "(set)" if _SECRET.search(variable) else _shown(value) for variable, value in passed.items()}
+    shown = {variable: "(set)" if _is_secret(variable, value) else value for variable, value in passed.items()}
     return Request(job, sweep, shlex.join(command), environment, demo, again, shown)
 
 
@@ -255,13 +254,12 @@ def _refuse_passwords(texts: Mapping[str, str]) -> None:
             )
 
 
-def _shown(value: str) -> str:
-    from hausa_asr.tracking.store import without_password
-
-    return without_password(value) if "@" in urlsplit(value).netloc else value
+def _is_secret(variable: str, value: str) -> bool:
+    return bool(_SECRET.search(variable) or _PASSWORD.search(value))
 
 
 def _how_to_go_on(request: Request, address: str) -> str:
+    from hausa_asr.tracking.store import without_password
     from sweeps.on_ray.jobs import ray_job
 
     watch = f"\ntable     hausa-asr watch {shlex.quote(request.resume)}, where its storage is mounted"
@@ -269,7 +267,7 @@ def _how_to_go_on(request: Request, address: str) -> str:
         f"follow    {ray_job('logs', request.job, address)} --follow"
         + ("" if "/" not in request.resume else watch)
         + f"\nstop      {ray_job('stop', request.job, address)}"
-        + f"\nresume    hausa-asr submit --resume {shlex.quote(request.resume)} --address {_shown(address)}"
+        + f"\nresume    hausa-asr submit --resume {shlex.quote(request.resume)} --address {without_password(address)}"
     )
 
 

@@ -74,10 +74,10 @@ def test_only_what_is_no_secret_is_passed_on(settings: Path) -> None:
     request = asked(settings)
     assert set(request.environment) == {"HAUSA_ASR_STORAGE", "MLFLOW_TRACKING_URI", "RAY_JOB_STOP_WAIT_TIME_S"}
     assert "planted" not in repr(request) and not any("warning" in line for line in request.in_words())
-    named = asked(settings, env=("HF_TOKEN", "NCCL_DEBUG=INFO"))
+    named = asked(settings, env=("HF_TOKEN", "NCCL_DEBUG=INFO", "AWS_REGION=eu-west-1"))
     assert named.environment["HF_TOKEN"] == "planted" and named.environment["NCCL_DEBUG"] == "INFO"
     [warning] = [line for line in named.in_words() if line.startswith("warning")]
-    assert "HF_TOKEN" in warning and "NCCL" not in warning
+    assert "HF_TOKEN" in warning and "NCCL" not in warning and "REGION" not in warning
     assert "planted" not in "\n".join(named.in_words()), "nor is it printed"
 
 
@@ -136,6 +136,7 @@ def test_what_could_not_run_is_refused_before_the_upload(
 def test_a_password_goes_only_where_it_was_named(settings: Path) -> None:
     request = asked(settings, env=("MLFLOW_TRACKING_URI",), ours={"MLFLOW_TRACKING_URI": SECRET})
     assert request.environment["MLFLOW_TRACKING_URI"] == SECRET and "planted" not in "\n".join(request.in_words())
+    assert any(line.startswith("warning") for line in request.in_words())
     settings.write_text(f"{settings.read_text()}mlflow: {{uri: '{SECRET}'}}\n")
     with pytest.raises(UserError, match="password"):  # the file would be uploaded
         asked(settings)
