@@ -150,7 +150,7 @@ def request_of(
     Args:
         config, overrides, resume: as for `sweeps/run.py`.
         env: the job's own variables, NAME=VALUE or NAME each.
-        name: the job's name; None for one that tells its sweep and the time.
+        name: the job's name; None for one made of its sweep's and the time.
         ours: the environment here.
 
     Raises:
@@ -173,12 +173,13 @@ def request_of(
         raise UserError("No settings were given.", fix="Add --config my_sweep.yaml, or --resume SWEEP.")
     else:
         settings = _settings_of(config, overrides, environment)
-        job = sweep = f"{re.sub(r'[^A-Za-z0-9._-]', '-', config.stem)}-{when}"
+        stem = re.sub(r"[^A-Za-z0-9._-]", "-", config.stem).lstrip("._-")[:80] or "sweep"
+        job = sweep = f"{stem}-{when}"
         if settings.name:
             sweep, job = settings.name, f"{settings.name}-{when}"
         command += ["--config", config.name, *(() if settings.name else ("--set", f"name={sweep}"))]
         demo, again = "demo" in settings.bases, f"{settings.storage.rstrip('/')}/{sweep}"
-    job = name or job.lstrip("._-")
+    job = name or job
     if not _JOB_NAME.fullmatch(job):
         raise UserError(f"This is no name for a job: {job!r}.", where="--name", fix="Use letters, digits, ., _ and -.")
     command += [part for override in overrides for part in ("--set", override)]

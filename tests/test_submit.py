@@ -92,6 +92,9 @@ def test_job_and_sweep_have_names_that_say_what_they_are(settings: Path) -> None
     assert fresh.sweep.startswith("my-sweep-20") and fresh.job == fresh.sweep
     assert f"--set name={fresh.sweep}" in fresh.entrypoint, "so that it can be said how to resume it"
     assert fresh.resume == f"/shared/runs/{fresh.sweep}"
+    odd = settings.rename(settings.with_name("_ɗaya.yaml"))
+    assert asked(odd).sweep.startswith("aya-20"), "a name that the settings take"
+    settings = odd.rename(settings)
     named = asked(settings, "name=night")
     assert (named.sweep, named.resume) == ("night", "/shared/runs/night") and named.job.startswith("night-20")
     assert asked(settings, name="j-1").job == "j-1"
