@@ -1,7 +1,8 @@
 """The command `hausa-asr submit`: runs a sweep as a job of a Ray cluster, from anywhere. Found by its entry point.
 
 In: what `sweeps/run.py` takes, and a cluster's address. Out: the job's log, and its exit status. The upload is built
-aside from what a job needs, so that it does not matter what lies in the folder where the command is typed.
+aside from what a job needs, so that it does not matter what lies in the folder where the command is typed. Long, since
+its options and what it refuses are here; the work is in `upload` and `on_ray.jobs`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ def submit(
         str | None,
         typer.Option(metavar="SWEEP", help="Go on with this sweep, where it stopped: its name, or its folder."),
     ] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRIAL", help="With --resume: try this failed trial again. Repeat it for more."),
+    ] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Print the job's name and return, rather than follow its log.")
     ] = False,
@@ -80,7 +85,7 @@ def submit(
     """
     from sweeps.on_ray.jobs import Cluster, Job, address_of
 
-    request = request_of(config, set_ or [], env or [], resume, name)
+    request = request_of(config, set_ or [], env or [], resume, name, retry=retry or [])
     where = address_of(address)
     with tempfile.TemporaryDirectory(prefix="hausa-asr-submit-") as aside:
         upload = Path(aside) / "upload.zip"
@@ -144,11 +149,12 @@ def request_of(
     resume: str | None,
     name: str | None,
     ours: Mapping[str, str] = os.environ,
+    retry: Sequence[str] = (),
 ) -> Request:
     """Check what is asked for, before anything is uploaded.
 
     Args:
-        config, overrides, resume: as for `sweeps/run.py`.
+        config, overrides, resume, retry: as for `sweeps/run.py`.
         env: the job's own variables, NAME=VALUE or NAME each.
         name: the job's name; None for one made of its sweep's and the time.
         ours: the environment here.
@@ -162,6 +168,8 @@ def request_of(
     _refuse_passwords(
         {name: value for name, value in passed.items() if name not in named} | {"--set": " ".join(overrides)}
     )
+    if retry and resume is None:
+        raise UserError("A new sweep has no trials to try again.", where="--retry", fix="Add --resume SWEEP.")
     environment = {"RAY_JOB_STOP_WAIT_TIME_S": _GENTLE_STOP_S, **passed}
     when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     command, demo = ["python", "sweeps/run.py"], True
@@ -183,6 +191,7 @@ def request_of(
     if not _JOB_NAME.fullmatch(job):
         raise UserError(f"This is no name for a job: {job!r}.", where="--name", fix="Use letters, digits, ., _ and -.")
     command += [part for override in overrides for part in ("--set", override)]
+    command += [part for trial in retry for part in ("--retry", trial)]
     shown = {variable: "(set)" if _is_secret(variable, value) else value for variable, value in passed.items()}
     return Request(job, sweep, shlex.join(command), environment, demo, again, shown)
 

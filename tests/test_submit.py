@@ -39,7 +39,8 @@ def settings(tmp_path: Path) -> Path:
 
 def asked(settings: Path | None, *overrides: str, env: tuple[str, ...] = (), **more: Any) -> Request:
     ours = {**OURS, **more.pop("ours", {})}
-    return request_of(settings, overrides, env, more.pop("resume", None), more.pop("name", None), ours)
+    named = {name: more.get(name) for name in ("resume", "name")}
+    return request_of(settings, overrides, env, **named, ours=ours, retry=more.get("retry", ()))
 
 
 def test_the_upload_is_small_whole_and_always_the_same(settings: Path, tmp_path: Path) -> None:
@@ -101,6 +102,7 @@ def test_job_and_sweep_have_names_that_say_what_they_are(settings: Path) -> None
     again = asked(None, "search.trials=80", resume="/shared/runs/night")
     assert again.job.startswith("night-20") and again.needs_demo_base
     assert again.entrypoint == "python sweeps/run.py --resume /shared/runs/night --set search.trials=80"
+    assert asked(None, resume="/r/night", retry=["t004"]).entrypoint.endswith(" --resume /r/night --retry t004")
     assert not fresh.needs_demo_base and asked(settings, "model.base=demo").needs_demo_base
 
 
@@ -121,6 +123,7 @@ SECRET = "http://me:planted@mlflow:5000"
         ("no name for a job", {"name": "a/b"}),
         ("no log lines of the kind 'xml'", {"ours": {"HAUSA_ASR_LOG": "xml"}}),
         ("No settings were given", {"settings": None}),
+        ("no trials to try again", {"retry": ["t004"]}),
         ("would change them", {"resume": "night"}),
         ("would change them", {"settings": None, "resume": "night", "overrides": ("data.path=/x",)}),
         ("would not find this sweep", {"settings": None, "resume": "runs/night"}),
