@@ -1,7 +1,8 @@
 """The command `hausa-asr submit`: runs a sweep as a job of a Ray cluster, from anywhere. Found by its entry point.
 
 In: what `sweeps/run.py` takes, and a cluster's address. Out: the job's log, and its exit status. The upload is built
-aside from what a job needs, so that it does not matter what lies in the folder where the command is typed.
+aside from what a job needs, so that it does not matter what lies in the folder where the command is typed. Long, since
+its options and what it refuses are here; the work is in `upload` and `on_ray.jobs`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _PASSED_ON = ("HAUSA_ASR_STORAGE", "MLFLOW_TRACKING_URI", VARIABLE)
 """Variables of the caller that a job gets too. Never credentials: whoever may see the job sees its environment."""
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY(_|$)|^AWS_", re.I)
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY(_|$)", re.I)
 _PASSWORD = re.compile(r"://[^/\s@]+@")
 _GENTLE_STOP_S = "20"
 """How long `ray job stop` waits before it kills; by default 3 s, in which MLflow can't be brought up to date."""
@@ -60,6 +60,10 @@ def submit(
         str | None,
         typer.Option(metavar="SWEEP", help="Go on with this sweep, where it stopped: its name, or its folder."),
     ] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRIAL", help="With --resume: try this failed trial again. Repeat it for more."),
+    ] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Print the job's name and return, rather than follow its log.")
     ] = False,
@@ -81,7 +85,7 @@ def submit(
     """
     from sweeps.on_ray.jobs import Cluster, Job, address_of
 
-    request = request_of(config, set_ or [], env or [], resume, name)
+    request = request_of(config, set_ or [], env or [], resume, name, retry=retry or [])
     where = address_of(address)
     with tempfile.TemporaryDirectory(prefix="hausa-asr-submit-") as aside:
         upload = Path(aside) / "upload.zip"
@@ -130,7 +134,7 @@ class Request:
     def in_words(self) -> list[str]:
         """What the job gets of the environment here."""
         lines = [f"passed on {name}={value}" for name, value in self.shown.items()]
-        if secret := [name for name in self.environment if _SECRET.search(name)]:
+        if secret := [name for name, value in self.environment.items() if _is_secret(name, value)]:
             lines.append(
                 f"warning   Ray's dashboard and job list show {', '.join(secret)} to all who have the cluster's token; "
                 "the nodes' own environment does not."
@@ -145,13 +149,14 @@ def request_of(
     resume: str | None,
     name: str | None,
     ours: Mapping[str, str] = os.environ,
+    retry: Sequence[str] = (),
 ) -> Request:
     """Check what is asked for, before anything is uploaded.
 
     Args:
-        config, overrides, resume: as for `sweeps/run.py`.
+        config, overrides, resume, retry: as for `sweeps/run.py`.
         env: the job's own variables, NAME=VALUE or NAME each.
-        name: the job's name; None for one that tells its sweep and the time.
+        name: the job's name; None for one made of its sweep's and the time.
         ours: the environment here.
 
     Raises:
@@ -163,6 +168,8 @@ def request_of(
     _refuse_passwords(
         {name: value for name, value in passed.items() if name not in named} | {"--set": " ".join(overrides)}
     )
+    if retry and resume is None:
+        raise UserError("A new sweep has no trials to try again.", where="--retry", fix="Add --resume SWEEP.")
     environment = {"RAY_JOB_STOP_WAIT_TIME_S": _GENTLE_STOP_S, **passed}
     when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     command, demo = ["python", "sweeps/run.py"], True
@@ -174,16 +181,18 @@ def request_of(
         raise UserError("No settings were given.", fix="Add --config my_sweep.yaml, or --resume SWEEP.")
     else:
         settings = _settings_of(config, overrides, environment)
-        job = sweep = f"{re.sub(r'[^A-Za-z0-9._-]', '-', config.stem)}-{when}"
+        stem = re.sub(r"[^A-Za-z0-9._-]", "-", config.stem).lstrip("._-")[:80] or "sweep"
+        job = sweep = f"{stem}-{when}"
         if settings.name:
             sweep, job = settings.name, f"{settings.name}-{when}"
         command += ["--config", config.name, *(() if settings.name else ("--set", f"name={sweep}"))]
         demo, again = "demo" in settings.bases, f"{settings.storage.rstrip('/')}/{sweep}"
-    job = name or job.lstrip("._-")
+    job = name or job
     if not _JOB_NAME.fullmatch(job):
         raise UserError(f"This is no name for a job: {job!r}.", where="--name", fix="Use letters, digits, ., _ and -.")
     command += [part for override in overrides for part in ("--set", override)]
-    shown = {variable: "(set)" if _SECRET.search(variable) else _shown(value) for variable, value in passed.items()}
+    command += [part for trial in retry for part in ("--retry", trial)]
+    shown = {variable: "(set)" if _is_secret(variable, value) else value for variable, value in passed.items()}
     return Request(job, sweep, shlex.join(command), environment, demo, again, shown)
 
 
@@ -255,13 +264,12 @@ def _refuse_passwords(texts: Mapping[str, str]) -> None:
             )
 
 
-def _shown(value: str) -> str:
-    from hausa_asr.userinfo import without_userinfo
-
-    return without_userinfo(value) if "@" in urlsplit(value).netloc else value
+def _is_secret(variable: str, value: str) -> bool:
+    return bool(_SECRET.search(variable) or _PASSWORD.search(value))
 
 
 def _how_to_go_on(request: Request, address: str) -> str:
+    from hausa_asr.userinfo import without_userinfo
     from sweeps.on_ray.jobs import ray_job
 
     watch = f"\ntable     hausa-asr watch {shlex.quote(request.resume)}, where its storage is mounted"
@@ -269,7 +277,7 @@ def _how_to_go_on(request: Request, address: str) -> str:
         f"follow    {ray_job('logs', request.job, address)} --follow"
         + ("" if "/" not in request.resume else watch)
         + f"\nstop      {ray_job('stop', request.job, address)}"
-        + f"\nresume    hausa-asr submit --resume {shlex.quote(request.resume)} --address {_shown(address)}"
+        + f"\nresume    hausa-asr submit --resume {shlex.quote(request.resume)} --address {without_userinfo(address)}"
     )
 
 

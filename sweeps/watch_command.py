@@ -73,13 +73,13 @@ def _watch_a_driver(storage: Path, name: str, follower: Follower, console: Conso
 
     _, config = saved(storage, name)
     follower.poll()
-    driver, slots = follower.drivers, max(1, follower.state.slots)
+    driver = follower.drivers
 
     def left(state: State) -> str:
-        return _forecast(state, config, slots, follower)
+        return _forecast(state, config, follower)
 
     board = Board(
-        follower, config, slots, left, console, reports_before=follower.reports_before,
+        follower, config, 1, left, console, reports_before=follower.reports_before,
         waited_s=max(0.0, time.time() - follower.opened) if follower.opened else 0.0,
         remark=lambda: _silence(follower, config),
     )  # fmt: skip
@@ -98,6 +98,8 @@ def _watch_a_driver(storage: Path, name: str, follower: Follower, console: Conso
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
                 said_s = quiet_s
             said_s = min(said_s, quiet_s)
+        for trial in follower.poll():
+            board.update(trial)
 
 
 def _show_open(board: Board, follower: Follower) -> None:
@@ -107,11 +109,11 @@ def _show_open(board: Board, follower: Follower) -> None:
         board.update(trial.id)
 
 
-def _forecast(state: State, config: SweepConfig, slots: int, follower: Follower) -> str:
+def _forecast(state: State, config: SweepConfig, follower: Follower) -> str:
     from sweeps.planning.forecast import forecast
 
     now = state.clock if _may_be_dead(follower, config) and state.clock else time.time()
-    return str(forecast(state, config, slots, now))
+    return str(forecast(state, config, max(1, state.slots), now))
 
 
 def _quiet_s(follower: Follower) -> float:

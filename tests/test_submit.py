@@ -39,7 +39,8 @@ def settings(tmp_path: Path) -> Path:
 
 def asked(settings: Path | None, *overrides: str, env: tuple[str, ...] = (), **more: Any) -> Request:
     ours = {**OURS, **more.pop("ours", {})}
-    return request_of(settings, overrides, env, more.pop("resume", None), more.pop("name", None), ours)
+    named = {name: more.get(name) for name in ("resume", "name")}
+    return request_of(settings, overrides, env, **named, ours=ours, retry=more.get("retry", ()))
 
 
 def test_the_upload_is_small_whole_and_always_the_same(settings: Path, tmp_path: Path) -> None:
@@ -74,10 +75,10 @@ def test_only_what_is_no_secret_is_passed_on(settings: Path) -> None:
     request = asked(settings)
     assert set(request.environment) == {"HAUSA_ASR_STORAGE", "MLFLOW_TRACKING_URI", "RAY_JOB_STOP_WAIT_TIME_S"}
     assert "planted" not in repr(request) and not any("warning" in line for line in request.in_words())
-    named = asked(settings, env=("HF_TOKEN", "NCCL_DEBUG=INFO"))
+    named = asked(settings, env=("HF_TOKEN", "NCCL_DEBUG=INFO", "AWS_REGION=eu-west-1"))
     assert named.environment["HF_TOKEN"] == "planted" and named.environment["NCCL_DEBUG"] == "INFO"
     [warning] = [line for line in named.in_words() if line.startswith("warning")]
-    assert "HF_TOKEN" in warning and "NCCL" not in warning
+    assert "HF_TOKEN" in warning and "NCCL" not in warning and "REGION" not in warning
     assert "planted" not in "\n".join(named.in_words()), "nor is it printed"
 
 
@@ -92,12 +93,16 @@ def test_job_and_sweep_have_names_that_say_what_they_are(settings: Path) -> None
     assert fresh.sweep.startswith("my-sweep-20") and fresh.job == fresh.sweep
     assert f"--set name={fresh.sweep}" in fresh.entrypoint, "so that it can be said how to resume it"
     assert fresh.resume == f"/shared/runs/{fresh.sweep}"
+    odd = settings.rename(settings.with_name("_ɗaya.yaml"))
+    assert asked(odd).sweep.startswith("aya-20"), "a name that the settings take"
+    settings = odd.rename(settings)
     named = asked(settings, "name=night")
     assert (named.sweep, named.resume) == ("night", "/shared/runs/night") and named.job.startswith("night-20")
     assert asked(settings, name="j-1").job == "j-1"
     again = asked(None, "search.trials=80", resume="/shared/runs/night")
     assert again.job.startswith("night-20") and again.needs_demo_base
     assert again.entrypoint == "python sweeps/run.py --resume /shared/runs/night --set search.trials=80"
+    assert asked(None, resume="/r/night", retry=["t004"]).entrypoint.endswith(" --resume /r/night --retry t004")
     assert not fresh.needs_demo_base and asked(settings, "model.base=demo").needs_demo_base
 
 
@@ -118,6 +123,7 @@ SECRET = "http://me:planted@mlflow:5000"
         ("no name for a job", {"name": "a/b"}),
         ("no log lines of the kind 'xml'", {"ours": {"HAUSA_ASR_LOG": "xml"}}),
         ("No settings were given", {"settings": None}),
+        ("no trials to try again", {"retry": ["t004"]}),
         ("would change them", {"resume": "night"}),
         ("would change them", {"settings": None, "resume": "night", "overrides": ("data.path=/x",)}),
         ("would not find this sweep", {"settings": None, "resume": "runs/night"}),
@@ -136,6 +142,7 @@ def test_what_could_not_run_is_refused_before_the_upload(
 def test_a_password_goes_only_where_it_was_named(settings: Path) -> None:
     request = asked(settings, env=("MLFLOW_TRACKING_URI",), ours={"MLFLOW_TRACKING_URI": SECRET})
     assert request.environment["MLFLOW_TRACKING_URI"] == SECRET and "planted" not in "\n".join(request.in_words())
+    assert any(line.startswith("warning") for line in request.in_words())
     settings.write_text(f"{settings.read_text()}mlflow: {{uri: '{SECRET}'}}\n")
     with pytest.raises(UserError, match="password"):  # the file would be uploaded
         asked(settings)

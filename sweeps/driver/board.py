@@ -21,8 +21,7 @@ from sweeps.planning.finalists import missing
 from sweeps.planning.forecast import last_interval
 from sweeps.record.follow import Follower
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import State
-from sweeps.record.trial import TrialRecord
+from sweeps.record.state import State, TrialRecord
 from sweeps.wording import amount, duration, many, short
 
 log = logging.getLogger("sweeps")
@@ -52,7 +51,7 @@ class Board:
     Args:
         ledger: the sweep's ledger, or where another process writes it, who follows it.
         config: the sweep's settings.
-        slots: how many run side by side.
+        slots: how many run side by side, until the ledger says.
         forecast: says in words when the sweep will end; called now and then.
         console: where to; one without a terminal gets a line per report.
         reports_before: how many reports there were when the sweep's driver began; by default as many as there are now.
@@ -72,7 +71,7 @@ class Board:
         waited_s: float = 0.0,
         remark: Callable[[], str] = str,
     ) -> None:
-        self._ledger, self._config, self._slots, self._console = ledger, config, slots, console
+        self._ledger, self._config, self._planned_slots, self._console = ledger, config, slots, console
         self._forecast, self._remark = forecast, remark
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._next_tick = self._next_forecast = 0.0
@@ -111,6 +110,10 @@ class Board:
         if self._live and time.monotonic() >= self._next_tick:
             self._next_tick = time.monotonic() + _REFRESH_S
             self._live.update(self._picture(), refresh=True)
+
+    @property
+    def _slots(self) -> int:
+        return self._ledger.state.slots or self._planned_slots
 
     def _picture(self) -> Group:
         state = self._ledger.state

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import hours_word, spent
+from sweeps.record.crashes import CRASH
 from sweeps.record.state import State
 
 EXPORTED = "ray_"
@@ -69,7 +70,7 @@ def values(state: State, config: SweepConfig, backlog: int, now: float) -> Itera
     counts = Counter(trial.state for trial in trials)
     for name in {**dict.fromkeys(STATES), **counts}:
         yield Value(TRIALS, name, counts[name])
-    yield Value(CRASHED, "", sum(trial.state == "paused" and trial.cause == "crash" for trial in trials))
+    yield Value(CRASHED, "", sum(trial.state == "paused" and trial.cause == CRASH for trial in trials))
     for metric, trial in ((BEST_WER, state.best()), (BASELINE_WER, state.baseline())):
         if trial is not None and trial.best:
             yield Value(metric, "", trial.best["wer"])

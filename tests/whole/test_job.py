@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -174,6 +175,60 @@ def figures(head: dict[str, str], sweep: str) -> dict[str, float]:
     return found
 
 
+def asked(head: dict[str, str], how: str, what: str) -> str:
+    """Ask the cluster's server of jobs."""
+    headers = {"Authorization": f"Bearer {head['RAY_AUTH_TOKEN']}"}
+    request = urllib.request.Request(f"{head['JOBS']}/api/jobs/{what}", method=how, headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return str(answer.read().decode())
+
+
+class Wire:
+    """A forwarded port that can be cut, as `kubectl port-forward` and networks are."""
+
+    def __init__(self, address: str) -> None:
+        self._port = int(address.rpartition(":")[2])
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._live: list[socket.socket] = []
+        self.address = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._live += [near, far]
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """Break what is connected; new connections are made."""
+        for end in self._live:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._server.close()
+        self.cut()
+
+
+@pytest.fixture
+def wire(head: dict[str, str]) -> Iterator[Wire]:
+    wire = Wire(head["JOBS"])
+    yield wire
+    wire.close()
+
+
 @pytest.fixture
 def full_folder(audio: Path, layer_norm_base: Path, tmp_path: Path) -> Path:
     """Where somebody works: settings, beside 10 GB of something and a virtual environment."""
@@ -189,22 +244,23 @@ def full_folder(audio: Path, layer_norm_base: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(700)
-def test_submit_from_anywhere_stop_watch_and_resume(head: dict[str, str], full_folder: Path, tmp_path: Path) -> None:
+def test_submit_from_anywhere_stop_watch_and_resume(
+    head: dict[str, str], wire: Wire, full_folder: Path, tmp_path: Path
+) -> None:
     env, runs = here(head, tmp_path), tmp_path / "runs"
-    short = ("--set", "search.trials=2", "--set", "finetune.length_s=120")
+    short = ("--set", "search.trials=2", "--set", "finetune.length_s=600")
     first = subprocess.Popen(
         typed(head, "--config", "my tiny.yaml", *short, "--set", "name=night", "--name", "first"),
         env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for(lambda: any(event["event"] == "reported" for event in ledger_of(runs / "night")), first)
+    wait_for(lambda: any(event["event"] == "reported" for event in ledger_of(runs / "night")), first, 240)
     watching = subprocess.Popen(
         [str(Path(sys.executable).with_name("hausa-asr")), "watch", "night", "--storage", str(runs)],
         env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    ray = str(Path(sys.executable).with_name("ray"))
-    listed = subprocess.run([ray, "job", "list", "--address", head["JOBS"]], env=head, capture_output=True, text=True)
-    assert "first" in listed.stdout and "planted" not in listed.stdout + listed.stderr
-    subprocess.run([ray, "job", "stop", "first", "--no-wait", "--address", head["JOBS"]], env=head, check=True)
+    listed = asked(head, "GET", "")
+    assert '"first"' in listed and "planted" not in listed
+    asked(head, "POST", "first/stop")  # what `ray job stop` does
     log, remarks = first.communicate(timeout=60)
     assert first.returncode == 130, log + remarks
     assert "sweep night: starting" in log and "Go on with:" in remarks and f"--resume {runs}/night" in remarks
@@ -213,7 +269,7 @@ def test_submit_from_anywhere_stop_watch_and_resume(head: dict[str, str], full_f
     assert f"passed on HAUSA_ASR_STORAGE={runs}" in remarks and "planted" not in remarks
 
     second = subprocess.Popen(
-        typed(head, "--resume", "night", "--name", "second"),
+        typed({"JOBS": wire.address}, "--resume", "night", "--name", "second"),
         env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     seen: dict[str, float] = {}
@@ -224,16 +280,20 @@ def test_submit_from_anywhere_stop_watch_and_resume(head: dict[str, str], full_f
         seen.update(figures(head, "night"))
         return {one.name for one in METRICS} - {name.split()[0] for name in seen} == never
 
-    wait_for(all_seen, second)
+    wait_for(all_seen, second, 240)
+    wire.cut()
     assert seen[f"{SLOTS.name} there"] == 1 and 0 < seen[BEST_WER.name] <= 1.5
     assert sum(seen[f"{TRIALS.name} {state}"] for state in ("running", "paused", "finished", "pruned")) >= 1
     output, _ = second.communicate(timeout=240)
     assert second.returncode == 0, output
     assert "job second succeeded" in output
+    assert output.count("sweep night: starting") == output.count("sweep night finished") == 1, (
+        "the log is passed on once"
+    )
     result = check_whole(tmp_path, "night", 2)
     table, _ = watching.communicate(timeout=30)
     assert watching.returncode == 0, table
-    assert f"best      {result['best']['id']}" in table and "t001  " in table
+    assert f"best      {result['best']['id']}" in table and "t000  running" in table
 
 
 @pytest.mark.timeout(300)
