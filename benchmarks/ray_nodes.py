@@ -115,27 +115,33 @@ class Nodes:
         if covered:
             mounts = " && ".join(f"mount -t tmpfs -o size={size} none '{path}'" for path, size in covered)
             command = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command]
-        before = self._count()
+        before = self._alive()
         log = (self._folder / f"node{self._temp}.log").open("wb")
         node = Node(subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, start_new_session=True))
         self._all.append(node)
         deadline = time.monotonic() + _START_S
-        while self._count() <= before:
+        while not self._alive() - before:
             if node.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"a node did not start: {Path(log.name).read_text()[-2000:]}")
             time.sleep(0.5)
         return node
 
-    def _count(self) -> int:
-        """How many nodes the head knows to be alive; 0 if there is none."""
+    def _alive(self) -> set[str]:
+        """The ids of the nodes that the head believes alive; none if there is no head."""
+        host, _, port = self.address.partition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+        except OSError:  # Ray's own client would wait for long
+            return set()
         code = (
-            "import sys; from ray._raylet import GcsClient; "
-            "print(sum(n.state == 0 for n in GcsClient(address=sys.argv[1]).get_all_node_info().values()))"
+            "import sys; from ray._raylet import GcsClient\n"
+            "nodes = GcsClient(address=sys.argv[1]).get_all_node_info().items()\n"
+            "print(*(name.hex() for name, node in nodes if node.state == 0))"
         )
         asked = subprocess.run(
             [sys.executable, "-c", code, self.address], capture_output=True, text=True, env=self.environment
         )
-        return int(asked.stdout) if asked.returncode == 0 else 0
+        return set(asked.stdout.split()) if asked.returncode == 0 else set()
 
 
 @contextlib.contextmanager

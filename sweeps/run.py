@@ -299,7 +299,7 @@ def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction
     config, slots = sweep.config, sweep.plan.slots
 
     def left(state: State) -> str:
-        return str(forecast(state, config, slots, time.time(), prediction))
+        return str(forecast(state, config, state.slots or slots, time.time(), prediction))
 
     with Board(sweep.ledger, config, slots, left, console) as board:
         return search(sweep, agenda, mirror, board)

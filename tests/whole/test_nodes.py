@@ -1,0 +1,56 @@
+"""A sweep on several nodes, one of which lacks a file while another is lost: nothing is lost and no trial burned."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.whole_sweeps import ROOT, RUN, SETTINGS, check_whole, finish, ledger_of
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import ray_nodes
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.mark.skipif(not ray_nodes.may_mount(), reason="only root can give a node a disk of its own")
+def test_a_bad_node_is_avoided_and_a_lost_one_replaced(tmp_path: Path, audio: Path, layer_norm_base: Path) -> None:
+    path = tmp_path / "nodes.yaml"
+    path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=tmp_path))
+    sweep = tmp_path / "runs/nodes"
+    with ray_nodes.cluster() as nodes:
+        good = nodes.add()
+        nodes.add(covered=[(layer_norm_base, "4k")])
+        process = subprocess.Popen(
+            [*RUN, "--config", str(path), "--set", "name=nodes", "--set", "pruning.rule=none", "--set",
+             "search.trials=5", "--set", "finetune.length_s=720", "--set", f"cluster.address={nodes.address}"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env={**nodes.environment, "COLUMNS": "200"},
+        )  # fmt: skip
+        try:
+            _wait(process, sweep, "paused", 1)
+            _wait(process, sweep, "reported", 2)
+            good.kill()
+            nodes.add()
+            output = finish(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+    check_whole(tmp_path, "nodes", 5)
+    events = ledger_of(sweep)
+    crashes = [event for event in events if event["event"] == "paused" and event["cause"] == "crash"]
+    assert any("base checkpoint" in event["reason"] for event in crashes), "the node without it was tried"
+    assert [event["state"] for event in events if event["event"] == "ended"] == ["finished"] * 5, output
+    first = next(event["node"] for event in events if event["event"] == "reported")
+    assert {event["node"] for event in events if event["event"] == "reported"} > {first}, "a lost one is replaced"
+
+
+def _wait(process: subprocess.Popen[str], sweep: Path, event: str, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while sum(one["event"] == event for one in ledger_of(sweep)) < count:
+        assert process.poll() is None and time.monotonic() < deadline, event
+        time.sleep(0.1)
