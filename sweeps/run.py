@@ -23,6 +23,7 @@ from rich.console import Console
 
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import here, join, portable
 from sweeps.driver.sweep_folder import (
     by_name,
     data_of,
@@ -143,7 +144,7 @@ def main(
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
-        folder = Path(settings.storage) / name if name else None
+        folder = here(join(settings.storage, name)) if name else None
         then = "Nothing of the sweep was written."
         if folder is not None and folder.is_dir():
             then = f"Go on with:  python sweeps/run.py --resume {to_type(folder)}"
@@ -167,12 +168,12 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     if address_of(config.cluster) is None or config.cluster.nodes:
         nodes = local_nodes(config.cluster)
     else:
-        with connected(config.cluster, Path(config.storage)) as living:
+        with connected(config.cluster, here(config.storage)) as living:
             nodes = living
-    seconds = prepared_seconds(config.data, Path(config.storage) / CACHE)
+    seconds = prepared_seconds(config.data, here(config.storage) / CACHE)
     config = of_known_length(config, seconds)
     plan = admit(config.resources, nodes, config.search.trials)
-    prediction = predict(config, plan, Path(config.storage), seconds)
+    prediction = predict(config, plan, here(config.storage), seconds)
     console.print(describe(config, nodes, plan, prediction), markup=False, highlight=False, soft_wrap=True)
     check(config, prediction)
 
@@ -191,9 +192,9 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         KeyboardInterrupt: it was interrupted, and can be resumed.
     """
     began_s = time.monotonic()
-    folder = Path(config.storage) / name
+    folder = here(join(config.storage, name))
     if not resumed:
-        refuse_taken(folder)
+        refuse_taken(config, name)
     _say(console, f"sweep {name}: starting")
     from hausa_asr.model.base_check import check_base
     from sweeps.on_ray.cluster import connecting, prepare_environment
@@ -223,6 +224,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
 
         from sweeps.driver.agenda import Agenda
         from sweeps.driver.closing import Ending, close_sweep
+        from sweeps.driver.publisher import published
         from sweeps.driver.sweep import open_sweep
         from sweeps.mlflow_mirror.mirror import Mirror
         from sweeps.on_ray.averaging import averager
@@ -237,16 +239,17 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         from sweeps.verdict.soup import Models
 
         plan = admit(config.resources, nodes, config.search.trials)
-        prediction = predict(config, plan, Path(config.storage), prepared.seconds)
+        prediction = predict(config, plan, here(config.storage), prepared.seconds)
         if not resumed:
             if is_worthwhile(config, prediction):
                 _say(console, "measuring a trial's speed, about a minute")
                 prediction = calibrated(config, plan, prepared, prediction)
             check(config, prediction)
         folder.mkdir(parents=True, exist_ok=True)
-        with only_driver(folder):
+        taken_over, say = partial(_taken_over, folder, console), partial(_say, console)
+        with only_driver(folder), published(folder, taken_over, say) as publisher:
             log_to(folder / LOG_FILE)
-            sweep = open_sweep(config, folder, prepared, plan)
+            sweep = open_sweep(config, folder, prepared, plan, publisher)
             _describe(sweep, [in_a_line(config, prediction), *warm.notes, *prediction.warnings], console)
             agenda = Agenda(config, sweep.ledger, sweep.rule, Study(config, warm.trials, sweep.predictor))
             mirror = Mirror(tracker, sweep.ledger, config, sweep.tags)
@@ -293,6 +296,14 @@ def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
     why = f"The local Ray has ended; its logs in {sweep.folder / 'logs'} may say why."
     _say(console, f"\n{why} Go on with:  python sweeps/run.py --resume {to_type(sweep.folder)}")
     os._exit(EXIT_LOST)  # anything gentler would wait for Ray
+
+
+def _taken_over(folder: Path, console: Console) -> NoReturn:
+    """End the driver, without another word to the storage, after another one has taken the sweep over."""
+    console.show_cursor()
+    _say(console, f"\nAnother driver has taken over the sweep {portable(folder)}, since this one was cut off from the "
+                  "storage. This one stops; what it did since counts no more.")  # fmt: skip
+    os._exit(EXIT_LOST)
 
 
 def _end_gently() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import ray
 
+from hausa_asr.storage.address import here, is_remote, portable
+from hausa_asr.storage.folders import fetch_file, put_file
 from sweeps.planning.slots import SlotPlan
 from sweeps.verdict.with_lm import Listener
 
@@ -32,11 +34,14 @@ def listener(prepared_path: Path, plan: SlotPlan) -> Listener:
 
     def listen(checkpoints: list[Path], lm: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         waiting = list(enumerate(checkpoints))
+        shared_lm = portable(lm)
+        if is_remote(shared_lm):
+            put_file(lm, shared_lm)
         running: dict[Any, int] = {}
         while waiting or running:
             while waiting and len(running) < plan.slots:  # each holds the logits of all of test
                 number, one = waiting.pop(0)
-                running[task.remote(str(prepared_path), str(one), str(lm), plan.threads, gpu)] = number
+                running[task.remote(portable(prepared_path), portable(one), shared_lm, plan.threads, gpu)] = number
             (done, *_), _ = ray.wait(list(running))
             yield running.pop(done), ray.get(done)
 
@@ -50,11 +55,14 @@ def _listen(prepared_path: str, checkpoint: str, lm: str, threads: int, gpu: boo
 
     from hausa_asr.dataset.prepared import load_prepared
     from hausa_asr.language_model.tune import listen_with
+    from hausa_asr.storage.fetched import at_hand
     from hausa_asr.training import checkpoint as checkpoints
 
     torch.set_num_threads(threads)
-    model, processor = checkpoints.load(checkpoint)
+    model, processor = checkpoints.load(at_hand(checkpoint))
+    if is_remote(lm):
+        fetch_file(lm, here(lm))
     model.to(torch.device("cuda" if gpu else "cpu"))  # type: ignore[arg-type]
-    splits = load_prepared(Path(prepared_path)).splits
-    heard = listen_with(Path(lm), model, processor, splits["dev"], splits.get("test"), _BEAM)
+    splits = load_prepared(at_hand(prepared_path)).splits
+    heard = listen_with(here(lm), model, processor, splits["dev"], splits.get("test"), _BEAM)
     return {**heard, "weights": asdict(heard["weights"])}

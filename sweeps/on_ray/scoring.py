@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from hausa_asr.metrics import counts_by_utterance
+from hausa_asr.storage.address import portable
 from sweeps.planning.slots import SlotPlan
 from sweeps.verdict.result import RATES, Scorer
 
@@ -36,7 +37,9 @@ def scorer(prepared_path: Path, plan: SlotPlan, dev_part_s: float) -> Scorer:
         numbers = range(len(checkpoints))
         parts = [part for part in (numbers[n :: plan.slots] for n in range(plan.slots)) if part]
         pending = [
-            task.remote(str(prepared_path), [str(checkpoints[n]) for n in part], splits, plan.threads, gpu, dev_part_s)
+            task.remote(
+                portable(prepared_path), [portable(checkpoints[n]) for n in part], splits, plan.threads, gpu, dev_part_s
+            )
             for part in parts
         ]
         # The export that follows needs torch in this process too, which takes seconds: now, while others work. Not in a
@@ -60,14 +63,15 @@ def _score_models(
     from hausa_asr.dataset.parts import dev_part, ids_of
     from hausa_asr.dataset.prepared import load_prepared
     from hausa_asr.model.evaluate import evaluate
+    from hausa_asr.storage.fetched import at_hand
     from hausa_asr.training import checkpoint
 
     torch.set_num_threads(threads)
     device = torch.device("cuda" if gpu else "cpu")
-    prepared = load_prepared(Path(prepared_path))
+    prepared = load_prepared(at_hand(prepared_path))
     scores = []
     for folder in checkpoints:
-        model, processor = checkpoint.load(folder)
+        model, processor = checkpoint.load(at_hand(folder))
         model.to(device)  # type: ignore[arg-type]
         by_split: dict[str, Any] = {}
         for split in splits:

@@ -19,6 +19,7 @@ import ray
 from ray import tune
 
 from hausa_asr.recipe import Answer
+from hausa_asr.storage.address import here
 from sweeps.on_ray.desk import Desk
 from sweeps.on_ray.messages import MESSAGE, Ended, Failed, Message, Reported, Taken, to_text
 
@@ -80,7 +81,7 @@ class Slot(tune.Trainable):
                     use_gpu=spec["gpus_per_worker"] > 0,
                     resources_per_worker=spec["resources_per_worker"],
                 ),
-                run_config=RunConfig(name=f"train-{time.time_ns()}", storage_path=spec["train_storage"]),
+                run_config=RunConfig(name=f"train-{time.time_ns()}", storage_path=str(here(spec["train_storage"]))),
             ).fit()
         except BaseException as error:  # raised by the next step, which Tune hears of
             self._failure = error

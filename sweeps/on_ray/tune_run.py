@@ -17,6 +17,7 @@ from typing import Any
 from ray import tune
 
 from hausa_asr.dataset.from_settings import CACHE, FEATURES
+from hausa_asr.storage.address import join, portable
 from sweeps.driver.agenda import Agenda
 from sweeps.driver.board import Board
 from sweeps.driver.checkpoint_space import CheckpointSpace
@@ -100,7 +101,7 @@ def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
         "gpus_per_worker": resources.gpus_per_worker,
         "resources_per_worker": sweep.plan.worker_resources,
         "threads": sweep.plan.threads,
-        "train_storage": str(storage),
+        "train_storage": portable(storage),
         "startup_timeout_s": sweep.config.cluster.startup_timeout_s,
         "report_timeout_s": sweep.config.cluster.report_timeout_s,
         "goodbye_s": _GOODBYE_S,
@@ -115,9 +116,9 @@ def _tune_config(sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None) 
         "trial": trial.id,
         "recipe": asdict(sweep.config.recipe(trial.settings)),
         "base": sweep.config.recipe(trial.settings).base,
-        "prepared": str(sweep.prepared.path),
-        "folder": str(sweep.ledger.trial_folder(trial.id)),
-        "cache": str(Path(sweep.config.storage) / CACHE / FEATURES),
+        "prepared": portable(sweep.prepared.path),
+        "folder": portable(sweep.ledger.trial_folder(trial.id)),
+        "cache": join(sweep.config.storage, CACHE, FEATURES),
         "keep_free": checkpoint_space(sweep.config, sweep.plan.slots).least or 0.0,
         "rungs": [] if trial.of else sweep.ledger.state.marks,  # finalists are not ranked
     }

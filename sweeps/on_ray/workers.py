@@ -19,7 +19,9 @@ import ray
 
 from hausa_asr.errors import first_line
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from hausa_asr.storage.address import here
 from sweeps.on_ray.messages import Ended, Failed, Reported, Taken
+from sweeps.on_ray.trial_storage import TrialStorage
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +40,7 @@ def work(config: dict[str, Any]) -> None:
     from ray import train
 
     from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.storage.fetched import at_hand
 
     desk, spec = config["desk"], config["spec"]
     torch.set_num_threads(spec["threads"])
@@ -48,7 +51,7 @@ def work(config: dict[str, Any]) -> None:
     while (taken := ray.get(desk.job_after.remote(number))) is not None:
         number, job = taken
         if job["prepared"] not in datasets:
-            datasets[job["prepared"]] = load_prepared(job["prepared"])
+            datasets[job["prepared"]] = load_prepared(at_hand(job["prepared"]))
         if rank == 0:
             ray.get(desk.send.remote(number, Taken()))
         try:
@@ -70,12 +73,15 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
     """Fine-tune one trial on one rank; returns how it ended."""
     from hausa_asr.training.finetune import Data, finetune
 
-    folder = Path(job["folder"])
+    storage = TrialStorage(job["folder"])
+    folder = storage.folder
     with _logged(folder, rank) as log:
+        storage.bring()
 
         def report(progress: Progress) -> Answer:
             figures = " ".join(f"{name}={value:.5g}" for name, value in progress.metrics.items())
             log.info("step %d of %d: %s", progress.step, progress.updates, figures)
+            storage.put()
             message = Reported(progress)
             if message.is_end:
                 ray.get(desk.send.remote(number, message))
@@ -83,17 +89,21 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
             return ray.get(desk.report.remote(number, message))
 
         log.info("trial %s: %s", job["trial"], json.dumps(job["recipe"]))
-        result = finetune(
-            FinetuneConfig(**job["recipe"]),
-            Data(prepared.splits["train"], prepared.splits["dev"], prepared.fingerprint),
-            report,
-            base=job["base"],
-            folder=folder,
-            device=device,
-            cache=Path(job["cache"]),
-            keep_free=job["keep_free"],
-            evaluate_at_s=job["rungs"],
-        )
+        try:
+            result = finetune(
+                FinetuneConfig(**job["recipe"]),
+                Data(prepared.splits["train"], prepared.splits["dev"], prepared.fingerprint),
+                report,
+                base=job["base"],
+                folder=folder,
+                device=device,
+                cache=here(job["cache"]),
+                keep_free=job["keep_free"],
+                evaluate_at_s=job["rungs"],
+            )
+        finally:
+            if rank == 0:
+                storage.close()
         log.info("%s at step %d", result.end, result.progress.step)
         return result.end
 

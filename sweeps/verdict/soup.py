@@ -20,6 +20,7 @@ import numpy as np
 from hausa_asr.metrics import Gain, paired_gain
 from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.fetched import at_hand, discard, share
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import SOUP_FOLDER
 from sweeps.record.state import TrialRecord
@@ -169,8 +170,7 @@ def candidates(config: SweepConfig, ledger: Ledger) -> list[list[TrialRecord]]:
     """
     groups: dict[tuple[Any, ...], list[TrialRecord]] = {}
     for run in ledger.state.trials.values():
-        checkpoint = ledger.best_checkpoint(run)
-        if run.state != "finished" or checkpoint is None or not (checkpoint / CHECKPOINT).is_file():
+        if run.state != "finished" or not ledger.has_best(run):
             continue
         if run.best and math.isfinite(run.best["loss"]):
             recipe = config.recipe(run.settings)
@@ -196,9 +196,10 @@ def _averaged(config: SweepConfig, ledger: Ledger, groups: list[list[TrialRecord
         gain = _gain(config, average.dev, models.scored(own, "dev"))
         soup = replace(none, members=[group[n].id for n in average.members], dev=dict(average.dev["rates"]), gain=gain)
         if soup.accepted:
-            batch.out.rename(folder_of(ledger))
+            at_hand(batch.out).rename(folder_of(ledger))
+            share(folder_of(ledger))
     for batch in batches:
-        shutil.rmtree(batch.out, ignore_errors=True)
+        discard(batch.out)
     return soup
 
 
