@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -197,6 +198,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         refuse_taken(config, name)
     _say(console, f"sweep {name}: starting")
     from hausa_asr.model.base_check import check_base
+    from sweeps.driver.publisher import published
     from sweeps.on_ray.cluster import connecting, prepare_environment
     from sweeps.sampling import space
 
@@ -205,7 +207,11 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
         check_base(base)
     refuse_useless_lm(config, folder)
     prepare_environment(config.cluster)
-    with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
+    driving = partial(published, folder, partial(_taken_over, folder, console), partial(_say, console))
+    with ExitStack() as hold:
+        # At once, before anything is waited for; a new sweep writes nothing before it is known that it can run.
+        publisher = hold.enter_context(driving()) if resumed else None
+        connection = hold.enter_context(connecting(config.cluster, folder / "logs"))  # starts while the rest is readied
         prepared = data_of(config, folder, console)
         splits = ", ".join(f"{name} {len(split)}" for name, split in prepared.splits.items())
         _say(console, f"data: {splits} utterances in {prepared.path}")
@@ -224,7 +230,6 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
 
         from sweeps.driver.agenda import Agenda
         from sweeps.driver.closing import Ending, close_sweep
-        from sweeps.driver.publisher import published
         from sweeps.driver.sweep import open_sweep
         from sweeps.mlflow_mirror.mirror import Mirror
         from sweeps.on_ray.averaging import averager
@@ -246,8 +251,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console) -> None
                 prediction = calibrated(config, plan, prepared, prediction)
             check(config, prediction)
         folder.mkdir(parents=True, exist_ok=True)
-        taken_over, say = partial(_taken_over, folder, console), partial(_say, console)
-        with only_driver(folder), published(folder, taken_over, say) as publisher:
+        with only_driver(folder):
+            publisher = publisher or hold.enter_context(driving())
             log_to(folder / LOG_FILE)
             sweep = open_sweep(config, folder, prepared, plan, publisher)
             _describe(sweep, [in_a_line(config, prediction), *warm.notes, *prediction.warnings], console)

@@ -25,7 +25,7 @@ from hausa_asr.dataset import clip_store
 from hausa_asr.dataset.clip_store import FULL_SCALE, Clips, storable
 from hausa_asr.dataset.report import Kept
 from hausa_asr.errors import UserError
-from hausa_asr.storage.address import is_remote
+from hausa_asr.storage.address import here, is_remote
 from hausa_asr.storage.fetched import at_hand
 from hausa_asr.text import encode
 from hausa_asr.utterance import SAMPLE_RATE, SPLITS, Example
@@ -170,7 +170,7 @@ def load_prepared(path: str | Path) -> Prepared:
     Raises:
         UserError: the folder is not one, or part of it is missing.
     """
-    folder = Path(path).expanduser().absolute() if not is_remote(path) else _fetched(str(path))
+    folder = _fetched(str(path)) if is_remote(path) else here(path)
     if not folder.is_dir():
         raise UserError("There is no such prepared dataset.", where=folder, fix="Make it with `hausa-asr prepare`.")
     about = _read_json(folder / "prepared.json")

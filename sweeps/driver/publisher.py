@@ -91,8 +91,9 @@ class Publisher:
     def close(self) -> None:
         """Put all that is new, and stop."""
         self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._thread.ident is None:  # the sweep was refused before it was opened
+            return
+        self._thread.join()
         if not self._lease.is_lost:
             self.ledger()
             self.files(at_end=True)
@@ -129,7 +130,7 @@ def published(folder: Path, lost: Callable[[], None], say: Callable[[str], None]
         return
 
     def waiting(seconds: float) -> None:
-        say(f"another driver may have been cut off; waiting up to {seconds:.0f} s to be sure")
+        say(f"another driver may still be at work; waiting up to {seconds:.0f} s to be sure")
 
     lease = Lease(join(place, LEASE_FILE), f"the sweep {name(place)}", lost, waiting)
     try:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.errors import first_line
-from hausa_asr.recipe import STEP_PREFIX
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import is_remote, portable
 from hausa_asr.tracking.store import is_outage
@@ -292,8 +291,7 @@ class Mirror:
             mine.settings = True
         checkpoint = self._ledger.best_checkpoint(trial)
         if checkpoint and lacks_samples(trial, mine):
-            step = int(checkpoint.name.removeprefix(STEP_PREFIX))
-            transcripts = samples(self._ledger.checkpoints.read(trial.id, step, "progress.json"))
+            transcripts = samples(self._ledger.checkpoints.read(trial.id, best_step(trial) or 0, "progress.json"))
             if transcripts is None:
                 log.info("%s: its transcripts are not in MLflow, for %s is gone", trial_id, checkpoint)
             else:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 
 from hausa_asr.dataset.from_settings import CACHE, FEATURES
 from hausa_asr.storage.address import join, portable
@@ -60,6 +61,10 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
     if agenda.is_done():
         return True
     os.environ.update(_TUNE_ENVIRONMENT)
+    # Tune would hand the driver's keys to its actors, and Ray write them to its logs. Each node has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+    }
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sweep.plan.slots)  # so that all slots start at once
     storage = sweep.folder / "ray"
     tune_config = partial(_tune_config, sweep, _slot_spec(sweep, storage))

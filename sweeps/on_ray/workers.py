@@ -102,8 +102,7 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
                 evaluate_at_s=job["rungs"],
             )
         finally:
-            if rank == 0:
-                storage.close()
+            storage.close() if rank == 0 else storage.release()
         log.info("%s at step %d", result.end, result.progress.step)
         return result.end
 

@@ -13,10 +13,10 @@ from hausa_asr.storage import objects
 from hausa_asr.storage.address import here, is_remote, join
 from hausa_asr.storage.folders import MANIFEST, fetch_file
 from sweeps.record.ledger_parts import PARTS_FOLDER, refresh
-from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE, TRIALS_FOLDER
+from sweeps.record.names import EXPORT_FOLDER, LEDGER_FILE, SETTINGS_FILE, SOUP_FOLDER, TRIALS_FOLDER
 
 LEASE_FILE = "lease.json"
-OF_OTHERS = (PARTS_FOLDER, TRIALS_FOLDER, "ray", LEDGER_FILE, LEASE_FILE)
+OF_OTHERS = (PARTS_FOLDER, TRIALS_FOLDER, SOUP_FOLDER, "ray", LEDGER_FILE, LEASE_FILE)
 """What in a sweep's folder is no plain file of the driver's: it is put in another way, or needed by nobody."""
 AT_THE_END = ("logs",)
 """What is put when the driver ends, and needed by no other driver."""
@@ -36,7 +36,7 @@ def bring(storage: str, sweep: str) -> Path:
     refresh(folder / LEDGER_FILE, place)
     for named, about in objects.listing(place).items():
         top = named.split("/")[0]
-        if top in OF_OTHERS or top in AT_THE_END or named.endswith(MANIFEST):
+        if top in (*OF_OTHERS, *AT_THE_END, EXPORT_FOLDER) or named.endswith(MANIFEST):
             continue
         file = folder / named
         mine = objects.entry(str(file))

@@ -9,7 +9,6 @@ number. In: a ledger whose trials have ended, the winner's run, and functions th
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy as np
 from hausa_asr.metrics import Gain, paired_gain
 from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage import objects
+from hausa_asr.storage.address import join, portable
 from hausa_asr.storage.fetched import at_hand, discard, share
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import SOUP_FOLDER
@@ -150,10 +151,10 @@ def make(
         return None
     names = [f"{run.id}/{int(run.best['step'])}" for group in groups for run in group if run.best]
     earlier = Soup.from_json(ledger.state.soup) if ledger.state.soup else None
-    is_there = (folder_of(ledger) / CHECKPOINT).is_file()
+    is_there = objects.entry(join(portable(folder_of(ledger)), CHECKPOINT)) is not None
     if earlier and (earlier.candidates, earlier.single, earlier.accepted) == (names, winner.id, is_there):
         return earlier
-    shutil.rmtree(ledger.folder / SOUP_FOLDER, ignore_errors=True)
+    discard(ledger.folder / SOUP_FOLDER)
     soup = _averaged(config, ledger, groups, Soup(names, [], winner.id, {}, None), models)
     if soup.accepted and tested is not None:
         scored = models.scored(folder_of(ledger), "test")
