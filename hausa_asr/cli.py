@@ -20,6 +20,7 @@ from hausa_asr import __version__, doctor_command, export_command, lm_commands, 
 from hausa_asr.command_options import Config, Json, Set, print_json, rates, settings_of
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.further_commands import Commands
+from hausa_asr.storage.address import here
 
 if TYPE_CHECKING:
     from hausa_asr.dataset.prepare import Prepared
@@ -323,7 +324,7 @@ app.command("doctor")(doctor_command.doctor)
 def _prepared(settings: SweepConfig, out: Path | None = None) -> Prepared:
     from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
 
-    return prepared_dataset(settings.data, Path(settings.storage) / CACHE, out=out, console=_stderr())
+    return prepared_dataset(settings.data, here(settings.storage) / CACHE, out=out, console=_stderr())
 
 
 def _stderr() -> Console:

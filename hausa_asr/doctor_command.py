@@ -20,6 +20,7 @@ import typer
 
 from hausa_asr.command_options import Config, Json, Set, print_json, settings_of
 from hausa_asr.errors import EXIT_USER_ERROR, UserError, first_line
+from hausa_asr.storage.address import here, is_remote
 
 if TYPE_CHECKING:
     from hausa_asr.settings.sweep import SweepConfig
@@ -37,7 +38,7 @@ _WRITTEN_MB, _SLOW_MB_S, _LEAST_GB = 32, 50.0, 20.0
 _LEAST_SHM_GB = 1.0
 _SKEW_S = 5.0
 """Clocks that differ by more make a mess of what is newest."""
-_PATIENCE_S = 4.0
+_PATIENCE_S, _STORE_S = 4.0, 8.0
 
 
 class Finding(NamedTuple):
@@ -141,7 +142,9 @@ def audio(settings: SweepConfig) -> Iterator[Finding]:
 
 def storage(settings: SweepConfig) -> Iterator[Finding]:
     """The folder for sweeps: its room, its speed, its locks, and its clock, which on a network is another's."""
-    place = Path(settings.storage)
+    if is_remote(settings.storage):
+        yield from _store(settings.storage)
+    place = here(settings.storage)
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     if not os.access(there, os.W_OK):
         yield Finding("fault", f"storage {place}: {there} can't be written", "Set storage to a folder of yours.")
@@ -151,6 +154,24 @@ def storage(settings: SweepConfig) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("fault", f"storage {place}: nothing can be written there ({error.strerror})",
                       "Set storage to a folder of yours, or make room.")  # fmt: skip
+
+
+def _store(address: str) -> Iterator[Finding]:
+    """What an object store is like: whether we may write, read and delete there, and how fast it answers."""
+    from hausa_asr.storage import objects, retry
+
+    probe, began = f"{address}/.hausa-asr-doctor-{os.getpid()}", time.monotonic()
+    try:
+        with retry.patience(_STORE_S):
+            objects.write(probe, b"here")
+            objects.read(probe)
+            objects.delete([probe])
+    except UserError as error:
+        yield Finding("fault", f"storage {address}: {error.what}", error.fix or "")
+        return
+    took_ms = 1000 * (time.monotonic() - began)
+    yield Finding("ok", f"storage {address}: an object written, read and deleted in {took_ms:,.0f} ms; "
+                  "the next line is this node's scratch folder")  # fmt: skip
 
 
 def _measured(place: Path, there: Path) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.files import write_whole
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress, without_base
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import here
 
 if TYPE_CHECKING:
     from hausa_asr.dataset.prepare import Prepared
@@ -106,7 +107,7 @@ def _train(settings: SweepConfig, data: Prepared, out: Path, console: Console, r
     else:
         every = min(recipe.eval_every_steps, updates)
         console.print(f"{updates} steps of about {recipe.batch_s:g} s of audio, evaluated every {every}; base {base}")
-    cache = Path(settings.storage) / CACHE / FEATURES
+    cache = here(settings.storage) / CACHE / FEATURES
     try:
         with _logged_to(console), _ProgressDisplay(console, updates, resumed_from or 0) as display:
             result = finetune(

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import here, join, portable
 from sweeps.driver.sweep_folder import (
     by_name,
     data_of,
@@ -152,7 +154,7 @@ def main(
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
-        folder = Path(settings.storage) / name if name else None
+        folder = here(join(settings.storage, name)) if name else None
         then = "Nothing of the sweep was written."
         if folder is not None and folder.is_dir():
             then = _how_to_go_on(folder)
@@ -176,12 +178,12 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     if address_of(config.cluster) is None or config.cluster.nodes:
         nodes = local_nodes(config.cluster)
     else:
-        with connected(config.cluster, Path(config.storage), config.resources.labels) as living:
+        with connected(config.cluster, here(config.storage), config.resources.labels) as living:
             nodes = living
-    seconds = prepared_seconds(config.data, Path(config.storage) / CACHE)
+    seconds = prepared_seconds(config.data, here(config.storage) / CACHE)
     config = of_known_length(config, seconds)
     plan = admit(config.resources, nodes, config.search.trials, grows=address_of(config.cluster) is not None)
-    prediction = predict(config, plan, Path(config.storage), seconds)
+    prediction = predict(config, plan, here(config.storage), seconds)
     console.print(describe(config, nodes, plan, prediction), markup=False, highlight=False, soft_wrap=True)
     check(config, prediction)
 
@@ -201,12 +203,13 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
         KeyboardInterrupt: it was interrupted, and can be resumed.
     """
     began_s = time.monotonic()
-    folder = Path(config.storage) / name
+    folder = here(join(config.storage, name))
     if not resumed:
-        refuse_taken(folder)
+        refuse_taken(config, name)
     _say(console, f"sweep {name}: starting")
     from hausa_asr.model.base_check import check_base
     from sweeps.driver.log_lines import formatter
+    from sweeps.driver.publisher import published
     from sweeps.on_ray.cluster import address_of, connecting, prepare_environment
     from sweeps.sampling import space
 
@@ -216,7 +219,11 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
     refuse_useless_lm(config, folder)
     formatter(name)  # refuses what it does not know while nothing is written
     prepare_environment(config.cluster)
-    with connecting(config.cluster, folder / "logs") as connection:  # Ray starts while the rest is readied
+    driving = partial(published, folder, partial(_taken_over, folder, console), partial(_say, console))
+    with ExitStack() as hold:
+        # At once, before anything is waited for; a new sweep writes nothing before it is known that it can run.
+        publisher = hold.enter_context(driving()) if resumed else None
+        connection = hold.enter_context(connecting(config.cluster, folder / "logs"))  # starts while the rest is readied
         prepared = data_of(config, folder, console)
         splits = ", ".join(f"{name} {len(split)}" for name, split in prepared.splits.items())
         _say(console, f"data: {splits} utterances in {prepared.path}")
@@ -250,7 +257,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
         from sweeps.verdict.soup import Models
 
         plan = admit(config.resources, nodes, config.search.trials, grows=address_of(config.cluster) is not None)
-        prediction = predict(config, plan, Path(config.storage), prepared.seconds)
+        prediction = predict(config, plan, here(config.storage), prepared.seconds)
         if not resumed:
             if is_worthwhile(config, prediction):
                 _say(console, "measuring a trial's speed, about a minute")
@@ -258,8 +265,9 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
             check(config, prediction)
         folder.mkdir(parents=True, exist_ok=True)
         with only_driver(folder):
+            publisher = publisher or hold.enter_context(driving())
             log_to(folder / LOG_FILE)
-            sweep = open_sweep(config, folder, prepared, plan)
+            sweep = open_sweep(config, folder, prepared, plan, publisher)
             for trial in retry:
                 sweep.ledger.append("retried", trial=trial)
             _describe(sweep, [in_a_line(config, prediction), *warm.notes, *prediction.warnings], console)
@@ -316,6 +324,14 @@ def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
 
 def _how_to_go_on(folder: Path) -> str:
     return f"Go on with:  python sweeps/run.py --resume {to_type(folder)}"
+
+
+def _taken_over(folder: Path, console: Console) -> NoReturn:
+    """End the driver, without another word to the storage, after another one has taken the sweep over."""
+    console.show_cursor()
+    _say(console, f"\nAnother driver has taken over the sweep {portable(folder)}, since this one was cut off from the "
+                  "storage. This one stops; what it did since counts no more.")  # fmt: skip
+    os._exit(EXIT_LOST)
 
 
 def _end_gently() -> None:

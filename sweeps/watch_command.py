@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from hausa_asr.errors import UserError
+from hausa_asr.storage.address import is_remote
 
 if TYPE_CHECKING:
     from hausa_asr.settings.sweep import SweepConfig
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from sweeps.record.state import State
 
 _EVERY_S = 1.0
+_FETCH_EVERY_S = 5.0
+"""The same where the sweep is in an object store."""
 _QUIET_S = 60.0
 """Shorter silences are never worth a word."""
 _DEAD = 3.0
@@ -48,17 +51,19 @@ def watch(
     hausa-asr watch /shared/runs/my_sweep
     """
     from sweeps.driver.sweep_folder import by_name, storage_of
+    from sweeps.record.folders import bring
     from sweeps.record.follow import Follower
 
     name, overrides = by_name(sweep, [] if storage is None else [f"storage={storage}"])
     place = storage_of(overrides)
     console = Console()
-    follower = Follower(place / name)
+    follower = Follower(bring(place, name))
     try:
         while (result := _result(follower.folder)) is None:
             _watch_a_driver(place, name, follower, console)
     except KeyboardInterrupt:
         return
+    bring(place, name)
     follower.poll()
     for line in _last_lines(follower, result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -66,10 +71,11 @@ def watch(
         raise typer.Exit(1)
 
 
-def _watch_a_driver(storage: Path, name: str, follower: Follower, console: Console) -> None:
+def _watch_a_driver(storage: str, name: str, follower: Follower, console: Console) -> None:
     """Show the table until the sweep ends, or another driver takes over: it may have other settings and slots."""
     from sweeps.driver.board import Board
     from sweeps.driver.sweep_folder import saved
+    from sweeps.record.folders import bring
 
     _, config = saved(storage, name)
     follower.poll()
@@ -86,8 +92,10 @@ def _watch_a_driver(storage: Path, name: str, follower: Follower, console: Conso
     with board:
         _show_open(board, follower)
         said_s = 0.0
+        every_s = _EVERY_S if not is_remote(storage) else _FETCH_EVERY_S
         while _result(follower.folder) is None:
-            time.sleep(_EVERY_S)
+            time.sleep(every_s)
+            bring(storage, name)
             for trial in follower.poll():
                 board.update(trial)
             if follower.drivers != driver:

@@ -16,6 +16,7 @@ import soundfile
 import torch
 
 from helpers.mlflow_server import Server
+from helpers.s3_server import BUCKET, S3Server
 from helpers.speech import ToneSplit, save_base
 
 torch.set_num_threads(1)
@@ -76,3 +77,20 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append(f"{name},{tones[index].text},{split},{split}{index % 3}")
     (folder / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    one = S3Server(tmp_path_factory.mktemp("s3"))
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An empty address of its own for each test."""
+    s3_server.use(monkeypatch)
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path / "scratch"))
+    return f"s3://{BUCKET}/{tmp_path.name}"

@@ -19,6 +19,8 @@ from rich.console import Console
 from hausa_asr.dataset.progress_bars import preparing_bar, unpacking_bar
 from hausa_asr.errors import UserError
 from hausa_asr.settings.data import HEEDED, CorpusSettings, DataSettings, JoinedCorpus
+from hausa_asr.storage import objects
+from hausa_asr.storage.address import join, portable
 from hausa_asr.utterance import SPLITS, Utterance
 
 if TYPE_CHECKING:
@@ -76,12 +78,17 @@ def prepared_seconds(data: DataSettings, cache: Path) -> dict[str, float]:
     Args:
         data, cache: as for `prepared_dataset`.
     """
-    folder = Path(data.prepared) if data.prepared else _folder(_origin(data.absolute()), cache)
+    place = data.prepared or portable(folder_of(data, cache))
     try:
-        splits = json.loads((folder / "report.json").read_text(encoding="utf-8"))["splits"]
+        splits = json.loads(objects.read(join(place, "report.json")))["splits"]
         return {name: 3600.0 * float(one["hours"]) for name, one in splits.items()}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def folder_of(data: DataSettings, cache: Path) -> Path:
+    """Where `prepared_dataset` prepares the dataset that the settings name."""
+    return _folder(_origin(data.absolute()), cache)
 
 
 def _folder(origin: Mapping[str, Any], cache: Path) -> Path:

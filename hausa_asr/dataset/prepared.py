@@ -25,6 +25,8 @@ from hausa_asr.dataset import clip_store
 from hausa_asr.dataset.clip_store import FULL_SCALE, Clips, storable
 from hausa_asr.dataset.report import Kept
 from hausa_asr.errors import UserError
+from hausa_asr.storage.address import here, is_remote
+from hausa_asr.storage.fetched import at_hand
 from hausa_asr.text import encode
 from hausa_asr.utterance import SAMPLE_RATE, SPLITS, Example
 
@@ -163,12 +165,12 @@ def write_split(file: Path, kept: Sequence[Kept], numbers: Sequence[int], decode
 
 
 def load_prepared(path: str | Path) -> Prepared:
-    """Open a prepared dataset.
+    """Open a prepared dataset; what is in a store is fetched, once for all processes of a node.
 
     Raises:
         UserError: the folder is not one, or part of it is missing.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = _fetched(str(path)) if is_remote(path) else here(path)
     if not folder.is_dir():
         raise UserError("There is no such prepared dataset.", where=folder, fix="Make it with `hausa-asr prepare`.")
     about = _read_json(folder / "prepared.json")
@@ -193,6 +195,15 @@ def load_prepared(path: str | Path) -> Prepared:
             f"A file is damaged: {error}.", where=folder, fix="Copy it again, or prepare it again."
         ) from None
     return Prepared(folder, splits, _read_json(tables / "report.json"), about["fingerprint"])
+
+
+def _fetched(address: str) -> Path:
+    try:
+        return at_hand(address)
+    except FileNotFoundError:
+        raise UserError(
+            "There is no such prepared dataset.", where=address, fix="Put the folder of `hausa-asr prepare` there."
+        ) from None
 
 
 def prepared_if_same(path: str | Path, fingerprint: str | None) -> Prepared | None:

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,8 @@ from hausa_asr.export.model_card import Card, scores_from
 from hausa_asr.export.write import write_model
 from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.settings.recipe import RECIPE_FIELDS, check_setting
+from hausa_asr.storage.address import is_remote
+from hausa_asr.storage.fetched import at_hand
 
 if TYPE_CHECKING:
     from hausa_asr.tracking.tracker import SweepRun, Tracker, TrialRun
@@ -58,7 +61,7 @@ def fetch(
     if not stated:
         missing.append(f"the tag checkpoint_uri of run {best.run_id}, which names the trial's checkpoint")
     elif (folder := _local_path(stated)) is None:
-        missing.append(f"a checkpoint on this machine (checkpoint_uri is {stated})")
+        missing.append(f"a checkpoint that can be had (checkpoint_uri is {stated})")
     elif not (folder / CHECKPOINT).is_file():
         missing.append(f"the folder {folder}, which checkpoint_uri names")
     else:
@@ -94,7 +97,11 @@ def _fetch_artifact(tracker: Tracker, run_id: str, partial: Path) -> str | None:
 
 
 def _local_path(uri: str) -> Path | None:
-    """The folder that a `file://` URI or a plain path names; None for any other URI."""
+    """The folder that a `file://` URI or a plain path names, or what an address names, fetched; None if it is gone."""
+    if is_remote(uri):
+        with suppress(OSError, UserError):
+            return at_hand(uri)
+        return None
     if "://" not in uri and not uri.startswith("file:"):
         return Path(uri)
     parts = urlsplit(uri)

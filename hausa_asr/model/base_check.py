@@ -11,13 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.errors import UserError, first_line
+from hausa_asr.storage import objects
+from hausa_asr.storage.address import is_remote, join
+from hausa_asr.storage.fetched import at_hand
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo_base"
 
 
 def base_path(base: str) -> str:
-    """The name that `from_pretrained` takes: `demo` becomes its folder in the package, any other stays."""
+    """The name that `from_pretrained` takes: `demo` becomes its folder in the package, any other stays.
+
+    What is in a store is fetched, once for all processes of a node.
+
+    Raises:
+        FileNotFoundError: there is no such folder in the store.
+    """
+    if is_remote(base):
+        return str(at_hand(base))
     return str(_DEMO_FOLDER) if base == DEMO else base
 
 
@@ -28,7 +39,7 @@ def check_base(base: str) -> None:
         UserError: it cannot be used.
     """
     try:
-        config = _config(base_path(base))
+        config = _config(base if is_remote(base) else base_path(base))
     except (OSError, ValueError) as error:
         raise UserError(
             f"The checkpoint cannot be loaded ({first_line(error).rstrip('.')}).",
@@ -43,13 +54,21 @@ def check_base(base: str) -> None:
             where=f"model {base}",
             fix="Choose a wav2vec 2.0 checkpoint, such as facebook/wav2vec2-xls-r-300m or facebook/mms-300m.",
         )
-    folder = Path(base_path(base))
-    if folder.is_dir() and not any(folder.glob("*.safetensors*")) and not any(folder.glob("pytorch_model*")):
+    names = _names(base)
+    if names and not any(".safetensors" in name or name.startswith("pytorch_model") for name in names):
         raise UserError(
             "The folder has a wav2vec 2.0 configuration but no weights.",
             where=f"model {base}",
             fix="Add its model.safetensors or pytorch_model.bin from the hub.",
         )
+
+
+def _names(base: str) -> list[str]:
+    """The names of a checkpoint's files; of one on the hub none."""
+    if is_remote(base):
+        return list(objects.listing(base))
+    folder = Path(base_path(base))
+    return [file.name for file in folder.iterdir()] if folder.is_dir() else []
 
 
 def _config(path: str) -> dict[str, Any]:
@@ -58,6 +77,8 @@ def _config(path: str) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it is missing, can't be reached, or is damaged.
     """
+    if is_remote(path):
+        return _mapping(objects.read(join(path, "config.json")).decode(), path)
     folder = Path(path)
     if folder.is_dir():
         file = folder / "config.json"
@@ -67,7 +88,11 @@ def _config(path: str) -> dict[str, Any]:
         from huggingface_hub import hf_hub_download
 
         file = Path(hf_hub_download(path, "config.json"))
-    config = json.loads(file.read_text(encoding="utf-8"))
+    return _mapping(file.read_text(encoding="utf-8"), str(file))
+
+
+def _mapping(text: str, file: str) -> dict[str, Any]:
+    config = json.loads(text)
     if not isinstance(config, dict):
         raise ValueError(f"{file} does not hold a model's configuration.")
     return config

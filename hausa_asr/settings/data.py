@@ -102,7 +102,9 @@ class DataSettings(CorpusSettings):
     join: list[JoinedCorpus] = Field(
         [], description="Several corpora as one dataset, in place of `corpus`; each entry has the settings above."
     )
-    prepared: str | None = Field(None, description="The folder of a prepared dataset, from `hausa-asr prepare`.")
+    prepared: str | None = Field(
+        None, description="The folder of a prepared dataset, from `hausa-asr prepare`: a path or an address."
+    )
     license: str = Field(
         "", max_length=200, description="The data's licence, which the card of an exported model then names."
     )

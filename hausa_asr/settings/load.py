@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from hausa_asr.errors import UserError
 from hausa_asr.settings.recipe import Dimension, check_setting, in_words, nearest
 from hausa_asr.settings.sweep import FinalistSettings, SweepConfig
+from hausa_asr.storage.address import absolute, is_url
 from hausa_asr.userinfo import keep_for_mlflow, places_with_userinfo
 
 STORAGE_VARIABLE = "HAUSA_ASR_STORAGE"
@@ -227,8 +228,10 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
     sqlite = re.match(r"^sqlite:///(?!/)(.*)$", config.mlflow.uri)
     if in_job:
         relative = []
-        if not os.path.isabs(os.path.expanduser(config.storage)):
-            relative.append(f"storage: {config.storage} (set {STORAGE_VARIABLE} to an absolute path)")
+        if not is_url(config.storage) and not os.path.isabs(os.path.expanduser(config.storage)):
+            relative.append(
+                f"storage: {config.storage} (set {STORAGE_VARIABLE} to an absolute path or an s3:// address)"
+            )
         if sqlite:
             how = f"set {TRACKING_VARIABLE} to a server's address or to sqlite:////absolute/mlflow.db"
             relative.append(f"mlflow.uri: {config.mlflow.uri} ({how})")
@@ -252,7 +255,7 @@ def make_absolute(config: SweepConfig, *, in_job: bool) -> SweepConfig:
     }
     return config.model_copy(
         update={
-            "storage": _absolute(config.storage),
+            "storage": absolute(config.storage),
             "mlflow": config.mlflow.model_copy(update={"uri": uri}),
             "data": config.data.absolute(),
             "model": config.model.model_copy(update={"base": _absolute_base(config.model.base)}),

@@ -195,7 +195,11 @@ class SweepConfig(Strict):
     name: str | None = Field(
         None, pattern=_NAME, description="The sweep's name; by default the settings file's name and the time."
     )
-    storage: str = Field("runs", min_length=1, description="The folder for sweeps, prepared data and caches.")
+    storage: str = Field(
+        "runs",
+        min_length=1,
+        description="The folder for sweeps, prepared data and caches: a path, or an address such as s3://bucket/runs.",
+    )
     max_checkpoint_gb: float | None = Field(
         None,
         gt=0,

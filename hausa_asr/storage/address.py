@@ -1,8 +1,8 @@
 """Name places: paths and addresses, their parts, and the path on this node that is an address's twin.
 
-`s3://bucket/runs` has its twin at `<scratch>/stores/s3/bucket/runs`. So a path below the scratch folder leads back to its
-address, whatever node it is on. `<scratch>` is HAUSA_ASR_SCRATCH, or `hausa_asr` in the user's cache folder; it must
-be on a local disk, and each node may have its own.
+`s3://bucket/runs` has its twin at `<scratch>/stores/s3/bucket/runs`. So a path below the scratch folder leads back to
+its address, whatever node it is on. `<scratch>` is HAUSA_ASR_SCRATCH, or `hausa_asr` in the user's cache folder; it
+must be on a local disk, and each node may have its own.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ from typing import IO, Any
 
 from hausa_asr.errors import UserError
 from hausa_asr.files import write_whole
+from hausa_asr.storage import objects
 from hausa_asr.storage.address import absolute, here, is_remote, portable, scratch
-from hausa_asr.storage.folders import Manifest, fetch, manifest
+from hausa_asr.storage.folders import MANIFEST, Manifest, fetch, manifest, put
 
 log = logging.getLogger("sweeps")
 
@@ -61,6 +62,22 @@ def at_hand(place: str | os.PathLike[str], *, foreign: bool = True) -> Path:
             _download(address, found, folder)
         _note(address, found)
     return folder
+
+
+def share(folder: Path) -> None:
+    """Put an address's twin into the store, whole, so that other nodes find it; on a disk they do anyway."""
+    address = portable(folder)
+    if is_remote(address):
+        kept(address, put(folder, address))
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder here and, of an address's twin, in the store."""
+    address = portable(folder)
+    if is_remote(address):
+        objects.delete_all(address, last=MANIFEST)
+        forget(address)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def kept(address: str, found: Manifest) -> None:

@@ -26,7 +26,7 @@ from hausa_asr.storage import objects
 
 log = logging.getLogger("sweeps")
 
-LEASE_S, RENEW_S = 60.0, 15.0
+LEASE_S, RENEW_S = 60.0, 5.0
 _POLL_S = 1.0
 _SETTLE_S = 2.0
 """On a store without conditional writes: how long to wait before looking whose lease it is."""

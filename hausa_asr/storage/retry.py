@@ -7,8 +7,10 @@ such bucket, no right to it, no such object) comes through at once.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from hausa_asr.errors import UserError, first_line
@@ -23,6 +25,19 @@ _LASTING_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchBuc
 _LASTING_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound")
 
 Given = TypeVar("Given")
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Wait for a store only so long, in this thread and for the block."""
+    before, _own.seconds = getattr(_own, "seconds", None), seconds
+    try:
+        yield
+    finally:
+        _own.seconds = before
+
+
+_own = threading.local()
 
 
 class StorageAway(UserError, OSError):
@@ -48,6 +63,7 @@ def patiently(call: Callable[[], Given], place: str) -> Given:
         StorageAway: no answer within `PATIENCE_S`, or one that no waiting changes.
     """
     began_s, pause_s, said = time.monotonic(), _FIRST_PAUSE_S, False
+    patience_s = getattr(_own, "seconds", None) or PATIENCE_S
     while True:
         try:
             given = call()
@@ -59,11 +75,11 @@ def patiently(call: Callable[[], Given], place: str) -> Given:
             lasts = (
                 isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES or code(error) in _LASTING_CODES
             )
-            if lasts or time.monotonic() - began_s > PATIENCE_S:
-                raise _away(error, place, lasts) from error
+            if lasts or time.monotonic() - began_s > patience_s:
+                raise _away(error, place, None if lasts else patience_s) from error
             if not said:
                 said = True
-                log.warning("the storage is away, asked again for %.0f s: %s: %s", PATIENCE_S, place, first_line(error))
+                log.warning("the storage is away, asked again for %.0f s: %s: %s", patience_s, place, first_line(error))
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         else:
@@ -90,16 +106,16 @@ def is_conflict(error: BaseException) -> bool:
     )  # fmt: skip
 
 
-def _away(error: Exception, place: str, lasts: bool) -> StorageAway:
+def _away(error: Exception, place: str, waited_s: float | None) -> StorageAway:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(".")
-    if lasts:
+    if waited_s is None:
         return StorageAway(
             f"The storage refuses us: {reason}.",
             where=place,
             fix="Check the address and your keys (AWS_PROFILE, AWS_ENDPOINT_URL and the like).",
         )
     return StorageAway(
-        f"The storage has not answered for {PATIENCE_S:.0f} s: {reason}.",
+        f"The storage has not answered for {waited_s:.0f} s: {reason}.",
         where=place,
         fix="Check the network and the store; what is written stays, and a sweep goes on with --resume.",
     )

@@ -21,7 +21,8 @@ from sweeps.planning.finalists import missing
 from sweeps.planning.forecast import last_interval
 from sweeps.record.follow import Follower
 from sweeps.record.ledger import Ledger
-from sweeps.record.state import State, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 from sweeps.wording import amount, duration, many, short
 
 log = logging.getLogger("sweeps")

@@ -8,13 +8,11 @@ states of ended trials, half-written checkpoints of killed ones), then what the 
 from __future__ import annotations
 
 import logging
-import os
+import math
 import shutil
-from contextlib import suppress
-from pathlib import Path
 
-from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING, step_folder
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import is_remote, portable
 from sweeps.planning.finalists import chosen
 from sweeps.pruning.rule import Rule
 from sweeps.record.ledger import Ledger
@@ -37,13 +35,13 @@ class CheckpointSpace:
 
     def __init__(self, ledger: Ledger, rule: Rule, config: SweepConfig) -> None:
         self._ledger, self._rule, self._config = ledger, rule, config
+        self._there = ledger.checkpoints
         self._bytes: dict[str, int] = {}
         self._just_left: list[TrialRecord] = []
 
     def begin(self) -> None:
         """Before any slot works: remove what killed trials have left half-written."""
-        for partial in (self._ledger.folder / "trials").glob(f"*/.{STEP_PREFIX}*.partial"):
-            shutil.rmtree(partial, ignore_errors=True)
+        self._there.drop_half_written()
         for trial in self._ledger.state.trials.values():
             self._measure(trial)
 
@@ -58,9 +56,7 @@ class CheckpointSpace:
                 self._drop_state(before)
             self._measure(before)
         self._just_left = [trial]
-        folder = self._ledger.trial_folder(trial.id)
-        for partial in folder.glob(f".{STEP_PREFIX}*.partial"):
-            shutil.rmtree(partial, ignore_errors=True)
+        self._there.drop_half_written(trial.id)
         if trial.state in ("finished", "failed"):
             self._drop_state(trial)
         self._measure(trial)
@@ -69,6 +65,8 @@ class CheckpointSpace:
     def _limit(self) -> float:
         if self._config.max_checkpoint_gb is not None:
             return self._config.max_checkpoint_gb * 1e9
+        if is_remote(portable(self._ledger.folder)):
+            return math.inf  # a bucket has no end; what it costs is for max_checkpoint_gb to say
         disk = shutil.disk_usage(self._ledger.folder)
         keep = min(_KEEP_FREE_SHARE * disk.total, _KEEP_FREE_BYTES)
         return sum(self._bytes.values()) + disk.free - keep
@@ -87,7 +85,7 @@ class CheckpointSpace:
                 if sum(self._bytes.values()) <= limit:
                     return
         for trial in self._least_first():
-            shutil.rmtree(self._ledger.trial_folder(trial.id), ignore_errors=True)
+            self._there.drop(trial.id)
             self._measure(trial)
             log.warning("%s: its checkpoints made room on the disk", trial.id)
             if sum(self._bytes.values()) <= limit:
@@ -112,27 +110,11 @@ class CheckpointSpace:
 
     def _drop_state(self, trial: TrialRecord) -> None:
         """Keep only the best checkpoint, without what training would need."""
-        folder = self._ledger.trial_folder(trial.id)
-        best = self._ledger.best_checkpoint(trial)
-        if best is not None and not (best / CHECKPOINT).is_file():  # its workers are still to write it, or never will
-            there = self._ledger.best_there(trial)
-            best = step_folder(folder, int(there["step"])) if there else None
-        for one in folder.glob(f"{STEP_PREFIX}*"):
-            if one == best:
-                (one / TRAINING).unlink(missing_ok=True)
-            else:
-                shutil.rmtree(one, ignore_errors=True)
+        best = trial.best
+        if best is not None and not self._ledger.has_best(trial):  # its workers are still to write it, or never will
+            best = self._ledger.best_there(trial)
+        self._there.keep_only(trial.id, int(best["step"]) if best else None)
         self._measure(trial)
 
     def _measure(self, trial: TrialRecord) -> None:
-        self._bytes[trial.id] = size(self._ledger.trial_folder(trial.id))
-
-
-def size(folder: Path) -> int:
-    """Bytes below a folder. A slot may be at work in it: what goes while it is counted counts nothing."""
-    found = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                found += os.stat(os.path.join(place, name)).st_size
-    return found
+        self._bytes[trial.id] = self._there.size(trial.id)

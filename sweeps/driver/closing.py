@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hausa_asr.settings.sweep import MlflowSettings
+from hausa_asr.storage.address import portable
 from hausa_asr.tracking.tracker import Tracker
 from sweeps.driver.reporting import report_of, stopped_in_words
 from sweeps.driver.sweep import Sweep
@@ -121,9 +122,10 @@ def _summary(
             f"baseline  {baseline.id} was stopped after {share:.0%} of its length, so nothing is compared with it"
         )
     place = _mlflow_options(sweep.config.mlflow, shown_uri)
-    lines += [f"model     {conclusion.export}", f"result    {sweep.folder / RESULT_FILE}"]
+    model = portable(conclusion.export) if conclusion.export else None
+    lines += [f"model     {model}", f"result    {portable(sweep.folder / RESULT_FILE)}"]
     if page is not None:
-        lines.append(f"report    {page}")
+        lines.append(f"report    {portable(page)}")
     lines += [
         *(f"{name:<9} {where}" for name, where in zip(("compare", ""), ui, strict=True) if where),
         f"pruning   python -m sweeps.replay --sweep {sweep.name}{place}",

@@ -5,8 +5,9 @@ avoid, whether to give up for now. What the settings cause (a divergence, too li
 decided here: that ends the trial at once.
 
 The world breaks more often than a recipe does: a full disk, a lost node, a file that one machine lacks. So a crashed
-trial waits with its checkpoint and is tried again, once another one has reported or nothing else is left to do. Only
-if it breaks again and again while others report is it the trial's own fault.
+trial waits with its checkpoint and is tried again, on another node if there is one, once another trial has reported
+or nothing else is left to do. Only if it breaks again and again, wherever it is, while others report is it the trial's
+own fault.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Failures:
         self._ledger.append("paused", trial=trial, cause=CRASH, reason=reason, node=node, host=host)
         own = [crash for crash in self._state.crashes.of_trial[trial] if crash.node not in self.avoided()]
         others = {crash.trial for crash in self._state.crashes.in_a_row} - {trial}
-        if len(own) >= self._settings.crashes_per_trial and not others:
+        there = {crash.node for crash in own}
+        anywhere = len(there) > 1 or not self._state.crashes.nodes - there
+        if len(own) >= self._settings.crashes_per_trial and anywhere and not others:
             record = self._state.trials[trial]
             best = self._ledger.best_there(record)  # a better one may have been in the memory of the workers
             why = f"it broke {many(len(own), 'time')}, while others went on; at last: {reason}"
@@ -58,6 +61,11 @@ class Failures:
     def avoided(self) -> list[str]:
         """The ids of the nodes on which trials broke in a row, and not only one of them."""
         return sorted(node for node, crashes in self._state.crashes.of_node.items() if self._is_bad(crashes))
+
+    def avoided_by(self, trial: str) -> list[str]:
+        """The ids of the nodes that a trial had better not go to: the bad ones, and where it broke itself."""
+        own = {crash.node for crash in self._state.crashes.of_trial.get(trial, [])}
+        return sorted({*self.avoided(), *filter(None, own)})
 
     def _is_bad(self, crashes: list[Crash]) -> bool:
         return len(crashes) >= self._settings.crashes_per_node and len({crash.trial for crash in crashes}) > 1

@@ -18,6 +18,7 @@ from hausa_asr.dataset.parts import dev_part
 from hausa_asr.dataset.prepared import Prepared, prepared_if_same
 from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import here, join
 from hausa_asr.utterance import SAMPLE_RATE
 from sweeps.driver.sweep_folder import LOCK_FILE, saved
 from sweeps.record.names import RESULT_FILE
@@ -97,7 +98,7 @@ def _result(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def report_again(storage: Path, name: str, say: Callable[[str], None]) -> None:
+def report_again(storage: str, name: str, say: Callable[[str], None]) -> None:
     """Write a sweep's report; of a running one again and again, until it ends.
 
     Args:
@@ -110,7 +111,7 @@ def report_again(storage: Path, name: str, say: Callable[[str], None]) -> None:
     """
     live, said = True, False
     while live:
-        live = _is_driven(storage / name)
+        live = _is_driven(here(join(storage, name)))
         file = _written(storage, name, live)
         if live and not said:
             say(f"report    {file}, written again every {_EVERY_S:.0f} s while the sweep runs; Ctrl-C ends this")
@@ -123,12 +124,13 @@ def report_again(storage: Path, name: str, say: Callable[[str], None]) -> None:
         say(f"report    {file}")
 
 
-def _written(storage: Path, name: str, live: bool) -> Path:
+def _written(storage: str, name: str, live: bool) -> Path:
     state, config = saved(storage, name)
+    folder = here(join(storage, name))
     try:
-        return report_of(config, state, storage / name, prepared_if_same(state.prepared, state.fingerprint), live=live)
+        return report_of(config, state, folder, prepared_if_same(state.prepared, state.fingerprint), live=live)
     except OSError as error:
-        raise UserError(f"The report can't be written: {error}.", where=storage / name) from error
+        raise UserError(f"The report can't be written: {error}.", where=folder) from error
 
 
 def _is_driven(folder: Path) -> bool:

@@ -13,7 +13,9 @@ from statistics import fmean
 from hausa_asr.ctc import frames, guess_loss
 from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import portable
 from hausa_asr.text import VOCAB
+from sweeps.driver.publisher import Publisher
 from sweeps.driver.sweep_folder import save
 from sweeps.planning.budget import devices
 from sweeps.planning.slots import SlotPlan
@@ -78,24 +80,41 @@ class Sweep:
         """What each of its runs in MLflow says of base checkpoint and data."""
         prepared = self.prepared
         return {
-            "base": ", ".join(self.config.bases), "prepared": str(prepared.path), "fingerprint": prepared.fingerprint,
-        }  # fmt: skip
+            "base": ", ".join(self.config.bases),
+            "prepared": portable(prepared.path),
+            "fingerprint": prepared.fingerprint,
+        }
 
 
-def open_sweep(config: SweepConfig, folder: Path, prepared: Prepared, plan: SlotPlan) -> Sweep:
-    """Begin a sweep in its folder, or go on with the one that is there."""
-    ledger = Ledger(folder)
+def open_sweep(
+    config: SweepConfig, folder: Path, prepared: Prepared, plan: SlotPlan, publisher: Publisher | None = None
+) -> Sweep:
+    """Begin a sweep in its folder, or go on with the one that is there.
+
+    Args:
+        config: its settings.
+        folder: its folder on this node.
+        prepared: its dataset.
+        plan: its slots.
+        publisher: puts what is new into the object store; None on a disk.
+    """
+    ledger, place = Ledger(folder), portable(prepared.path)
     save(config, folder)
+    if publisher is not None:
+        ledger.published = publisher.ledger
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of a finished sweep that is given more trials
     if not ledger.state.name:
         ledger.append(
-            "sweep", name=folder.name, prepared=str(prepared.path), fingerprint=prepared.fingerprint,
+            "sweep", name=folder.name, prepared=place, fingerprint=prepared.fingerprint,
             rungs=rungs_s(config),
         )  # fmt: skip
     ledger.append(
         "opened", slots=plan.slots, devices=devices(config.resources), price_per_hour=config.budget.price_per_hour,
-        **({"prepared": str(prepared.path)} if ledger.state.prepared != str(prepared.path) else {}),
+        **({"prepared": place} if ledger.state.prepared != place else {}),
     )  # fmt: skip
+    if publisher is not None:
+        publisher.files()
+        publisher.start()
     rule = rule_of(config, ledger.state)
     return Sweep(config, ledger, prepared, plan, rule, predictor_of(config, rule))
 

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -19,8 +20,12 @@ from hausa_asr.errors import UserError
 from hausa_asr.files import write_whole
 from hausa_asr.settings.load import in_ray_job, load, make_absolute
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import absolute, here, is_remote, join, parent, portable
+from hausa_asr.storage.address import name as last_of
+from hausa_asr.storage.fetched import at_hand, share
 from sweeps.driver.log_lines import formatter
 from sweeps.planning.finalists import refuse_mixed_lengths
+from sweeps.record.folders import bring, is_there, sweeps_in
 from sweeps.record.ledger import read_state
 from sweeps.record.names import SETTINGS_FILE
 from sweeps.record.state import State
@@ -73,16 +78,15 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
     return make_absolute(config, in_job=in_ray_job()), resume
 
 
-def saved(storage: Path, name: str, overrides: Sequence[str] = ()) -> tuple[State, SweepConfig]:
+def saved(storage: str, name: str, overrides: Sequence[str] = ()) -> tuple[State, SweepConfig]:
     """Read a sweep's ledger, and its settings with some replaced.
 
     Raises:
         UserError: the storage has no sweep of this name.
     """
-    file = storage / name / SETTINGS_FILE
+    file = bring(storage, name) / SETTINGS_FILE
     if not file.is_file():
-        known = sorted((p.parent for p in storage.glob(f"*/{SETTINGS_FILE}")), key=lambda p: p.stat().st_mtime)
-        names = ", ".join(p.name for p in known[-5:]) or "none"
+        names = ", ".join(sweeps_in(storage)[-5:]) or "none"
         raise UserError(
             f"There is no sweep named {name}.",
             where=storage,
@@ -96,8 +100,8 @@ def by_name(sweep: str, overrides: list[str]) -> tuple[str, list[str]]:
     """A sweep's name, and the overrides with its storage where it was given as a folder."""
     if os.sep not in sweep:
         return sweep, overrides
-    folder = Path(os.path.abspath(sweep))
-    return folder.name, [*overrides, f"storage={folder.parent}"]
+    place = absolute(sweep)
+    return last_of(place), [*overrides, f"storage={parent(place)}"]
 
 
 def to_type(folder: Path) -> str:
@@ -105,13 +109,13 @@ def to_type(folder: Path) -> str:
     return (
         folder.name
         if folder.parent == Path(os.path.abspath(SweepConfig.model_fields["storage"].default))
-        else shlex.quote(str(folder))
+        else shlex.quote(portable(folder))
     )
 
 
-def storage_of(overrides: list[str]) -> Path:
+def storage_of(overrides: list[str]) -> str:
     """The folder of all sweeps, by `--set storage=`, the environment or the default."""
-    return Path(os.path.abspath(load(None, [o for o in overrides if o.startswith("storage=")]).storage))
+    return absolute(load(None, [o for o in overrides if o.startswith("storage=")]).storage)
 
 
 def data_of(config: SweepConfig, folder: Path, console: Console) -> Prepared:
@@ -120,14 +124,20 @@ def data_of(config: SweepConfig, folder: Path, console: Console) -> Prepared:
     Raises:
         UserError: it can't be had.
     """
-    from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+    from hausa_asr.dataset.from_settings import CACHE, folder_of, prepared_dataset
     from hausa_asr.dataset.prepared import load_prepared
 
     began = read_state(folder)
     if not began.prepared:
-        return prepared_dataset(config.data, Path(config.storage) / CACHE, console=console)
+        cache = here(config.storage) / CACHE
+        if not config.data.prepared and is_remote(config.storage):
+            with suppress(FileNotFoundError):  # another driver may have prepared it
+                at_hand(folder_of(config.data, cache), foreign=False)
+        prepared = prepared_dataset(config.data, cache, console=console)
+        share(prepared.path)  # else only this node has it
+        return prepared
     # The storage may have been moved, and the dataset with it.
-    places = [config.data.prepared, began.prepared, str(Path(config.storage) / CACHE / Path(began.prepared).name)]
+    places = [config.data.prepared, began.prepared, join(config.storage, CACHE, last_of(began.prepared))]
     faults = []
     for place in dict.fromkeys(filter(None, places)):
         try:
@@ -145,16 +155,17 @@ def data_of(config: SweepConfig, folder: Path, console: Console) -> Prepared:
     )
 
 
-def refuse_taken(folder: Path) -> None:
+def refuse_taken(config: SweepConfig, name: str) -> None:
     """Refuse to begin a sweep under a name that is taken.
 
     Raises:
         UserError: with what to type instead.
     """
-    if folder.exists():
+    if is_there(config.storage, name):
+        folder = here(join(config.storage, name))
         raise UserError(
-            f"There is a sweep named {folder.name} already.",
-            where=folder,
+            f"There is a sweep named {name} already.",
+            where=portable(folder),
             fix=f"Go on with it (python sweeps/run.py --resume {to_type(folder)}), or give another name "
             "(--set name=...).",
         )

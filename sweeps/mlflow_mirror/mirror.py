@@ -23,6 +23,7 @@ from typing import Any
 
 from hausa_asr.errors import first_line
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import is_remote, portable
 from hausa_asr.tracking.store import is_outage
 from hausa_asr.tracking.tracker import STATUS, Tracker, TrialRun
 from sweeps.mlflow_mirror.origin import origin_tags, profile
@@ -162,7 +163,7 @@ class Mirror:
         runs: dict[str, TrialRun] = {}
         if run_id is None:
             began = next(read_events(self._ledger.path))["time"]
-            tags = {"base": ", ".join(self._config.bases), "folder": str(self._ledger.folder), **origin_tags()}
+            tags = {"base": ", ".join(self._config.bases), "folder": portable(self._ledger.folder), **origin_tags()}
             run_id = self._tracker.start_sweep(name, self._params(), tags, key=f"{name} {began!r}", settings_file=False)
             self._ledger.append("mirrored", run_id=run_id)
         else:
@@ -251,8 +252,9 @@ class Mirror:
         tags = {key: value for key, value in tags.items() if mine.tags.get(key) != value}
         checkpoint = self._ledger.best_checkpoint(trial)
         if checkpoint and (tags or not trial.is_open or time.monotonic() >= mine.tag_again):
-            uri = checkpoint.as_uri()
-            if mine.tags.get(CHECKPOINT) != uri and checkpoint.is_dir():
+            place = portable(checkpoint)
+            uri = place if is_remote(place) else checkpoint.as_uri()
+            if mine.tags.get(CHECKPOINT) != uri and self._ledger.has_best(trial):
                 tags[CHECKPOINT] = uri
         return tags
 
@@ -291,7 +293,7 @@ class Mirror:
             mine.settings = True
         checkpoint = self._ledger.best_checkpoint(trial)
         if checkpoint and lacks_samples(trial, mine):
-            transcripts = samples(checkpoint)
+            transcripts = samples(self._ledger.checkpoints.read(trial.id, best_step(trial) or 0, "progress.json"))
             if transcripts is None:
                 log.info("%s: its transcripts are not in MLflow, for %s is gone", trial_id, checkpoint)
             else:

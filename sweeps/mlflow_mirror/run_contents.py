@@ -10,7 +10,6 @@ import colorsys
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hausa_asr.metrics import wer
 from hausa_asr.tracking.tracker import SAMPLES_FILE, STATUS, MetricsRow, Sample, TrialRun
@@ -127,12 +126,11 @@ def row_at_end(trial: TrialRecord, known_s: float | None) -> list[MetricsRow]:
     return [MetricsRow(max(trial.last_step, 0), int(at * 1000), metrics)]
 
 
-def samples(checkpoint: Path) -> list[Sample] | None:
-    """Dev utterances as a checkpoint hears them; None if it had to make room on the disk."""
-    try:
-        progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def samples(progress_json: bytes | None) -> list[Sample] | None:
+    """Dev utterances as a checkpoint hears them, by its `progress.json`; None if it had to make room on the disk."""
+    if progress_json is None:
         return None
+    progress = json.loads(progress_json)
     return [Sample(name, reference, heard, wer([reference], [heard])) for name, reference, heard in progress["samples"]]
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ray
-
+from hausa_asr.storage.address import here, portable
 from sweeps.on_ray.scoring import scored
+from sweeps.on_ray.tasks import as_done
 from sweeps.planning.slots import SlotPlan
 from sweeps.verdict.soup import Averaged, Averager, Batch
 
@@ -23,21 +23,22 @@ def averager(prepared_path: Path, plan: SlotPlan) -> Averager:
         prepared_path: the prepared dataset.
         plan: what a worker takes.
     """
-    resources = plan.worker_resources
-    gpu = bool(resources.get("GPU"))
-    task: Any = _average.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
+    gpu = bool(plan.worker_resources.get("GPU"))
 
     def average(batches: list[Batch]) -> list[Averaged]:
-        pending = [
-            task.remote(str(prepared_path), [str(one) for one in batch.checkpoints], str(batch.out), plan.threads, gpu)
+        calls = [
+            (
+                portable(prepared_path), [portable(one) for one in batch.checkpoints], portable(batch.out),
+                plan.threads, gpu,
+            )
             for batch in batches
-        ]
-        return [Averaged(*done) for done in ray.get(pending)]
+        ]  # fmt: skip
+        done = dict(as_done(_average, calls, plan))
+        return [Averaged(*done[number]) for number in range(len(batches))]
 
     return average
 
 
-@ray.remote
 def _average(
     prepared_path: str, checkpoints: list[str], out: str, threads: int, gpu: bool
 ) -> tuple[list[int], dict[str, Any]]:
@@ -45,11 +46,15 @@ def _average(
     import torch
 
     from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.storage.fetched import at_hand, share
     from hausa_asr.training import soup
 
     torch.set_num_threads(threads)
-    dev = load_prepared(Path(prepared_path)).splits["dev"]
-    made = soup.greedy(checkpoints, dev, device=torch.device("cuda" if gpu else "cpu"))
+    dev = load_prepared(at_hand(prepared_path)).splits["dev"]
+    folders = [str(at_hand(one)) for one in checkpoints]
+    made = soup.greedy(folders, dev, device=torch.device("cuda" if gpu else "cpu"))
     if len(made.members) > 1:
-        soup.write(made, Path(out))
-    return [checkpoints.index(str(member)) for member in made.members], scored(made.soup)
+        here(out).parent.mkdir(parents=True, exist_ok=True)
+        soup.write(made, here(out))
+        share(here(out))
+    return [folders.index(str(member)) for member in made.members], scored(made.soup)

@@ -7,7 +7,6 @@ measured speed. So a budget that is too small is refused before a night is spent
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,6 +14,7 @@ import ray
 from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import here, portable
 from sweeps.planning.budget import is_limited
 from sweeps.planning.estimate import Prediction, predict
 from sweeps.planning.slots import SlotPlan
@@ -51,7 +51,7 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
     # The slowest that a trial may be: the largest base checkpoint, all of it learning. Each worker has part of a batch.
     base = max(config.bases, key=lambda name: known.weights if (known := base_of(name)) else 0)
     share = replace(recipe, base=base, freeze_transformer_fraction=0.0, batch_s=recipe.batch_s / workers)
-    pending = task.remote(str(prepared.path), asdict(share), plan.threads, gpu)
+    pending = task.remote(portable(prepared.path), asdict(share), plan.threads, gpu)
     try:
         training, scoring = ray.get(pending, timeout=_PATIENCE_S)
     except Exception as error:
@@ -62,7 +62,7 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
         warning = f"a trial's speed could not be measured, so it is guessed: {first_line(cause, 200)}"
         return replace(prediction, warnings=(*prediction.warnings, warning))
     speed = measured(config, training, scoring, prepared.seconds.get("dev"))
-    return predict(config, plan, Path(config.storage), prepared.seconds, speed)
+    return predict(config, plan, here(config.storage), prepared.seconds, speed)
 
 
 @ray.remote(max_calls=1)  # the process ends, and gives back the GPU's memory
@@ -72,11 +72,12 @@ def _measure(prepared_path: str, recipe: dict[str, Any], threads: int, gpu: bool
 
     from hausa_asr.dataset.prepared import load_prepared
     from hausa_asr.recipe import FinetuneConfig
+    from hausa_asr.storage.fetched import at_hand
     from hausa_asr.training.run import Data
     from hausa_asr.training.speed import measure
 
     torch.set_num_threads(threads)
-    splits = load_prepared(Path(prepared_path)).splits
+    splits = load_prepared(at_hand(prepared_path)).splits
     config = FinetuneConfig(**recipe)
     device = torch.device("cuda" if gpu else "cpu")
     data = Data(splits["train"], splits["dev"])

@@ -15,6 +15,8 @@ from ray import tune
 from sweeps.driver.board import Board
 from sweeps.driver.checkpoint_space import CheckpointSpace
 from sweeps.mlflow_mirror.mirror import Mirror
+from sweeps.on_ray.scheduler import error_text
+from sweeps.on_ray.slot import broken_by
 from sweeps.record.ledger import Ledger
 
 log = logging.getLogger("sweeps")
@@ -69,7 +71,7 @@ class SweepCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         name = self._trial_of(trial.trial_id)
-        log.error("%s: a slot broke: %s", name or "waiting", _reason(trial))
+        log.error("%s: a slot broke: %s", name or "waiting", broken_by(error_text(trial)).reason)
         self._left(name)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
@@ -89,8 +91,3 @@ class SweepCallback(tune.Callback):
         if name:
             self._mirror.mark(name)
             self._board.update(name)
-
-
-def _reason(trial: Any) -> str:
-    error = trial.get_error() or trial.get_pickled_error()
-    return str(error).strip().splitlines()[-1] if error else "no reason given"

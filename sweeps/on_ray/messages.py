@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 
 from hausa_asr.recipe import Progress
 
+MOST_LETTERS = 500
+"""Of an error's line, which the ledger and MLflow keep."""
 MESSAGE = "message"
 """The one field of a Tune result that is ours: a message as text, "" from a slot that waits."""
 

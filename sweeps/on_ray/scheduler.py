@@ -13,17 +13,16 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from hausa_asr.errors import first_line
 from hausa_asr.recipe import GPU_ENERGY, Progress
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.agenda import Agenda
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, from_text
-from sweeps.on_ray.slot import WRITING_S, NoRoom, SlotBroken
-from sweeps.on_ray.workers import MOST_LETTERS
+from sweeps.on_ray.slot import WRITING_S, NoRoom, broken_by
 from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhausted
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
@@ -93,14 +92,11 @@ class SweepScheduler(FIFOScheduler):
         name = self._trial_of(trial.trial_id)
         if not name or not self._ledger.state.trials[name].is_open:
             return
-        error = trial.get_pickled_error()
-        fault = getattr(error, "cause", None) or error
+        fault = broken_by(error_text(trial))
         if isinstance(fault, NoRoom):
             self._agenda.failures.found_no_room(name, fault.reason)
-        elif isinstance(fault, SlotBroken):
-            self._failed(name, Failed(fault.reason, fault.own, fault.node, fault.host))
         else:
-            self._failed(name, Failed(f"its slot broke: {first_line(fault, MOST_LETTERS)}"))
+            self._failed(name, Failed(fault.reason, fault.own, fault.node, fault.host))
 
     def _failed(self, name: str, message: Failed) -> None:
         if message.own:
@@ -201,3 +197,11 @@ class SweepScheduler(FIFOScheduler):
 
     def _end(self, name: str, state: str, reason: str, **more: Any) -> None:
         self._ledger.append("ended", trial=name, state=state, reason=reason, **more)
+
+
+def error_text(trial: Any) -> str:
+    """The text of a Tune trial's error. Not by `get_error`, which looks where Tune has put nothing yet."""
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
+    except OSError:
+        return ""

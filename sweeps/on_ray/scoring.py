@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 from hausa_asr.metrics import counts_by_utterance
+from hausa_asr.storage.address import portable
+from sweeps.on_ray.tasks import as_done
 from sweeps.planning.slots import SlotPlan
 from sweeps.verdict.result import RATES, Scorer
 
@@ -28,29 +28,27 @@ def scorer(prepared_path: Path, plan: SlotPlan, dev_part_s: float) -> Scorer:
         plan: what a worker takes, and how many slots there are.
         dev_part_s: how much of dev trials are scored on, in seconds of audio; what was heard of that part is kept.
     """
-    resources = plan.worker_resources
-    gpu = bool(resources.get("GPU"))
-    task: Any = _score_models.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
+    gpu = bool(plan.worker_resources.get("GPU"))
 
     def score(checkpoints: list[Path], splits: list[str]) -> list[dict[str, Any]]:
         numbers = range(len(checkpoints))
         parts = [part for part in (numbers[n :: plan.slots] for n in range(plan.slots)) if part]
-        pending = [
-            task.remote(str(prepared_path), [str(checkpoints[n]) for n in part], splits, plan.threads, gpu, dev_part_s)
+        calls = [
+            (portable(prepared_path), [portable(checkpoints[n]) for n in part], splits, plan.threads, gpu, dev_part_s)
             for part in parts
         ]
+        done = as_done(_score_models, calls, plan)
         # The export that follows needs torch in this process too, which takes seconds: now, while others work. Not in a
         # thread: two that import transformers at once can find its modules half made.
         import_module("hausa_asr.training.checkpoint")
         scores: dict[int, dict[str, Any]] = {}
-        for part, done in zip(parts, ray.get(pending), strict=True):
-            scores |= zip(part, done, strict=True)
+        for number, found in done:
+            scores |= zip(parts[number], found, strict=True)
         return [scores[n] for n in numbers]
 
     return score
 
 
-@ray.remote
 def _score_models(
     prepared_path: str, checkpoints: list[str], splits: list[str], threads: int, gpu: bool, dev_part_s: float
 ) -> list[dict[str, Any]]:
@@ -60,14 +58,15 @@ def _score_models(
     from hausa_asr.dataset.parts import dev_part, ids_of
     from hausa_asr.dataset.prepared import load_prepared
     from hausa_asr.model.evaluate import evaluate
+    from hausa_asr.storage.fetched import at_hand
     from hausa_asr.training import checkpoint
 
     torch.set_num_threads(threads)
     device = torch.device("cuda" if gpu else "cpu")
-    prepared = load_prepared(Path(prepared_path))
+    prepared = load_prepared(at_hand(prepared_path))
     scores = []
     for folder in checkpoints:
-        model, processor = checkpoint.load(folder)
+        model, processor = checkpoint.load(at_hand(folder))
         model.to(device)  # type: ignore[arg-type]
         by_split: dict[str, Any] = {}
         for split in splits:

@@ -10,6 +10,8 @@ Workers report and wait for the answer. The answer comes with Tune's next call: 
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
 from enum import Enum
@@ -20,8 +22,9 @@ from ray import tune
 
 from hausa_asr.errors import first_line
 from hausa_asr.recipe import Answer
+from hausa_asr.storage.address import here
 from sweeps.on_ray.desk import Desk
-from sweeps.on_ray.messages import MESSAGE, Ended, Failed, Message, Reported, Taken, to_text
+from sweeps.on_ray.messages import MESSAGE, MOST_LETTERS, Ended, Failed, Message, Reported, Taken, to_text
 
 _POLL_S = 1.0
 """How often a slot that waits for a message checks that its workers are still alive."""
@@ -33,7 +36,9 @@ WRITING_S = 60.0
 """How long workers may take to write the checkpoints of a trial that was stopped: gigabytes, perhaps on a slow disk."""
 _OVERDUE = 10.0
 """A report that takes this many times the longest wait so far is overdue."""
-_NODE_LABEL = "ray.io/node-id"
+NODE_LABEL = "ray.io/node-id"
+"""Ray's own label of every node."""
+_ELSEWHERE_S = 60.0
 
 
 class SlotBroken(RuntimeError):
@@ -50,7 +55,18 @@ class SlotBroken(RuntimeError):
         self.reason, self.node, self.host, self.own = reason, node, host, own
 
     def __str__(self) -> str:
-        return self.reason
+        """One line that `broken_by` reads: of an exception in an actor Tune hands on no more than its text."""
+        return json.dumps(vars(self))
+
+
+def broken_by(text: str) -> SlotBroken:
+    """What broke a slot, from the text of the error that Tune has."""
+    found = re.findall(rf"\b({SlotBroken.__name__}|{NoRoom.__name__}): (\{{.*\}})", text)
+    if not found:
+        line = next((line for line in reversed(text.splitlines()) if line.strip()), "no reason given")
+        return SlotBroken(f"its slot broke: {line.strip()[:MOST_LETTERS]}")
+    kind, fields = found[-1]
+    return (NoRoom if kind == NoRoom.__name__ else SlotBroken)(**json.loads(fields))
 
 
 class NoRoom(SlotBroken):
@@ -94,7 +110,7 @@ class Slot(tune.Trainable):
             spec = self._spec
             labels = dict(spec["labels"])
             if spec["avoid"]:
-                labels[_NODE_LABEL] = f"!in({','.join(spec['avoid'])})"
+                labels[NODE_LABEL] = f"!in({','.join(spec['avoid'])})"
             trainer_of(spec["workers"])(
                 work,
                 train_loop_config={"desk": desk, "spec": spec},
@@ -104,7 +120,7 @@ class Slot(tune.Trainable):
                     resources_per_worker=spec["resources_per_worker"],
                     label_selector=labels or None,
                 ),
-                run_config=RunConfig(name=f"train-{time.time_ns()}", storage_path=spec["train_storage"]),
+                run_config=RunConfig(name=f"train-{time.time_ns()}", storage_path=str(here(spec["train_storage"]))),
             ).fit()
         except BaseException as error:  # raised by the next step, which Tune hears of
             self._failure = error
@@ -156,12 +172,17 @@ class Slot(tune.Trainable):
                 why, own = _why_ended(self._failure)
                 raise SlotBroken(f"the worker group has ended: {why}", self._node, self._host, own)
             waited_s = time.monotonic() - self._posted_s
-            if self._phase is Phase.STARTING and waited_s > self._spec["startup_timeout_s"]:
+            if self._phase is Phase.STARTING and waited_s > self._patience_for_room_s():
                 raise NoRoom(f"no worker has taken the trial within {waited_s:.0f} s")
             # A call that hangs, in NCCL or a network file system, would hold the slot for ever.
             if self._phase is Phase.TRAINING and time.monotonic() - since_s > self._patience_s():
                 why = f"its workers have not reported for {time.monotonic() - since_s:.0f} s"
                 raise SlotBroken(why, self._node, self._host)
+
+    def _patience_for_room_s(self) -> float:
+        """How long to wait for workers: less where a node is avoided, since others may have no room for long."""
+        given_s = float(self._spec["startup_timeout_s"])
+        return min(given_s, _ELSEWHERE_S) if self._spec["avoid"] else given_s
 
     def _patience_s(self) -> float:
         """How long to wait for a report."""

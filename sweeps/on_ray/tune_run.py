@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 
 from hausa_asr.dataset.from_settings import CACHE, FEATURES
+from hausa_asr.storage.address import join, portable
 from sweeps.driver.agenda import Agenda
 from sweeps.driver.board import Board
 from sweeps.driver.checkpoint_space import CheckpointSpace
@@ -60,12 +62,18 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
     if agenda.is_done():
         return True
     os.environ.update(_TUNE_ENVIRONMENT)
+    # Tune would hand the driver's keys to its actors, and Ray write them to its logs. Each node has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+    }
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
     storage = sweep.folder / "ray"
     capacity = Capacity(sweep.config.resources, sweep.plan.slots)
 
     def tune_config(trial: TrialRecord | None) -> dict[str, Any]:
-        avoid = capacity.avoidable(agenda.failures.avoided())
+        failures = agenda.failures
+        avoid = capacity.avoidable(failures.avoided_by(trial.id)) if trial else []
+        avoid = avoid or capacity.avoidable(failures.avoided())
         return _tune_config(sweep, {**_slot_spec(sweep, storage), "avoid": avoid}, trial)
 
     def slots() -> int:
@@ -116,7 +124,7 @@ def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
         "resources_per_worker": sweep.plan.worker_resources,
         "labels": resources.labels,
         "threads": sweep.plan.threads,
-        "train_storage": str(storage),
+        "train_storage": portable(storage),
         "startup_timeout_s": sweep.config.cluster.startup_timeout_s,
         "report_timeout_s": sweep.config.cluster.report_timeout_s,
         "goodbye_s": _GOODBYE_S,
@@ -131,9 +139,9 @@ def _tune_config(sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None) 
         "trial": trial.id,
         "recipe": asdict(sweep.config.recipe(trial.settings)),
         "base": sweep.config.recipe(trial.settings).base,
-        "prepared": str(sweep.prepared.path),
-        "folder": str(sweep.ledger.trial_folder(trial.id)),
-        "cache": str(Path(sweep.config.storage) / CACHE / FEATURES),
+        "prepared": portable(sweep.prepared.path),
+        "folder": portable(sweep.ledger.trial_folder(trial.id)),
+        "cache": join(sweep.config.storage, CACHE, FEATURES),
         "keep_free": checkpoint_space(sweep.config, sweep.plan.slots).least or 0.0,
         "rungs": [] if trial.of else sweep.ledger.state.marks,  # finalists are not ranked
         "on_a_cluster": address_of(sweep.config.cluster) is not None,

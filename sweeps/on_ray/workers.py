@@ -19,15 +19,14 @@ import ray
 
 from hausa_asr.errors import first_line
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from sweeps.on_ray.messages import Ended, Failed, Reported, Taken
+from hausa_asr.storage.address import here
+from sweeps.on_ray.messages import MOST_LETTERS, Ended, Failed, Reported, Taken
+from sweeps.on_ray.trial_storage import TrialStorage
 
 if TYPE_CHECKING:
     import torch
 
     from hausa_asr.dataset.prepared import Prepared
-
-MOST_LETTERS = 500
-"""Of an error's first line, which the ledger and MLflow keep."""
 
 
 def work(config: dict[str, Any]) -> None:
@@ -38,6 +37,7 @@ def work(config: dict[str, Any]) -> None:
     from ray import train
 
     from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.storage.fetched import at_hand
 
     desk, spec = config["desk"], config["spec"]
     torch.set_num_threads(spec["threads"])
@@ -45,15 +45,15 @@ def work(config: dict[str, Any]) -> None:
     device = torch.device("cuda", torch.cuda.current_device()) if spec["gpus_per_worker"] else torch.device("cpu")
     rank, world = train.get_context().get_world_rank(), train.get_context().get_world_size()
     together = world == train.get_context().get_local_world_size()
-    here = (ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()) if together else ("", "")
+    place = (ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()) if together else ("", "")
     number, datasets = -1, {}
     while (taken := ray.get(desk.job_after.remote(number))) is not None:
         number, job = taken
         if rank == 0:
-            ray.get(desk.send.remote(number, Taken(*here)))
+            ray.get(desk.send.remote(number, Taken(*place)))
         try:
             if job["prepared"] not in datasets:
-                datasets[job["prepared"]] = load_prepared(job["prepared"])
+                datasets[job["prepared"]] = load_prepared(at_hand(job["prepared"]))
             end = _fine_tune(job, number, datasets[job["prepared"]], desk, device, rank)
         except Exception as error:
             if world > 1:
@@ -61,7 +61,7 @@ def work(config: dict[str, Any]) -> None:
             name = type(error).__name__
             why = first_line(error, MOST_LETTERS)
             own = isinstance(error, torch.OutOfMemoryError)  # with one utterance at a time
-            ray.get(desk.send.remote(number, Failed(why if why == name else f"{name}: {why}", own, *here)))
+            ray.get(desk.send.remote(number, Failed(why if why == name else f"{name}: {why}", own, *place)))
             if device.type != "cpu":
                 raise  # an error of the device stays with its process: the next trial gets a new one
         else:
@@ -73,12 +73,15 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
     """Fine-tune one trial on one rank; returns how it ended."""
     from hausa_asr.training.finetune import Data, finetune
 
-    folder = Path(job["folder"])
+    storage = TrialStorage(job["folder"])
+    folder = storage.folder
     with _logged(folder, rank) as log:
+        storage.bring()
 
         def report(progress: Progress) -> Answer:
             figures = " ".join(f"{name}={value:.5g}" for name, value in progress.metrics.items())
             log.info("step %d of %d: %s", progress.step, progress.updates, figures)
+            storage.put()
             message = Reported(progress)
             if message.is_end:
                 ray.get(desk.send.remote(number, message))
@@ -86,18 +89,21 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
             return ray.get(desk.report.remote(number, message))
 
         log.info("trial %s: %s", job["trial"], json.dumps(job["recipe"]))
-        result = finetune(
-            FinetuneConfig(**job["recipe"]),
-            Data(prepared.splits["train"], prepared.splits["dev"], prepared.fingerprint),
-            report,
-            base=job["base"],
-            folder=folder,
-            device=device,
-            cache=Path(job["cache"]),
-            keep_free=job["keep_free"],
-            evaluate_at_s=job["rungs"],
-            hurry=_is_about_to_go if job["on_a_cluster"] else None,
-        )
+        try:
+            result = finetune(
+                FinetuneConfig(**job["recipe"]),
+                Data(prepared.splits["train"], prepared.splits["dev"], prepared.fingerprint),
+                report,
+                base=job["base"],
+                folder=folder,
+                device=device,
+                cache=here(job["cache"]),
+                keep_free=job["keep_free"],
+                evaluate_at_s=job["rungs"],
+                hurry=_is_about_to_go if job["on_a_cluster"] else None,
+            )
+        finally:
+            storage.close() if rank == 0 else storage.release()
         log.info("%s at step %d", result.end, result.progress.step)
         return result.end
 

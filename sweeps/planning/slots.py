@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hausa_asr.errors import UserError
@@ -37,6 +37,7 @@ class SlotPlan:
         worker_resources: for each Ray Train worker.
         threads: PyTorch threads per worker.
         gpus: the kinds of GPU in the cluster, as Ray or the driver names them; none if that is not known.
+        labels: what a worker's node must have.
     """
 
     slots: int
@@ -44,6 +45,7 @@ class SlotPlan:
     worker_resources: dict[str, float]
     threads: int
     gpus: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int, grows: bool = False) -> SlotPlan:
@@ -80,6 +82,7 @@ def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials
         slot_resources={"CPU": 0, HEAD: _HEAD_SHARE},
         worker_resources=per_worker,
         threads=max(1, int(wanted.cpus_per_worker)),
+        labels=wanted.labels,
         gpus=tuple(sorted({key.partition(":")[2] for node in nodes for key in node if key.startswith(_KIND)})),
     )
 

@@ -45,19 +45,22 @@ class Crashes:
         in_a_row: those of the sweep, with no report of any trial between them.
         of_trial: by trial, those since its own last report.
         of_node: by node, those since the last report from there.
+        nodes: all that a trial of this driver's was on.
     """
 
     in_a_row: list[Crash] = field(default_factory=list)
     of_trial: dict[str, list[Crash]] = field(default_factory=dict)
     of_node: dict[str, list[Crash]] = field(default_factory=dict)
+    nodes: set[str] = field(default_factory=set)
 
     def take(self, event: dict[str, Any]) -> None:
         """Take in one event of the ledger."""
         kind = event["event"]
         if kind == "opened":
-            self.in_a_row, self.of_trial, self.of_node = [], {}, {}
+            self.in_a_row, self.of_trial, self.of_node, self.nodes = [], {}, {}, set()
         elif kind == "reported":
             self.in_a_row = []
+            self.nodes |= {*filter(None, [event.get("node")])}
             self.of_trial.pop(event["trial"], None)
             self.of_node.pop(event.get("node", ""), None)
         elif kind == "paused" and event.get("cause") == CRASH:
@@ -65,6 +68,7 @@ class Crashes:
             self.in_a_row.append(crash)
             self.of_trial.setdefault(crash.trial, []).append(crash)
             if crash.node:
+                self.nodes.add(crash.node)
                 self.of_node.setdefault(crash.node, []).append(crash)
 
     def last_of(self, trial: str) -> Crash | None:

@@ -10,29 +10,27 @@ from typing import Any
 
 from hausa_asr.errors import UserError
 from sweeps.pruning.rule import FIGURES, who_goes_on
+from sweeps.record.folders import bring, sweeps_in
 from sweeps.record.ledger import read_state
-from sweeps.record.names import LEDGER_FILE
 from sweeps.record.trial import TrialRecord
 from sweeps.wording import duration
 
 
-def find(storage: Path, name: str) -> tuple[Path, str]:
+def find(storage: str, name: str) -> tuple[Path, str]:
     """Find the sweep and the trial that a name means: `t004` is of the newest sweep, `SWEEP/t004` names it.
 
     Raises:
         UserError: there is no such sweep.
     """
     sweep, _, trial = name.rpartition("/")
-    sweeps = sorted(storage.glob(f"*/{LEDGER_FILE}"), key=lambda path: path.stat().st_mtime)
-    if sweep:
-        sweeps = [path for path in sweeps if path.parent.name == sweep]
+    sweeps = [one for one in sweeps_in(storage) if sweep in ("", one)]
     if not sweeps:
         raise UserError(
             f"There is no sweep {sweep} to explain." if sweep else "There is no sweep to explain.",
             where=storage,
             fix="Name it as SWEEP/TRIAL, and give its storage with --set storage=DIR.",
         )
-    return sweeps[-1].parent, trial
+    return bring(storage, sweeps[-1]), trial
 
 
 def explain(folder: Path, name: str) -> str:

@@ -35,13 +35,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hausa_asr.errors import UserError, first_line
-from hausa_asr.recipe import CHECKPOINT, step_folder
+from hausa_asr.recipe import step_folder
+from sweeps.record.checkpoints import Checkpoints
 from sweeps.record.names import LEDGER_FILE, TRIALS_FOLDER
 from sweeps.record.state import State
 from sweeps.record.trial import TrialRecord
@@ -51,6 +52,8 @@ log = logging.getLogger("sweeps")
 PATIENCE_S = 600.0
 """How long an event that can't be written is tried again before the driver gives up."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_PUBLISHED_FIRST = ("opened", "proposed", "dropped", "decided")
+"""A trial whose settings are lost would be another of the same name; one that was dropped would be gone on with."""
 
 
 class LedgerFault(UserError):
@@ -66,6 +69,9 @@ class Ledger:
     Attributes:
         state: what the events so far add up to.
         lock: held while an event is written and taken in; whoever reads the state in another thread holds it too.
+        checkpoints: those of its trials.
+        published: puts what is new where the driver of another machine finds it; called before anything acts on an
+            event of which that driver must know.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,6 +79,8 @@ class Ledger:
         self.path = folder / LEDGER_FILE
         self.state = State()
         self.lock = threading.RLock()
+        self.checkpoints = Checkpoints(folder / TRIALS_FOLDER)
+        self.published: Callable[[], None] = lambda: None
         self._given_up: OSError | None = None
         self._torn_at: int | None = None
         self._drop_torn_line()
@@ -90,6 +98,12 @@ class Ledger:
             record = {"event": event, "time": time.time(), **fields}
             self._write((json.dumps(record, ensure_ascii=False) + "\n").encode())
             self.state.apply(record)
+        if event in _PUBLISHED_FIRST:
+            try:
+                self.published()
+            except OSError as fault:  # the storage is away, and has been waited for
+                self._given_up = fault
+                self.check()
 
     def _write(self, line: bytes) -> None:
         began_s, pause_s, said = time.monotonic(), _FIRST_PAUSE_S, False
@@ -151,8 +165,8 @@ class Ledger:
 
     def best_there(self, trial: TrialRecord) -> dict[str, float]:
         """`step`, `wer`, `cer` and `loss` of the best checkpoint of a trial that is on disk; empty if none is."""
-        folder = self.trial_folder(trial.id)
-        there = [one for one in trial.reports if (step_folder(folder, one.step) / CHECKPOINT).is_file()]
+        steps = set(self.checkpoints.steps(trial.id))
+        there = [one for one in trial.reports if one.step in steps]
         scores = [{"step": one.step, **{name: one.metrics[name] for name in ("wer", "cer", "loss")}} for one in there]
         return min(scores, key=lambda one: (one["wer"], one["cer"], one["loss"]), default={})
 
@@ -169,8 +183,11 @@ class Ledger:
             self.append("ended", trial=trial.id, **fields, best=self.best_there(trial))
 
     def _has_lost_its_best(self, trial: TrialRecord) -> bool:
-        checkpoint = self.best_checkpoint(trial)
-        return checkpoint is not None and not (checkpoint / CHECKPOINT).is_file()
+        return trial.best is not None and not self.has_best(trial)
+
+    def has_best(self, trial: TrialRecord) -> bool:
+        """Whether a trial's best checkpoint is there, and can be scored and exported."""
+        return trial.best is not None and self.checkpoints.has(trial.id, int(trial.best["step"]))
 
     def _drop_torn_line(self) -> None:
         """A line without its end would swallow the next event."""

@@ -18,6 +18,7 @@ from hausa_asr.settings.load import load
 from hausa_asr.settings.recipe import RECIPE_FIELDS, check_setting
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.tracking.tracker import Tracker, TrialRun
+from sweeps.record.folders import bring, sweeps_in
 from sweeps.record.ledger import read_state
 from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE
 from sweeps.record.trial import DIVERGED, Report, TrialRecord
@@ -65,9 +66,9 @@ def earlier(config: SweepConfig, name: str, fingerprint: str, *, patient: bool =
             trials = [_record(run) for run in runs]
             others = sum(run.tags.get("fingerprint", fingerprint) != fingerprint for run in runs)
         else:
-            folder = Path(config.storage) / source
+            folder = bring(config.storage, source)
             if not (folder / LEDGER_FILE).is_file():
-                sweeps = sorted(path.parent.name for path in Path(config.storage).glob(f"*/{LEDGER_FILE}"))
+                sweeps = sorted(sweeps_in(config.storage))
                 raise UserError(
                     f"search.warm_start names a sweep that is not there: {source}.",
                     where=config.storage,

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from hausa_asr.errors import first_line
+from hausa_asr.storage.address import portable
 from hausa_asr.tracking.tracker import MetricsRow, Tracker
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import DIAGNOSIS_FOLDER
@@ -96,7 +97,7 @@ def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
             "winner": best.trial.id,
             "winner_run": best.run.id,
             "winner_seeds": str(best.seeds),
-            "winner_checkpoint": str(ledger.best_checkpoint(best.run)),
+            "winner_checkpoint": portable(ledger.best_checkpoint(best.run) or ""),
         }
         soup = conclusion.soup if conclusion.soup and conclusion.soup.accepted else None
         tags["soup"] = ", ".join(soup.members) if soup else ""

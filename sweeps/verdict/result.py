@@ -22,6 +22,7 @@ from hausa_asr.export.write import export_checkpoint
 from hausa_asr.files import write_whole
 from hausa_asr.recipe import without_base
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.fetched import at_hand
 from sweeps.planning.finalists import complete
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import EXPORT_FOLDER, RESULT_FILE
@@ -258,4 +259,4 @@ def _export(
             dev=ErrorRates(**soup.dev),
             test=ErrorRates(**soup.test) if soup.test else None,
         )
-    return export_checkpoint(checkpoint, ledger.folder / EXPORT_FOLDER, card, overwrite=True)
+    return export_checkpoint(at_hand(checkpoint), ledger.folder / EXPORT_FOLDER, card, overwrite=True)

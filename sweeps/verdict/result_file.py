@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage.address import portable
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import TrialRecord
 from sweeps.verdict.outcome import Outcome
@@ -34,7 +35,7 @@ def to_json(
         "verdict": verdict.to_json() if verdict else None,
         "baseline": _outcome(baseline),
         "best": _outcome(best),
-        "export": str(export) if export else None,
+        "export": portable(export) if export else None,
         "mlflow": {"uri": config.mlflow.uri, "experiment": config.mlflow.experiment, "run_id": state.run_id},
     }
 

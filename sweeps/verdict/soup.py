@@ -9,7 +9,6 @@ number. In: a ledger whose trials have ended, the winner's run, and functions th
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,9 @@ import numpy as np
 from hausa_asr.metrics import Gain, paired_gain
 from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.storage import objects
+from hausa_asr.storage.address import join, portable
+from hausa_asr.storage.fetched import at_hand, discard, share
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import SOUP_FOLDER
 from sweeps.record.trial import TrialRecord
@@ -149,10 +151,10 @@ def make(
         return None
     names = [f"{run.id}/{int(run.best['step'])}" for group in groups for run in group if run.best]
     earlier = Soup.from_json(ledger.state.soup) if ledger.state.soup else None
-    is_there = (folder_of(ledger) / CHECKPOINT).is_file()
+    is_there = objects.entry(join(portable(folder_of(ledger)), CHECKPOINT)) is not None
     if earlier and (earlier.candidates, earlier.single, earlier.accepted) == (names, winner.id, is_there):
         return earlier
-    shutil.rmtree(ledger.folder / SOUP_FOLDER, ignore_errors=True)
+    discard(ledger.folder / SOUP_FOLDER)
     soup = _averaged(config, ledger, groups, Soup(names, [], winner.id, {}, None), models)
     if soup.accepted and tested is not None:
         scored = models.scored(folder_of(ledger), "test")
@@ -169,8 +171,7 @@ def candidates(config: SweepConfig, ledger: Ledger) -> list[list[TrialRecord]]:
     """
     groups: dict[tuple[Any, ...], list[TrialRecord]] = {}
     for run in ledger.state.trials.values():
-        checkpoint = ledger.best_checkpoint(run)
-        if run.state != "finished" or checkpoint is None or not (checkpoint / CHECKPOINT).is_file():
+        if run.state != "finished" or not ledger.has_best(run):
             continue
         if run.best and math.isfinite(run.best["loss"]):
             recipe = config.recipe(run.settings)
@@ -196,9 +197,10 @@ def _averaged(config: SweepConfig, ledger: Ledger, groups: list[list[TrialRecord
         gain = _gain(config, average.dev, models.scored(own, "dev"))
         soup = replace(none, members=[group[n].id for n in average.members], dev=dict(average.dev["rates"]), gain=gain)
         if soup.accepted:
-            batch.out.rename(folder_of(ledger))
+            at_hand(batch.out).rename(folder_of(ledger))
+            share(folder_of(ledger))
     for batch in batches:
-        shutil.rmtree(batch.out, ignore_errors=True)
+        discard(batch.out)
     return soup
 
 

@@ -9,7 +9,8 @@ import pytest
 from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from helpers.events import report
 from helpers.slots import Slots
-from sweeps.driver.checkpoint_space import CheckpointSpace, size
+from sweeps.driver.checkpoint_space import CheckpointSpace
+from sweeps.record.checkpoints import size
 from sweeps.record.trial import TrialRecord
 
 WEIGHTS, STATE = 100_000, 200_000

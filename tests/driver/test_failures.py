@@ -71,6 +71,18 @@ def test_a_trial_that_is_alone_and_breaks_does_not_hold_up_the_sweep(tmp_path: P
     assert slots.order().do == "end" and slots.agenda.is_done()
 
 
+def test_the_last_trial_is_tried_on_another_node_before_it_is_given_up(tmp_path: Path, at_once: None) -> None:
+    slots = Breaking(tmp_path, "search.trials=2")
+    last, other = slots.take(), slots.take()
+    slots.report(other, node="good")
+    for number in range(4):
+        slots.crash(last, "bad")
+        slots.report(other, 20 + number, "good")
+        assert last.state == "paused" and slots.agenda.failures.avoided_by(last.id) == ["bad"]
+    slots.crash(last, "good")
+    assert last.state == "failed", "it breaks wherever it is"
+
+
 def test_a_node_on_which_one_trial_after_another_breaks_is_avoided_and_costs_none(
     tmp_path: Path, at_once: None
 ) -> None:

@@ -47,12 +47,13 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """A sweep in a process group of its own."""
+def start(*arguments: object, **more: str) -> subprocess.Popen[str]:
+    """A sweep in a process group of its own, with more in its environment."""
     command = [*RUN, *map(str, arguments)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**more),
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:

@@ -70,7 +70,7 @@ def test_files_are_written_read_listed_and_deleted(kind: str, bucket: str, tmp_p
     assert objects.listing(place) == {}
 
 
-def test_a_folder_is_there_whole_or_not_at_all(bucket: str, tmp_path: Path, server: S3Server) -> None:
+def test_a_folder_is_there_whole_or_not_at_all(bucket: str, tmp_path: Path, s3_server: S3Server) -> None:
     folder, place = a_folder(tmp_path / "folder"), f"{bucket}/folder"
     assert manifest(place) is None
     put(folder, place)
@@ -79,19 +79,19 @@ def test_a_folder_is_there_whole_or_not_at_all(bucket: str, tmp_path: Path, serv
     assert manifest(place) is None
     with pytest.raises(FileNotFoundError):
         at_hand(place, foreign=False)
-    before = len(server.requests("PUT", place.removeprefix("s3:/")))
+    before = len(s3_server.requests("PUT", place.removeprefix("s3:/")))
     put(folder, place)
-    assert len(server.requests("PUT", place.removeprefix("s3:/"))) == before + 3
+    assert len(s3_server.requests("PUT", place.removeprefix("s3:/"))) == before + 3
     assert objects.read(f"{place}/below/b.txt") == b"two"
 
 
-def test_what_is_there_is_not_sent_again_and_what_went_goes(bucket: str, tmp_path: Path, server: S3Server) -> None:
+def test_what_is_there_is_not_sent_again_and_what_went_goes(bucket: str, tmp_path: Path, s3_server: S3Server) -> None:
     folder, place = a_folder(tmp_path / "folder", state="big"), f"{bucket}/folder"
     digests = Digests()
     put(folder, place, digests)
 
     def sent() -> list[str]:
-        return [path.rpartition("/")[2] for path in server.requests("PUT", place.removeprefix("s3:/"))]
+        return [path.rpartition("/")[2] for path in s3_server.requests("PUT", place.removeprefix("s3:/"))]
 
     before = len(sent())
     put(folder, place, digests)
@@ -165,19 +165,20 @@ def test_room_is_made_by_what_was_not_used_for_longest_and_never_by_what_is_in_u
 
 
 def test_a_store_that_is_away_for_a_while_costs_only_waiting(
-    bucket: str, tmp_path: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
+    bucket: str, tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(address._OPTIONS, "s3", {"config_kwargs": {"connect_timeout": 1, "read_timeout": 1}})
-    server.pause()
-    back = threading.Timer(4, server.go_on)
+    s3_server.pause()
+    back = threading.Timer(2.5, s3_server.go_on)
     back.start()
     began_s = time.monotonic()
     put(a_folder(tmp_path / "folder"), f"{bucket}/folder")
-    assert time.monotonic() - began_s > 3
+    assert time.monotonic() - began_s > 2
     back.join()
     assert manifest(f"{bucket}/folder") is not None
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(retry, "PATIENCE_S", 0.5)
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setitem(address._OPTIONS, "s3", {"config_kwargs": {"connect_timeout": 2}})
     with pytest.raises(UserError, match="has not answered for") as away:
         objects.read(f"{bucket}/folder/a.txt")

@@ -1,0 +1,144 @@
+"""A sweep's folder in an object store: the driver works on its twin, and a thread puts there what is new.
+
+In: a sweep's folder. Out: with an address, the ledger's new lines as parts every two seconds, and before anything acts
+on an event that must not be lost; the other files once a minute and at the end. Checkpoints are put by the workers.
+On a disk the folder itself is what counts, and there is nothing to do. Called by `run`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hausa_asr.errors import UserError
+from hausa_asr.storage import objects
+from hausa_asr.storage.address import is_remote, join, name, portable
+from hausa_asr.storage.folders import put_file
+from hausa_asr.storage.lease import Lease
+from sweeps.record.folders import AT_THE_END, LEASE_FILE, OF_OTHERS
+from sweeps.record.ledger_parts import drop_older, part, refresh
+from sweeps.record.names import LEDGER_FILE
+
+log = logging.getLogger("sweeps")
+
+LEDGER_S, FILES_S = 2.0, 60.0
+"""How often the ledger's new lines and the other files are put into the store."""
+
+
+class Publisher:
+    """Put a sweep's files where its address says.
+
+    Args:
+        folder: the twin that the driver works in.
+        place: the sweep's address.
+        lease: the right to write there.
+    """
+
+    def __init__(self, folder: Path, place: str, lease: Lease) -> None:
+        self._folder, self._place, self._lease = folder, place, lease
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._number, self._sent = 0, 0
+        self._files: dict[str, tuple[int, int]] = {}
+        self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Begin, once the folder has settings and a ledger."""
+        self._thread.start()
+
+    def ledger(self) -> None:
+        """Put the ledger's new lines into the store now.
+
+        Raises:
+            StorageAway: the store does not answer, for long.
+            LeaseLost: another driver has taken over.
+        """
+        with self._lock:
+            self._lease.check()
+            with (self._folder / LEDGER_FILE).open("rb") as file:
+                file.seek(self._sent)
+                new = file.read()
+            new = new[: new.rfind(b"\n") + 1]
+            if not new:
+                return
+            place = part(self._place, self._lease.number, self._number + 1)
+            if not objects.create(place, new):
+                raise UserError(
+                    "A part of the sweep's ledger is there already.", where=place, fix="Start the driver again."
+                )
+            self._number, self._sent = self._number + 1, self._sent + len(new)
+        if self._number == 1:
+            drop_older(self._place, self._lease.number)
+
+    def files(self, at_end: bool = False) -> None:
+        """Put the files that have changed into the store."""
+        self._lease.check()
+        for file in sorted(self._folder.rglob("*")):
+            named = str(file.relative_to(self._folder))
+            top = named.split("/")[0]
+            if top.startswith(".") or top in OF_OTHERS or (top in AT_THE_END and not at_end) or ".partial" in named:
+                continue
+            with suppress(FileNotFoundError):
+                if file.is_file() and not file.is_symlink():
+                    status = file.stat()
+                    stamp = status.st_size, status.st_mtime_ns
+                    if self._files.get(named) != stamp:
+                        put_file(file, join(self._place, named))
+                        self._files[named] = stamp
+
+    def close(self) -> None:
+        """Put all that is new, and stop."""
+        self._over.set()
+        if self._thread.ident is None:  # the sweep was refused before it was opened
+            return
+        self._thread.join()
+        if not self._lease.is_lost:
+            self.ledger()
+            self.files(at_end=True)
+
+    def _work(self) -> None:
+        waited_s = FILES_S
+        while not self._over.wait(LEDGER_S) and not self._lease.is_lost:
+            waited_s += LEDGER_S
+            try:
+                self.ledger()
+                if waited_s >= FILES_S:
+                    waited_s = 0.0
+                    self.files()
+            except Exception as fault:  # what must not wait is put by `Ledger.append`, which passes it on
+                log.warning("the sweep's files could not be put into the storage: %s", fault)
+
+
+@contextmanager
+def published(folder: Path, lost: Callable[[], None], say: Callable[[str], None]) -> Iterator[Publisher | None]:
+    """Hold the right to drive a sweep in an object store, with its ledger up to date, for the length of the block.
+
+    Args:
+        folder: the sweep's, on this node.
+        lost: called when another driver has taken over; it must end this one.
+        say: is given a line for the console.
+
+    Raises:
+        UserError: another driver is at work.
+        StorageAway: the store does not answer.
+    """
+    place = portable(folder)
+    if not is_remote(place):
+        yield None
+        return
+
+    def waiting(seconds: float) -> None:
+        say(f"another driver may still be at work; waiting up to {seconds:.0f} s to be sure")
+
+    lease = Lease(join(place, LEASE_FILE), f"the sweep {name(place)}", lost, waiting)
+    try:
+        refresh(folder / LEDGER_FILE, place)  # it may have gone on since its settings were read
+        publisher = Publisher(folder, place, lease)
+        try:
+            yield publisher
+        finally:
+            publisher.close()
+    finally:
+        lease.close()

@@ -1,0 +1,72 @@
+"""A trial goes from node to node with its checkpoints, and the driver, on a third, keeps them within bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
+from hausa_asr.storage.address import here
+from sweeps.on_ray.trial_storage import TrialStorage
+from sweeps.record.checkpoints import Checkpoints
+
+
+def write(trial: Path, step: int, state: bool = True) -> None:
+    folder = step_folder(trial, step)
+    folder.mkdir(parents=True)
+    (folder / CHECKPOINT).write_text("{}")
+    (folder / "weights.safetensors").write_bytes(bytes([step]) * 1000)
+    (folder / "progress.json").write_text(f'{{"step": {step}}}')
+    if state:
+        (folder / TRAINING).write_bytes(b"s" * 2000)
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_checkpoints_follow_a_trial(kind: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = f"{bucket}/one/trials" if kind == "s3" else str(tmp_path / "one/trials")
+
+    def on(node: str) -> None:
+        monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path / node))
+
+    on("first")
+    worker = TrialStorage(f"{storage}/t000")
+    worker.bring()
+    write(worker.folder, 10)
+    worker.put()
+    write(worker.folder, 20)
+    (step_folder(worker.folder, 10) / TRAINING).unlink()  # as the fine-tune does once it can resume from a newer one
+    worker.put()
+    on("driver")
+    there = Checkpoints(here(storage))
+    assert there.steps("t000") == [10, 20] and there.has("t000", 20) and not there.has("t000", 30)
+    assert there.read("t000", 10, "progress.json") == b'{"step": 10}' and there.read("t000", 30, "x") is None
+    assert 4000 < there.size("t000") < 5000
+
+    on("second")
+    other = TrialStorage(f"{storage}/t000")
+    other.bring()
+    assert (step_folder(other.folder, 20) / TRAINING).read_bytes() == b"s" * 2000
+    write(other.folder, 30)
+    other.put()
+    (other.folder / "train.log").write_text("it learns\n")
+    other.close()
+
+    on("first")  # it comes back to where it was: what it left there is of another time
+    again = TrialStorage(f"{storage}/t000")
+    if kind == "s3":
+        write(again.folder, 40)  # never put: this node was cut off
+    again.bring()
+    assert sorted(path.name for path in again.folder.glob("step-*")) == ["step-000010", "step-000020", "step-000030"]
+
+    on("driver")
+    there.keep_only("t000", 30)
+    assert there.steps("t000") == [30] and 1000 < there.size("t000") < 1500, "weights only, and a log"
+    on("second")
+    third = TrialStorage(f"{storage}/t000")
+    third.bring()
+    assert sorted(path.name for path in third.folder.glob("step-*/*"))[-1] == "weights.safetensors"
+    assert not list(third.folder.glob(f"*/{TRAINING}"))
+    on("driver")
+    there.drop("t000")
+    assert there.steps("t000") == [] and there.size("t000") == 0

@@ -1,0 +1,89 @@
+"""The same sweep in a bucket as on a disk: with a store that is away, a second driver, and a driver elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hausa_asr.export.best_model import best_model
+from hausa_asr.storage import objects
+from helpers.s3_server import S3Server
+from helpers.whole_sweeps import ONE_SLOT, finish, ledger_of, start, wait_for
+from sweeps.record.ledger_parts import read_parts
+
+pytestmark = pytest.mark.timeout(900)
+AWAY_S = 6.0
+FIGURES = ("wer", "cer", "loss", "train_loss", "lr")
+
+
+def learned(events: list[dict[str, Any]]) -> list[Any]:
+    """What a sweep has tried, how it went and what was decided, without its times and its runs' names."""
+    found: list[Any] = []
+    for event in events:
+        if event["event"] == "proposed":
+            found.append((event["trial"], event["settings"]))
+        elif event["event"] == "reported":
+            found.append((event["trial"], event["step"], *(event["metrics"][name] for name in FIGURES)))
+        elif event["event"] in ("ranked", "paused", "ended"):
+            found.append((event["event"], event["trial"], event.get("passed"), event.get("state")))
+    return found
+
+
+def events_in(place: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in read_parts(place).splitlines()]
+
+
+def downloads(scratch: Path) -> list[str]:
+    log = scratch / ".fetched/log.jsonl"
+    return [json.loads(line)["address"] for line in log.read_text().splitlines()] if log.is_file() else []
+
+
+def test_a_sweep_in_a_bucket_is_the_same_sweep(
+    settings: Path, tmp_path: Path, bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("--config", settings, *ONE_SLOT, "--set", "search.trials=2", "--set", "name=one",
+              "--set", "finetune.length_s=720")  # fmt: skip
+    finish(start(*common))
+    on_disk = ledger_of(tmp_path / "runs/one")
+
+    first, second, storage = tmp_path / "first", tmp_path / "second", f"{bucket}/runs"
+    driver = start(*common, "--set", f"storage={storage}", HAUSA_ASR_SCRATCH=str(first))
+    twin = first / "stores" / storage.replace("://", "/") / "one"
+    wait_for(lambda: any(event["event"] == "reported" for event in ledger_of(twin)), driver)
+    other = finish(start("--resume", f"{storage}/one", *ONE_SLOT, HAUSA_ASR_SCRATCH=str(second)), code=2)
+    assert "Another driver is at work on the sweep one" in other
+    s3_server.pause()
+    time.sleep(AWAY_S)
+    s3_server.go_on()
+    output = finish(driver)
+    assert "Traceback" not in output
+    place = f"{storage}/one"
+    assert learned(events_in(place)) == learned(on_disk)
+    assert ledger_of(twin) == events_in(place)
+    names = set(objects.listing(place))
+    assert {"sweep.yaml", "result.json", "report.html", "sweep.log"} <= names
+    assert downloads(first) == [], "this node has made all of it itself"
+
+    # Another machine: nothing is there but the bucket, and MLflow.
+    wider = start("--resume", place, *ONE_SLOT, "--set", "search.trials=3", HAUSA_ASR_SCRATCH=str(second))
+    assert "Traceback" not in finish(wider)
+    went_on = events_in(place)
+    assert learned(went_on)[: len(learned(on_disk)) - 2] == learned(on_disk)[:-2]
+    assert [event["trial"] for event in went_on if event["event"] == "proposed"] == ["t000", "t001", "t002"]
+    fetched = downloads(second)
+    assert len(fetched) == len(set(fetched)), "each thing once"
+    assert any("/_data/" in one for one in fetched)
+
+    third = tmp_path / "third"
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(third))
+    model = best_model(f"sqlite:///{tmp_path}/mlflow.db", "hausa-asr", sweep="one", out=tmp_path / "model", rank=2)
+    assert model.source == "checkpoint" and (tmp_path / "model/model.safetensors").is_file()
+    assert len(downloads(third)) == 1
+
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in written if b"planted-secret" in path.read_bytes()]
+    assert not [name for name in objects.listing(storage) if b"planted" in objects.read(f"{storage}/{name}")]
