@@ -43,6 +43,7 @@ class Failures:
 
     def crashed(self, trial: str, reason: str, node: str = "", host: str = "") -> None:
         """Write down that something broke under a trial: it is paused, or ended if it alone breaks too often."""
+        reason = f"on node {host}: {reason}" if host else reason
         self._ledger.append("paused", trial=trial, cause=CRASH, reason=reason, node=node, host=host)
         own = [crash for crash in self._state.crashes.of_trial[trial] if crash.node not in self.avoided()]
         others = {crash.trial for crash in self._state.crashes.in_a_row} - {trial}
@@ -102,9 +103,4 @@ class Failures:
         if len(in_a_row) < max(self._settings.crashes_in_a_row, 2 * self._state.slots):
             return ""
         last = in_a_row[-1]
-        return f"trials broke {len(in_a_row)} times in a row and none reported; at last {said(last)}"
-
-
-def said(crash: Crash) -> str:
-    """A crash in words, with its node."""
-    return f"{crash.trial}{f' on node {crash.host}' if crash.host else ''}: {crash.reason}"
+        return f"trials broke {len(in_a_row)} times in a row and none reported; at last {last.trial} {last.reason}"

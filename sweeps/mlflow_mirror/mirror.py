@@ -252,8 +252,7 @@ class Mirror:
         tags = {key: value for key, value in tags.items() if mine.tags.get(key) != value}
         checkpoint = self._ledger.best_checkpoint(trial)
         if checkpoint and (tags or not trial.is_open or time.monotonic() >= mine.tag_again):
-            place = portable(checkpoint)
-            uri = place if is_remote(place) else checkpoint.as_uri()
+            uri = place if is_remote(place := portable(checkpoint)) else checkpoint.as_uri()
             if mine.tags.get(CHECKPOINT) != uri and self._ledger.has_best(trial):
                 tags[CHECKPOINT] = uri
         return tags

@@ -37,7 +37,7 @@ def test_a_crashed_trial_waits_until_another_one_has_reported_and_then_goes_on(t
     first = slots.take()
     slots.report(first)
     slots.crash(first)
-    assert (first.state, first.cause, first.reason) == ("paused", "crash", DISK)
+    assert (first.state, first.cause, first.reason) == ("paused", "crash", f"on node host of n1: {DISK}")
     second = slots.take()
     assert second is not first
     slots.report(second)
