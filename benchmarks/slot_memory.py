@@ -29,29 +29,24 @@ from sweeps.on_ray.cluster import connected, prepare_environment  # noqa: E402
 
 _WORKER = "RayTrainWorker"
 _PATIENCE_S = 180.0
+_STARTED_BYTES = 100 * 2**20
 
 
 def processes(temp: str) -> Counter[str]:
-    """Bytes of the processes of a Ray, by kind."""
+    """Bytes of the processes of the Ray that keeps its files in a folder, by kind."""
+    servers = {entry.name for entry in Path("/proc").glob("[0-9]*") if temp.encode() in _read(entry / "cmdline")}
     found: Counter[str] = Counter()
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_text().replace("\0", " ").strip()
-            environment = (entry / "environ").read_text()
-            if temp not in command and temp not in environment and not command.startswith("ray::"):
-                continue
-            lines = dict(line.split(":", 1) for line in (entry / "smaps_rollup").read_text().splitlines()[1:])
-        except (OSError, ValueError):
+        command = _read(entry / "cmdline").decode(errors="replace").replace("\0", " ").strip()
+        parent = _read(entry / "stat").decode(errors="replace").rpartition(")")[2].split()[1:2]
+        if entry.name not in servers and not servers & set(parent):  # Ray's workers are children of its raylet
+            continue
+        lines = dict(line.split(":", 1) for line in _read(entry / "smaps_rollup").decode().splitlines()[1:])
+        if "Pss" not in lines:  # it has just ended
             continue
         name = re.match(r"ray::(?:IDLE|\w+)", command)
         found[name[0].removeprefix("ray::") if name else "servers"] += 1024 * int(lines["Pss"].split()[0])
     return found
-
-
-def waits(count: int) -> bool:
-    """Whether so many workers wait for a job."""
-    running = [e for e in Path("/proc").glob("[0-9]*/cmdline") if _WORKER.encode() in _read(e)]
-    return len(running) >= count
 
 
 def _read(path: Path) -> bytes:
@@ -80,7 +75,8 @@ def measure(count: int) -> list[dict[str, float]]:
         for number in range(1, count + 1):
             slots.append(ray.remote(num_cpus=0)(Slot).remote(config={"job": None, "slot": spec}))
             deadline = time.monotonic() + _PATIENCE_S
-            while not waits(number):
+            before = found[-1].get(_WORKER, 0)
+            while processes(temp)[_WORKER] < before + _STARTED_BYTES:
                 if time.monotonic() > deadline:
                     raise SystemExit("a slot does not start")
                 time.sleep(1)
