@@ -54,6 +54,8 @@ class SweepSearcher(Searcher):
         """
         if len(self._out) >= self._slots():
             return None
+        if any(not self.trial_of[out] for out in self._out) and self._agenda.has_work():
+            return None  # a slot that waits comes first: a new one may find no room beside it
         order = self._agenda.next()
         if order.do == "end":
             return Searcher.FINISHED

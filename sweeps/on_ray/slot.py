@@ -203,7 +203,8 @@ class Slot(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """End the trial at hand and take the next one, on the same warm workers, or on new ones if those are gone.
 
-        Never False and no exception: Tune would give up the next trial rather than try it on another slot.
+        Raises:
+            NoRoom: its workers are on a node that the next one avoids. That one is given to another slot.
         """
         try:
             # Even when no report waits: one may be on its way, and its worker would wait for ever.
@@ -211,8 +212,7 @@ class Slot(tune.Trainable):
                 self._answer(Answer.STOP)
             self._spec = new_config["slot"]
             if self._node in self._spec["avoid"]:
-                self.cleanup()
-                self._desk = None
+                raise NoRoom("its slot's node is avoided")
         except ray.exceptions.RayActorError:
             self._desk = None
         if self._desk is None or not self._fit.is_alive():

@@ -1,0 +1,36 @@
+"""Which slot gets the next order: by the real agenda, with Tune's calls made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from helpers.slots import Slots
+from sweeps.on_ray.searcher import SweepSearcher
+from sweeps.record.trial import TrialRecord
+
+
+def job(trial: TrialRecord | None) -> dict[str, Any]:
+    return {"job": trial.id if trial else None}
+
+
+def test_a_trial_that_found_no_room_goes_to_the_slot_that_waits_and_not_to_a_new_one(tmp_path: Path) -> None:
+    slots = Slots(tmp_path, "search.trials=1")
+    searcher = SweepSearcher(slots.ledger, slots.agenda, job, lambda: 2)
+    assert searcher.suggest("a") == {"job": "t000"}
+    slots.ledger.append("started", trial="t000")
+    assert searcher.suggest("b") == {"job": None}, "it waits for what the first one shows"
+    slots.agenda.failures.found_no_room("t000", "no worker has taken the trial within 300 s")
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.suggest("c") is None, "a new slot may find no room beside the one that waits"
+    searcher.on_trial_complete("b")
+    assert searcher.suggest("d") == {"job": "t000"}
+
+
+def test_no_more_orders_are_out_than_there_is_room_for(tmp_path: Path) -> None:
+    room = 1
+    slots = Slots(tmp_path, "search.trials=4")
+    searcher = SweepSearcher(slots.ledger, slots.agenda, job, lambda: room)
+    assert searcher.suggest("a") and searcher.suggest("b") is None
+    room = 2
+    assert searcher.suggest("b") == {"job": "t001"}, "a node has come"
