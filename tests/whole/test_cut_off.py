@@ -40,4 +40,4 @@ def test_a_driver_that_was_cut_off_stops_and_what_it_did_since_counts_not(
     assert [event["trial"] for event in events if event["event"] == "proposed"] == ["t000", "t001", "t002"]
     for trial in ("t000", "t001", "t002"):
         steps = [event["step"] for event in events if event["event"] == "reported" and event["trial"] == trial]
-        assert len(set(steps)) >= 10 and steps == sorted(steps)
+        assert steps and steps == sorted(steps)
