@@ -5,7 +5,8 @@ In: nothing; `state` fills them, event by event. Out: what all rooms above read 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from sweeps.pruning.rule import Point
@@ -146,6 +147,13 @@ class TrialRecord:
 
     @property
     def at_best(self) -> Report:
-        """The report of its best checkpoint. Raises `StopIteration` before the first report."""
-        step = None if self.best is None else self.best["step"]
-        return next(report for report in self.reports if report.step == step)
+        """The report of its best checkpoint, as far as it is known. Raises `StopIteration` before the first report.
+
+        With the machine of a driver, reports of its last seconds may have been lost that a checkpoint in an object
+        store came after.
+        """
+        best = self.best
+        found = (report for report in self.reports if best is not None and report.step == best["step"])
+        after = (report for report in self.reports if best is not None and report.step > best["step"])
+        lost = (replace(one, step=int(best["step"]), metrics={**one.metrics, **best}) for one in after if best)
+        return next(chain(found, lost))

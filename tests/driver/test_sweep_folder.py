@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hausa_asr.errors import UserError
+from hausa_asr.storage.address import here
 from helpers.slots import Slots
 from sweeps.driver.sweep_folder import by_name, save, settings_of, to_type
 
@@ -39,3 +40,5 @@ def test_a_sweep_can_be_named_by_its_folder_and_is_where_it_is_not_in_the_usual_
     away = tmp_path / "my shared/one"
     assert to_type(away) == f"'{away}'"
     assert by_name(str(away), [])[1] == [f"storage={away.parent}"]
+    assert by_name("s3://bucket/runs/one/", []) == ("one", ["storage=s3://bucket/runs"])
+    assert to_type(here("s3://bucket/runs/one")) == "s3://bucket/runs/one"

@@ -255,3 +255,13 @@ def test_the_driver_waits_with_its_ledger_until_there_is_room(tmp_path: Path) ->
         ledger.append("proposed", trial="t002", settings={}, source="search")
         room.join()
     assert list(Ledger(tmp_path).state.trials) == ["t000", "t001", "t002"]
+
+
+def test_a_best_report_that_was_lost_with_a_machine_is_known_by_a_later_one(tmp_path: Path) -> None:
+    ledger = a_sweep(tmp_path)
+    later = {**report(60, wer=0.7), "best": {"step": 50, "wer": 0.3, "cer": 0.15, "loss": 1.0}}
+    ledger.append("reported", trial="t001", **report(10, wer=0.9))
+    ledger.append("reported", trial="t001", **later)
+    at_best = ledger.state.trials["t001"].at_best
+    assert (at_best.step, at_best.metrics["wer"], at_best.point.loss) == (50, 0.3, 1.0)
+    assert at_best.seen_s == ledger.state.trials["t001"].seen_s

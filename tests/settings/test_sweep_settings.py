@@ -242,3 +242,13 @@ def test_a_password_in_an_address_is_kept_out_of_the_settings(tmp_path: Path, mo
             load(None, [override], environment={})
         assert "planted" not in str(refused.value)
         assert override.partition("=")[0].partition(".")[0] in str(refused.value)
+
+
+@pytest.mark.parametrize("in_job", [False, True])
+def test_an_address_is_a_storage_wherever_it_is_read(in_job: bool) -> None:
+    """It made a folder named `s3:` outside a Ray job."""
+    options = ["mlflow.uri=http://mlflow:5000", "data.prepared=s3://bucket/data", "model.base=s3://bucket/base"]
+    config = make_absolute(load(None, ["storage=s3://bucket/runs/", *options]), in_job=in_job)
+    assert config.storage == "s3://bucket/runs"
+    assert (config.data.prepared, config.model.base) == ("s3://bucket/data", "s3://bucket/base")
+    assert make_absolute(load(None, ["storage=file:///data/runs", *options]), in_job=in_job).storage == "/data/runs"

@@ -46,7 +46,7 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
     settings: Path, tmp_path: Path, bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common = ("--config", settings, *ONE_SLOT, "--set", "search.trials=2", "--set", "name=one",
-              "--set", "finetune.length_s=720")  # fmt: skip
+              "--set", "finetune.length_s=1200")  # fmt: skip
     finish(start(*common))
     on_disk = ledger_of(tmp_path / "runs/one")
 
@@ -54,11 +54,13 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
     driver = start(*common, "--set", f"storage={storage}", HAUSA_ASR_SCRATCH=str(first))
     twin = first / "stores" / storage.replace("://", "/") / "one"
     wait_for(lambda: any(event["event"] == "reported" for event in ledger_of(twin)), driver)
-    other = finish(start("--resume", f"{storage}/one", *ONE_SLOT, HAUSA_ASR_SCRATCH=str(second)), code=2)
-    assert "Another driver is at work on the sweep one" in other
-    s3_server.pause()
+    s3_server.pause()  # in the middle of the first trial
+    trials = sum(event["event"] == "proposed" for event in ledger_of(twin))
+    other = start("--resume", f"{storage}/one", *ONE_SLOT, HAUSA_ASR_SCRATCH=str(second))
     time.sleep(AWAY_S)
+    assert trials == sum(event["event"] == "proposed" for event in ledger_of(twin)) == 1, "it waits with the next"
     s3_server.go_on()
+    assert "Another driver is at work on the sweep one" in finish(other, code=2)
     output = finish(driver)
     assert "Traceback" not in output
     place = f"{storage}/one"
