@@ -18,7 +18,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.baseline_turn import BaselineTurn
 from sweeps.driver.failures import Failures
 from sweeps.driver.finalists_turn import FinalistsTurn
-from sweeps.planning.budget import search_exhausted
+from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhausted
 from sweeps.pruning.rule import Rule
 from sweeps.record.crashes import CRASH
 from sweeps.record.ledger import Ledger
@@ -83,7 +83,7 @@ class Agenda:
     def next(self) -> Order:
         """Give out the next order; what it begins is in the ledger by then."""
         if self.failures.too_many():
-            return END
+            return WAIT if self.held else END  # a trial that is still at work may show that all is well
         if self.failures.rests(bool(self.held)):
             return WAIT
         for why, source in self._search_sources:
@@ -106,14 +106,22 @@ class Agenda:
         A slot that was ended gets no more orders. So what comes to be possible after that, by a little that is left of
         the budget, is for a driver that resumes the sweep.
         """
-        if self.held or self.failures.too_many():
+        if self.held or self.failures.too_many() or self.is_to_go_on():
             return False
         return self._ended or not (self._search_goes_on() or self._finalists.wait())
+
+    def is_to_go_on(self) -> bool:
+        """Whether something broke under a trial when there were no more orders for the other slots: begin anew."""
+        return self._ended and not self.held and self._broken() is not None and not self.failures.too_many()
+
+    def begin_anew(self) -> None:
+        """Give out orders again, after the last one was to end."""
+        self._ended = False
 
     def has_work(self) -> bool:
         """Whether `next` would give out something else than to wait."""
         if self.failures.too_many():
-            return True
+            return not self.held
         if self.failures.rests(bool(self.held)):
             return False
         if self._search_goes_on():
@@ -182,18 +190,29 @@ class Agenda:
 
     def _unfinished(self) -> TrialRecord | None:
         """The first trial that an interrupt, a crash or a budget that is now larger had ended."""
-        return self._first_of(lambda trial: self._was_interrupted(trial) or self._is_to_be_tried_again(trial))
+        return next(self._those_that(lambda one: self._was_interrupted(one) or self._is_to_be_tried_again(one)), None)
 
     def _broken(self) -> TrialRecord | None:
-        """The first trial under which something broke, though no other one has reported since."""
-        return self._first_of(lambda trial: trial.waits_for_workers)
+        """The trial under which something broke longest ago, though no other one has reported since."""
+        crashes = self._ledger.state.crashes
+        waiting = self._those_that(lambda trial: trial.waits_for_workers)
+        return min(waiting, key=lambda one: last.time if (last := crashes.last_of(one.id)) else 0.0, default=None)
 
-    def _first_of(self, waits: Callable[[TrialRecord], bool]) -> TrialRecord | None:
+    def _those_that(self, wait: Callable[[TrialRecord], bool]) -> Iterator[TrialRecord]:
+        """The trials that wait so, that no slot has and that the budget allows."""
         spent_up = bool(self._spent_up()) or self._baseline.way_is_made
         for trial in self._ledger.state.trials.values():
-            if waits(trial) and trial.id not in self.held and (trial.of or not spent_up):
-                return trial
-        return None
+            if wait(trial) and trial.id not in self.held and self._is_paid(trial, spent_up):
+                yield trial
+
+    def _is_paid(self, trial: TrialRecord, spent_up: bool) -> bool:
+        """Whether the budget allows a trial to go on: finalists and the baseline have parts of their own."""
+        state, now = self._ledger.state, time.time()
+        if trial.of:
+            return not (trial.waits_for_workers and exhausted(state, self._config, now))
+        if trial.is_baseline and trial.waits_for_workers:
+            return not baseline_exhausted(state, self._config, now)
+        return not spent_up
 
     def _was_interrupted(self, trial: TrialRecord) -> bool:
         return trial.is_open or (trial.cause == "budget" and trial.can_go_on and not trial.of)

@@ -55,11 +55,11 @@ class BaselineTurn:
         return True
 
     def _waiting(self) -> TrialRecord | None:
-        """The baseline, if it has not come to its end and no slot has it."""
+        """The baseline, if it has not come to its end and no slot has it. Where it broke, its turn is that of all."""
         baseline = self._ledger.state.baseline()
-        if baseline is None or baseline.id in self._held:
+        if baseline is None or baseline.id in self._held or baseline.waits_for_workers:
             return None
-        return baseline if baseline.is_open or baseline.can_go_on or baseline.waits_for_workers else None
+        return baseline if baseline.is_open or baseline.can_go_on else None
 
     def _is_due(self) -> bool:
         return baseline_is_due(self._ledger.state, self._config, time.time())

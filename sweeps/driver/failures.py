@@ -13,6 +13,7 @@ own fault.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection
 
 from hausa_asr.settings.sweep import ClusterSettings
 from sweeps.record.crashes import CRASH, NO_ROOM, Crash
@@ -32,10 +33,14 @@ class Failures:
     Args:
         ledger: the sweep's ledger.
         settings: how many crashes are too many.
+
+    Attributes:
+        living: gives the ids of the nodes that trials may be on now; None if that is not known.
     """
 
     def __init__(self, ledger: Ledger, settings: ClusterSettings) -> None:
         self._ledger, self._settings = ledger, settings
+        self.living: Callable[[], Collection[str] | None] = lambda: None
 
     @property
     def _state(self) -> State:
@@ -45,28 +50,45 @@ class Failures:
         """Write down that something broke under a trial: it is paused, or ended if it alone breaks too often."""
         reason = f"on node {host}: {reason}" if host else reason
         self._ledger.append("paused", trial=trial, cause=CRASH, reason=reason, node=node, host=host)
-        own = [crash for crash in self._state.crashes.of_trial[trial] if crash.node not in self.avoided()]
-        others = {crash.trial for crash in self._state.crashes.in_a_row} - {trial}
-        there = {crash.node for crash in own}
-        anywhere = len(there) > 1 or not self._state.crashes.nodes - there
-        if len(own) >= self._settings.crashes_per_trial and anywhere and not others:
+        own, most = self._own(trial), self._settings.crashes_per_trial
+        # Where two trials are left that break wherever they are, each would excuse the other for ever.
+        others = {crash.trial for crash in self._state.crashes.in_a_row if len(self._own(crash.trial)) < most} - {trial}
+        if len(own) >= most and self._is_anywhere({crash.node for crash in own}) and not others:
             record = self._state.trials[trial]
             best = self._ledger.best_there(record)  # a better one may have been in the memory of the workers
             why = f"it broke {many(len(own), 'time')}, while others went on; at last: {reason}"
             self._ledger.append("ended", trial=trial, state="failed", cause=CRASH, reason=why, best=best)
+
+    def _own(self, trial: str) -> list[Crash]:
+        """A trial's crashes since its last report, those on bad nodes left out."""
+        bad = self.avoided()
+        return [crash for crash in self._state.crashes.of_trial.get(trial, []) if crash.node not in bad]
+
+    def _is_anywhere(self, nodes: set[str]) -> bool:
+        """Whether a trial that broke on these nodes would break on any that there is."""
+        return len(nodes) > 1 or "" in nodes or not self._known() - nodes
+
+    def _known(self) -> set[str]:
+        """The nodes that trials may be on now; where that is not known, those that trials of this driver's were on."""
+        living = self.living()
+        return self._state.crashes.nodes if living is None else set(living)
 
     def found_no_room(self, trial: str, reason: str) -> None:
         """Write down that no worker came for a trial. That is no crash, and its time costs nothing."""
         self._ledger.append("paused", trial=trial, cause=NO_ROOM, reason=reason)
 
     def avoided(self) -> list[str]:
-        """The ids of the nodes on which trials broke in a row, and not only one of them."""
-        return sorted(node for node, crashes in self._state.crashes.of_node.items() if self._is_bad(crashes))
+        """The ids of the nodes on which trials broke in a row, and not only one of them; none if there is no other."""
+        bad = {node for node, crashes in self._state.crashes.of_node.items() if self._is_bad(crashes)}
+        return sorted(bad) if self._known() - bad else []
 
     def avoided_by(self, trial: str) -> list[str]:
         """The ids of the nodes that a trial had better not go to: the bad ones, and where it broke itself."""
-        own = {crash.node for crash in self._state.crashes.of_trial.get(trial, [])}
-        return sorted({*self.avoided(), *filter(None, own)})
+        crashes = self._state.crashes
+        own = {crash.node for crash in self._own(trial) if crash in crashes.of_node.get(crash.node, [])}
+        if self._state.trials[trial].cause == NO_ROOM:
+            own = set()  # it has found no room elsewhere
+        return sorted({*self.avoided(), *own})
 
     def _is_bad(self, crashes: list[Crash]) -> bool:
         return len(crashes) >= self._settings.crashes_per_node and len({crash.trial for crash in crashes}) > 1
@@ -100,7 +122,7 @@ class Failures:
     def too_many(self) -> str:
         """Why the sweep pauses itself, in words; "" while it does not."""
         in_a_row = self._state.crashes.in_a_row
-        if len(in_a_row) < max(self._settings.crashes_in_a_row, 2 * self._state.slots):
+        if len(in_a_row) < max(self._settings.crashes_in_a_row, 2 * self._state.crashes.slots):
             return ""
         last = in_a_row[-1]
         return f"trials broke {len(in_a_row)} times in a row and none reported; at last {last.trial} {last.reason}"

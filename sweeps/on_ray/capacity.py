@@ -73,9 +73,16 @@ class Capacity:
 
     def avoidable(self, nodes: Collection[str]) -> list[str]:
         """Which of these nodes can be avoided: none, if no other one has what a worker takes."""
-        self.slots(nodes)
+        self.slots()
         others = [one.resources for name, one in self._nodes.items() if name not in nodes and self._fits(one)]
-        return sorted(nodes) if slots_on(others, self._wanted) else []
+        return sorted({*nodes} & {*self._nodes}) if slots_on(others, self._wanted) else []
+
+    def usable(self) -> set[str]:
+        """The ids of the nodes that trials may be on now."""
+        self.slots()
+        return {
+            name for name, one in self._nodes.items() if self._fits(one) and slots_on([one.resources], self._wanted)
+        }
 
     def leaving(self) -> set[str]:
         """The ids of the nodes that are about to go, such as spot machines that were given notice."""
@@ -89,8 +96,11 @@ class Capacity:
         self._nodes = nodes()
         self._leaving = set(ray._private.state.state.get_draining_nodes())
         gone = {*avoided, *self._leaving}
-        free = [one.free for name, one in self._nodes.items() if name not in gone and self._fits(one)]
-        there = _groups_with_workers() + slots_on(free, self._wanted)
+        fitting = [one for name, one in self._nodes.items() if name not in gone and self._fits(one)]
+        groups = _groups_with_workers()
+        there = groups + slots_on([one.free for one in fitting], self._wanted)
+        # Of parts of a GPU that are free on several GPUs none is a whole one for a worker.
+        there = min(there, max(groups, slots_on([one.resources for one in fitting], self._wanted)))
         wanted = max(1, self._wanted.slots or there)
         if wanted == self._slots:
             self.steady = wanted

@@ -66,6 +66,7 @@ class SweepScheduler(FIFOScheduler):
         self._config, self._ledger, self._rule, self._agenda = config, ledger, rule, agenda
         self._trial_of, self._guess, self._leaving = trial_of, guess, leaving
         self._warm = 0
+        self._came: dict[tuple[str, str], int] = {}
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first trial that waits to start. Tune's own way looks through all trials that ever were, at each step."""
@@ -90,11 +91,14 @@ class SweepScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A slot broke under a trial: write down what follows. Called by Tune, before the searcher takes it back."""
         name = self._trial_of(trial.trial_id)
-        if not name or not self._ledger.state.trials[name].is_open:
+        record = self._ledger.state.trials.get(name)
+        judged = record is not None and not record.is_open and bool(trial.last_result)
+        if record is None or judged or record.state == "finished":
             return
         fault = broken_by(error_text(trial))
         if isinstance(fault, NoRoom):
-            self._agenda.failures.found_no_room(name, fault.reason)
+            if record.is_open:  # else it had not begun, and waits as before
+                self._agenda.failures.found_no_room(name, fault.reason)
         else:
             self._failed(name, Failed(fault.reason, fault.own, fault.node, fault.host))
 
@@ -124,6 +128,10 @@ class SweepScheduler(FIFOScheduler):
                 # The meter is a whole GPU's, and other trials use it too.
                 kept["metrics"] = {key: value for key, value in progress.metrics.items() if key != GPU_ENERGY}
             self._ledger.append("reported", trial=name, slot=message.slot, node=message.node, **kept)
+        elif progress.step > self._came.get((name, message.slot), progress.step):
+            # Its first report after a crash is that of its checkpoint; what follows shows that it trains.
+            self._ledger.append("repeated", trial=name, slot=message.slot, node=message.node, step=progress.step)
+        self._came[name, message.slot] = progress.step
         why = self._divergence(trial, progress)
         if why:
             self._end(name, "failed", DIVERGED, detail=why)

@@ -91,6 +91,7 @@ class Slot(tune.Trainable):
         self._name = f"slot-{time.time_ns()}"
         self._longest_wait_s = 0.0
         self._node = self._host = ""
+        self._group_ends = False
         self._open()
         self._take(config["job"])
 
@@ -150,6 +151,8 @@ class Slot(tune.Trainable):
             message = Failed(f"it ended as {message.end} without a last report")
         goes_on = isinstance(message, Reported) and not message.is_end
         self._phase = Phase.REPORTED if goes_on else Phase.OVER
+        # On a GPU the workers end with a fault, though that takes Ray Train some seconds to see.
+        self._group_ends = isinstance(message, Failed) and self._spec["gpus_per_worker"] > 0
         if isinstance(message, Reported):
             message = Reported(message.progress, self._name, self._node)
         return {MESSAGE: to_text(message)}
@@ -170,6 +173,7 @@ class Slot(tune.Trainable):
                 return message
             if not self._fit.is_alive():
                 why, own = _why_ended(self._failure)
+                own = own and self._phase is Phase.TRAINING  # else it was the trial before
                 raise SlotBroken(f"the worker group has ended: {why}", self._node, self._host, own)
             waited_s = time.monotonic() - self._posted_s
             if self._phase is Phase.STARTING and waited_s > self._patience_for_room_s():
@@ -206,13 +210,16 @@ class Slot(tune.Trainable):
         Raises:
             NoRoom: its workers are on a node that the next one avoids. That one is given to another slot.
         """
+        self._spec = new_config["slot"]
         try:
             # Even when no report waits: one may be on its way, and its worker would wait for ever.
             if self._phase is not Phase.IDLE:
                 self._answer(Answer.STOP)
-            self._spec = new_config["slot"]
             if self._node in self._spec["avoid"]:
                 raise NoRoom("its slot's node is avoided")
+            if self._group_ends:
+                self._fit.join(timeout=WRITING_S)
+                self._desk, self._group_ends = None, False
         except ray.exceptions.RayActorError:
             self._desk = None
         if self._desk is None or not self._fit.is_alive():

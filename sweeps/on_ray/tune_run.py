@@ -68,12 +68,25 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
     }
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
     storage = sweep.folder / "ray"
+    _tune(sweep, agenda, mirror, board, slot, storage)
+    while agenda.is_to_go_on():  # its end was given out when something broke under the last trials
+        agenda.begin_anew()
+        _tune(sweep, agenda, mirror, board, slot, storage)
+    shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
+    return agenda.is_done()
+
+
+def _tune(
+    sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: type[tune.Trainable], storage: Path
+) -> None:
+    """One Tune run, until the agenda gives out its end, or until an interrupt."""
     capacity = Capacity(sweep.config.resources, sweep.plan.slots)
 
     def tune_config(trial: TrialRecord | None) -> dict[str, Any]:
         failures = agenda.failures
-        avoid = capacity.avoidable(failures.avoided_by(trial.id)) if trial else []
-        avoid = avoid or capacity.avoidable(failures.avoided())
+        leaving = capacity.leaving()
+        avoid = capacity.avoidable([*failures.avoided_by(trial.id), *leaving]) if trial else []
+        avoid = avoid or capacity.avoidable([*failures.avoided(), *leaving])
         return _tune_config(sweep, {**_slot_spec(sweep, storage), "avoid": avoid}, trial)
 
     def slots() -> int:
@@ -83,6 +96,7 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
             sweep.ledger.append("slots", slots=min(capacity.steady, most))
         return found
 
+    agenda.failures.living = capacity.usable
     searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots)
     space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config)
     space.begin()
@@ -111,8 +125,6 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
     except Exception:
         sweep.ledger.check()
         raise
-    shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
-    return agenda.is_done()
 
 
 def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:

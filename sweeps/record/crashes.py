@@ -46,20 +46,27 @@ class Crashes:
         of_trial: by trial, those since its own last report.
         of_node: by node, those since the last report from there.
         nodes: all that a trial of this driver's was on.
+        slots: the most that there were since the last report.
     """
 
     in_a_row: list[Crash] = field(default_factory=list)
     of_trial: dict[str, list[Crash]] = field(default_factory=dict)
     of_node: dict[str, list[Crash]] = field(default_factory=dict)
     nodes: set[str] = field(default_factory=set)
+    slots: int = 0
+    _slots_now: int = 0
 
     def take(self, event: dict[str, Any]) -> None:
         """Take in one event of the ledger."""
         kind = event["event"]
         if kind == "opened":
             self.in_a_row, self.of_trial, self.of_node, self.nodes = [], {}, {}, set()
-        elif kind == "reported":
-            self.in_a_row = []
+            self.slots = self._slots_now = event.get("slots", 0)
+        elif kind == "slots":
+            self._slots_now = event["slots"]
+            self.slots = max(self.slots, self._slots_now)
+        elif kind in ("reported", "repeated"):
+            self.in_a_row, self.slots = [], self._slots_now
             self.nodes |= {*filter(None, [event.get("node")])}
             self.of_trial.pop(event["trial"], None)
             self.of_node.pop(event.get("node", ""), None)

@@ -16,6 +16,7 @@ Events, in the order of a trial's life:
     started    a slot took it; `recall` if by the second look or as the baseline
     tracked    its MLflow run
     reported   one evaluation
+    repeated   a trial that goes on from an older checkpoint has come again where it had been
     ranked     one decision at a rung, with all that it was made of
     paused     it left its slot and can go on: `cause` is rung, budget, crash (with reason and node) or no room
     retried    a failed one is to be tried again, as somebody asked

@@ -107,6 +107,8 @@ class State:
             if event["step"] > trial.last_step:
                 trial.reports.append(Report.of(event))
             self._spend(trial, event["time"])
+        elif kind == "repeated":
+            self._spend(trial, event["time"])
         elif kind == "ranked":
             trial.decisions.append({key: event[key] for key in event if key not in ("event", "trial")})
             scored = event["scored"]

@@ -166,3 +166,59 @@ def test_a_finalist_under_which_something_breaks_is_tried_again(tmp_path: Path, 
     assert final.of
     slots.crash(final)
     assert slots.take() is final
+
+
+def test_a_finalist_that_breaks_when_the_other_slots_have_ended_is_run_all_the_same(
+    tmp_path: Path, at_once: None
+) -> None:
+    slots = Breaking(tmp_path, "search.trials=2", "finalists.k=1", "finalists.seeds=2")
+    slots.finish(slots.take(), 0.5)
+    slots.finish(slots.take(), 0.4)
+    runs = [slots.take() for _ in range(4)]
+    last = next(run for run in runs if run.of != "t000")
+    for run in runs:
+        if run is not last:
+            slots.finish(run, 0.4)
+    assert slots.order().do == "end"
+    slots.crash(last)
+    assert slots.agenda.is_to_go_on() and not slots.agenda.is_done()
+    slots.agenda.begin_anew()
+    assert slots.take() is last
+    slots.finish(last, 0.4)
+    assert slots.order().do == "end" and slots.agenda.is_done() and not slots.agenda.is_to_go_on()
+
+
+def test_two_trials_that_break_wherever_they_are_do_not_excuse_each_other_for_ever(
+    tmp_path: Path, at_once: None
+) -> None:
+    slots = Breaking(tmp_path, "search.trials=2")
+    for _ in range(8):
+        if (order := slots.order()).do == "train":
+            assert order.trial is not None
+            slots.crash(order.trial)
+    assert [trial.state for trial in slots.ledger.state.searched] == ["failed"] * 2
+    assert not slots.agenda.failures.too_many()
+
+
+def test_slots_that_are_lost_all_at_once_do_not_pause_a_sweep_whose_others_go_on(tmp_path: Path, at_once: None) -> None:
+    slots = Breaking(tmp_path, "search.trials=40", "cluster.crashes_in_a_row=4")
+    slots.ledger.append("slots", slots=6)
+    taken = [slots.take() for _ in range(6)]
+    for trial in taken[:5]:
+        slots.crash(trial)
+    slots.ledger.append("slots", slots=1)
+    assert not slots.agenda.failures.too_many() and slots.order().do == "wait"
+    slots.report(taken[5])
+    assert slots.order().do == "train"
+
+
+def test_a_trial_that_comes_again_where_it_had_been_shows_that_all_is_well(tmp_path: Path) -> None:
+    slots = Breaking(tmp_path, "search.trials=40")
+    one, other = slots.take(), slots.take()
+    slots.report(one, 20)
+    for trial in (one, other):
+        slots.crash(trial)
+    assert slots.order().do == "wait"
+    slots.ledger.append("repeated", trial=one.id, step=10, slot="s", node="n1")
+    assert not slots.ledger.state.crashes.in_a_row and one.last_step == 20
+    assert slots.order().do == "train"
