@@ -14,7 +14,7 @@ from helpers.whole_sweeps import ROOT, RUN, SETTINGS, check_whole, finish, ledge
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import ray_nodes
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 
 
 @pytest.mark.skipif(not ray_nodes.may_mount(), reason="only root can give a node a disk of its own")
