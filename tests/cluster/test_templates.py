@@ -90,7 +90,7 @@ def test_secrets_come_by_reference_and_none_is_in_a_file() -> None:
     assert all(line.endswith("=") for line in example.splitlines() if not line.startswith("#"))
     assert ".env" in (CLUSTER / "mlflow/.gitignore").read_text().split()
     for file in CLUSTER.rglob("*"):
-        if file.is_file() and file.parent.name != "locks" and file.name != "requirements.txt":
+        if file.is_file() and file.parent.name not in ("locks", "__pycache__") and file.name != "requirements.txt":
             found = re.findall(
                 r"AKIA[0-9A-Z]{16}|-----BEGIN|://[^\s/${]+:[^\s/${@]+@", file.read_text(encoding="utf-8")
             )

@@ -123,7 +123,7 @@ def test_a_damaged_or_half_copied_object_is_never_used(bucket: str, tmp_path: Pa
 FETCH = """
 import sys
 from hausa_asr.storage.fetched import at_hand
-print(at_hand(sys.argv[1]).joinpath("a.txt").read_text())
+print(at_hand(sys.argv[1]).joinpath("a.txt").read_text(), flush=True)
 sys.stdin.read()
 """
 

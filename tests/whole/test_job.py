@@ -315,8 +315,8 @@ def test_submit_says_how_a_job_failed_and_why_it_could_not_be_submitted(
 
     # An interrupt is for whoever follows, not for the job.
     process = subprocess.Popen(
-        [*command, *too_much, "--name", "left"], env=env, cwd=full_folder, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        [*command, "--name", "left"], env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
     )  # fmt: skip
     assert process.stderr is not None
     remarks = ""
@@ -327,6 +327,7 @@ def test_submit_says_how_a_job_failed_and_why_it_could_not_be_submitted(
     _, rest = process.communicate(timeout=30)
     assert process.returncode == 130 and "The job goes on." in rest, rest
     assert f"RAY_AUTH_MODE=token ray job stop left --address {head['JOBS']}" in rest
+    asked(head, "POST", "left/stop")
 
     wrong = here(head, tmp_path, RAY_AUTH_TOKEN="f" * 64)
     assert "refuses the token of this machine" in said(command, wrong, full_folder, 2)
