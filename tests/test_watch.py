@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from helpers.plans import an_earlier_sweep
-from helpers.whole_sweeps import ROOT, environment
+from helpers.whole_sweeps import ROOT, environment, hear_interrupts
 from sweeps.record.follow import Follower
 from sweeps.record.ledger import Ledger
 
@@ -129,6 +129,7 @@ def test_on_a_terminal_it_is_a_table_that_ctrl_c_leaves(ledger: Ledger) -> None:
     process = subprocess.Popen(
         command(ledger.folder), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         env=environment(PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{ROOT}", TERM="xterm"),
+        preexec_fn=hear_interrupts,
     )  # fmt: skip
     shown = Lines(process, ours)
     try:

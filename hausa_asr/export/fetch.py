@@ -26,10 +26,13 @@ from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.settings.recipe import RECIPE_FIELDS, check_setting
 from hausa_asr.storage.address import is_remote
 from hausa_asr.storage.fetched import at_hand
+from hausa_asr.storage.retry import patience
 
 if TYPE_CHECKING:
     from hausa_asr.tracking.tracker import SweepRun, Tracker, TrialRun
 
+_AWAY_S = 20.0
+"""How long an object store that does not answer is waited for: somebody looks on."""
 ARTIFACT = "best_model"
 """Where a sweep's parent run in MLflow keeps the export of its winner."""
 
@@ -99,7 +102,7 @@ def _fetch_artifact(tracker: Tracker, run_id: str, partial: Path) -> str | None:
 def _local_path(uri: str) -> Path | None:
     """The folder that a `file://` URI or a plain path names, or what an address names, fetched; None if it is gone."""
     if is_remote(uri):
-        with suppress(OSError, UserError):
+        with suppress(OSError, UserError), patience(_AWAY_S):
             return at_hand(uri)
         return None
     if "://" not in uri and not uri.startswith("file:"):

@@ -47,6 +47,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
+def hear_interrupts() -> None:
+    """In a child: as from a terminal. In the background of a script SIGINT is ignored, and by children too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: object, **more: str) -> subprocess.Popen[str]:
     """A sweep in a process group of its own, with more in its environment."""
     command = [*RUN, *map(str, arguments)]

@@ -21,7 +21,17 @@ from pathlib import Path
 
 import pytest
 
-from helpers.whole_sweeps import ROOT, SETTINGS, check_whole, environment, finish, ledger_of, start, wait_for
+from helpers.whole_sweeps import (
+    ROOT,
+    SETTINGS,
+    check_whole,
+    environment,
+    finish,
+    hear_interrupts,
+    ledger_of,
+    start,
+    wait_for,
+)  # fmt: skip
 from sweeps.driver.gauges import BEST_WER, EXPORTED, LEFT, METRICS, MONEY, SLOTS, TRIALS
 
 README = ROOT / "cluster/README.md"
@@ -316,7 +326,7 @@ def test_submit_says_how_a_job_failed_and_why_it_could_not_be_submitted(
     # An interrupt is for whoever follows, not for the job.
     process = subprocess.Popen(
         [*command, "--name", "left"], env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
+        text=True, preexec_fn=hear_interrupts,
     )  # fmt: skip
     assert process.stderr is not None
     remarks = ""

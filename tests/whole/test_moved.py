@@ -6,9 +6,13 @@ import base64
 import signal
 from pathlib import Path
 
+import pytest
+
 from helpers.mlflow_server import Server, free_port
 from helpers.whole_sweeps import ONE_SLOT, Runs, finish, ledger_of, start, wait_for
 from sweeps.record.ledger import Ledger
+
+pytestmark = pytest.mark.long
 
 SECRET = "planted-secret"
 
