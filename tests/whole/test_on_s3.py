@@ -15,7 +15,7 @@ from helpers.s3_server import S3Server
 from helpers.whole_sweeps import ONE_SLOT, finish, ledger_of, start, wait_for
 from sweeps.record.ledger_parts import read_parts
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 AWAY_S = 6.0
 FIGURES = ("wer", "cer", "loss", "train_loss", "lr")
 
