@@ -114,7 +114,7 @@ class Run:
         return [event for event in self.events() if event["event"] == "reported"]
 
     def until(self, reports: int) -> None:
-        """Wait for so many reports."""
+        """Wait until the ledger has this number of reports."""
         deadline = time.monotonic() + _PATIENCE_S
         while len(self.reports()) < reports:
             if self.driver.poll() is not None or time.monotonic() > deadline:

@@ -89,7 +89,7 @@ def measure(count: int) -> list[dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slots", type=int, default=4, help="so many (4)")
+    parser.add_argument("--slots", type=int, default=4, help="how many to start (4)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     found = measure(given.slots)

@@ -133,8 +133,8 @@ class ResourceSettings(Strict):
     slots: int | None = Field(
         None,
         ge=1,
-        description="Trials side by side at the most; by default as many as fit. On a given cluster so many are asked "
-        "for, room or not, which is what makes one that grows on demand grow.",
+        description="The most trials side by side; by default as many as fit. On a given cluster all of them are "
+        "requested, even where there is no room yet, so that an autoscaler adds nodes.",
     )
     labels: dict[str, str] = Field(
         {},
@@ -173,16 +173,16 @@ class ClusterSettings(Strict):
         "the longest wait for a report so far, and six hours before a slot's first.",
     )
     crashes_per_trial: int = Field(
-        3, ge=1, description="A trial under which something broke so often, while others went on, has failed."
+        3, ge=1, description="A trial fails after this number of crashes, if other trials go on meanwhile."
     )
     crashes_per_node: int = Field(
-        3, ge=2, description="A node on which trials broke so often in a row gets no more, while there are others."
+        3, ge=2, description="A node gets no more trials after this number of crashes in a row, if there are others."
     )
     crashes_in_a_row: int = Field(
         10,
         ge=2,
-        description="After so many crashes in a row, twice the slots at least, and no report between them the sweep "
-        "pauses itself.",
+        description="The sweep pauses itself after this number of crashes in a row without a report in between; with "
+        "many slots after two per slot.",
     )
     nodes: list[dict[str, float]] = Field(
         [], description="For `--plan`: the nodes to plan for, such as [{CPU: 32, GPU: 8}], in place of the real ones."

@@ -39,6 +39,7 @@ _OVERDUE = 10.0
 NODE_LABEL = "ray.io/node-id"
 """Ray's own label of every node."""
 _ELSEWHERE_S = 60.0
+"""How long a trial that avoids a node waits for workers elsewhere, before it is given back."""
 
 
 class SlotBroken(RuntimeError):
