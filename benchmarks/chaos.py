@@ -3,16 +3,17 @@
     python benchmarks/chaos.py [--runs 20] [--only EVENT]... [--json FILE]
 
 Method. Each run is a sweep of five trials of the demo model, by `sweeps/run.py` on a Ray cluster of a head without CPUs
-and two nodes of one CPU (`ray_nodes.py`: processes of this machine, one session a node). Each event below has its turn;
-the run's seed draws the moment, from the second to the eighth report. All trials are random ones and none is pruned, so
-on a CPU each has the same learning curve whatever happens: the first run, in which nothing breaks, says which.
+and two nodes of one CPU (`ray_nodes.py`: processes of this machine). Each event below has its turn; the run's seed
+draws the moment, from the second to the eighth report. All trials are random ones and none is pruned, so on a CPU each
+has the same learning curve whatever happens: the first run, in which nothing breaks, says which.
 
 - `kill`: a node is killed, and another one comes 10 s later; `lose`: none comes; `join`: a third node comes.
 - `starve`: somebody else's job holds one of the two CPUs for a minute from the start; `taken`: it takes the CPU of a
   node that is added, and gives it back after a minute.
 - `disk`: a second node comes only now, and its disk for checkpoints is full; `base`: it lacks the base checkpoint.
-- `cut`: a node hears and says nothing for a minute; `head`: head, nodes and driver are killed, and the sweep is resumed
-  on another cluster.
+- `cut`: a node's cable is pulled for a minute, while what runs on it goes on (without root it stands still for it);
+  `drain`: a node is given 30 s notice, as spot machines get it, then killed, and another one comes; `head`: head, nodes
+  and driver are killed, and the sweep is resumed on another cluster.
 
 Checked after each run: every trial finished; none was proposed, reported or ended twice; every curve is that of the
 quiet run, bit for bit; MLflow has one run for each trial, finished, with the ledger's last figures. Printed: how much
@@ -42,6 +43,7 @@ from typing import Any
 import bench
 import ray_nodes
 import yaml
+from chaos_checks import curves, faults
 from ray_nodes import Nodes
 
 TRIALS = 5
@@ -58,8 +60,9 @@ SETTINGS: dict[str, Any] = {
     "finalists": {"k": 0},
     "cluster": {"startup_timeout_s": 90, "report_timeout_s": 60},
 }  # fmt: skip
-EVENTS = ("kill", "lose", "join", "starve", "taken", "disk", "base", "cut", "head")
+EVENTS = ("kill", "lose", "join", "starve", "taken", "disk", "base", "cut", "drain", "head")
 _HELD_S, _CUT_S, _PATIENCE_S = 60.0, 60.0, 900.0
+_NOTICE_S = 30
 _HOLD = """
 import sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -185,8 +188,12 @@ def broken(event: str) -> Callable[[Run, random.Random], None]:
             nodes.add()
             run.hold_cpu()
         if event == "cut":
-            second.signal(signal.SIGSTOP)
-            run.later(_CUT_S, lambda: second.signal(signal.SIGCONT))
+            nodes.cut_off(second)
+            run.later(_CUT_S, lambda: nodes.connect(second))
+        if event == "drain":
+            nodes.drain(second, _NOTICE_S)
+            run.later(_NOTICE_S, second.kill)
+            nodes.add()
         if event == "head":
             os.killpg(run.driver.pid, signal.SIGKILL)
             run.driver.wait()
@@ -199,48 +206,11 @@ def broken(event: str) -> Callable[[Run, random.Random], None]:
     return script
 
 
-def curves(run: Run) -> dict[str, list[tuple[int, float, float]]]:
-    """Every trial's learning curve: step, loss and WER of each report."""
-    found: dict[str, list[tuple[int, float, float]]] = {}
-    for event in run.reports():
-        found.setdefault(event["trial"], []).append((event["step"], event["metrics"]["loss"], event["metrics"]["wer"]))
-    return found
-
-
-def faults(run: Run, expected: dict[str, list[tuple[int, float, float]]] | None) -> list[str]:
-    """What is wrong with a sweep that has ended."""
-    wrong, events = [], run.events()
-    if run.driver.returncode:
-        wrong.append(f"the driver ended with {run.driver.returncode}: {run.output.read_text()[-800:]}")
-    last = {event["trial"]: event.get("state") for event in events if event["event"] == "ended"}
-    unfinished = {f"t{number:03d}": last.get(f"t{number:03d}") for number in range(TRIALS)}
-    wrong += [f"{trial} is {state}" for trial, state in unfinished.items() if state != "finished"]
-    for kind, key in (("proposed", "trial"), ("ended", "trial"), ("reported", "step")):
-        counted = Counter((event["trial"], event[key]) for event in events if event["event"] == kind)
-        wrong += [f"{kind} {count} times: {what}" for what, count in counted.items() if count > 1]
-    if expected is not None:
-        found = curves(run)
-        wrong += [f"{trial} has another curve" for trial in expected if found.get(trial) != expected[trial]]
-    return wrong + mlflow_faults(run)
-
-
-def mlflow_faults(run: Run) -> list[str]:
-    """Where MLflow differs from the ledger."""
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{run.work}/mlflow.db")
-    experiment = client.get_experiment_by_name("hausa-asr")
-    runs = client.search_runs([experiment.experiment_id]) if experiment else []
-    trials = [one for one in runs if "trial" in one.data.tags]
-    counted = Counter(one.data.tags["trial"] for one in trials)
-    wrong = [f"MLflow has {count} runs of {trial}" for trial, count in counted.items() if count > 1]
-    wrong += [f"MLflow has no run of t{number:03d}" for number in range(TRIALS) if f"t{number:03d}" not in counted]
-    ends = {event["trial"]: event["metrics"] for event in run.reports()}
-    for one in trials:
-        trial = one.data.tags["trial"]
-        if one.info.status != "FINISHED" or abs(one.data.metrics.get("wer", 9) - ends[trial]["wer"]) > 1e-9:
-            wrong.append(f"MLflow has {trial} as {one.info.status} with WER {one.data.metrics.get('wer')}")
-    return wrong
+def broke(run: Run) -> list[str]:
+    """What the driver itself said was wrong."""
+    if not run.driver.returncode:
+        return []
+    return [f"the driver ended with {run.driver.returncode}: {run.output.read_text()[-800:]}"]
 
 
 def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -> tuple[dict[str, Any], Any]:
@@ -264,9 +234,9 @@ def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -
             "event": event, "seed": seed, "took_s": round(took_s, 1), "longest_wait_s": round(max(waits, default=0), 1),
             "event_to_report_s": round(after - run.event_s, 1) if run.event_s else None, "pauses": dict(crashes),
             "nodes": len({one.get("node") for one in run.reports()}),
-            "faults": [*filter(None, [fault]), *faults(run, expected)],
+            "faults": [*filter(None, [fault]), *broke(run), *faults(events, TRIALS, run.work / "mlflow.db", expected)],
         }  # fmt: skip
-        return figures, curves(run)
+        return figures, curves(run.events())
 
 
 def main() -> None:

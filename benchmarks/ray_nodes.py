@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, whose nodes can be lost, cut off, starved and spoilt.
 
-Each node is a `ray start` of its own, in a session of its own, on free ports of 127.0.0.1. In: what each node has. Out:
-the cluster's address. Used by `chaos.py` and by the tests. Nothing of it outlives the block.
+Each node is a `ray start` in a session of its own; for root in a network namespace too, else on free ports of
+127.0.0.1. In: what each node has. Out: the cluster's address. Used by `chaos.py` and by the tests. Nothing of it
+outlives the block.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from node_network import Network, may_network
 
 _RAY = str(Path(sys.executable).parent / "ray")
 _TOKEN = "0123456789abcdef" * 4
@@ -43,9 +46,17 @@ def may_mount() -> bool:
 
 @dataclass
 class Node:
-    """One node: its `ray start`, and the session that all its processes are in."""
+    """One node: its `ray start`, and the session that all its processes are in.
+
+    Attributes:
+        process: the `ray start`.
+        name: Ray's id of it.
+        cable: to the network; "" if it shares 127.0.0.1.
+    """
 
     process: subprocess.Popen[bytes]
+    name: str = ""
+    cable: str = ""
 
     def kill(self) -> None:
         """Kill it and all that runs on it, as a machine that loses its power."""
@@ -64,20 +75,22 @@ class Nodes:
 
     Args:
         folder: a short path for Ray's files, since it keeps sockets there.
+        network: for the nodes; None if they share 127.0.0.1.
 
     Attributes:
         address: of the head, for `cluster.address`.
         environment: what a driver needs to join it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: Network | None) -> None:
         self._folder, self._all, self._temp = folder, [], 0
+        self.network = network
         self.start_head()
 
     def start_head(self) -> None:
         """Start a head, the first one or after `kill_all`."""
         port = free_port()
-        self.address = f"127.0.0.1:{port}"
+        self.address = f"{self.network.address if self.network else '127.0.0.1'}:{port}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "HAUSA_ASR_"))}
         self.environment = {
             **kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0",
@@ -100,30 +113,63 @@ class Nodes:
         while self._all:
             self._all.pop().kill()
 
+    def cut_off(self, node: Node) -> None:
+        """Let a node hear and say nothing: its processes go on, or on 127.0.0.1 they stand still."""
+        self.network.pull(node.cable) if self.network else node.signal(signal.SIGSTOP)
+
+    def connect(self, node: Node) -> None:
+        """End that."""
+        self.network.plug_in(node.cable) if self.network else node.signal(signal.SIGCONT)
+
+    def drain(self, node: Node, seconds: int) -> None:
+        """Give a node notice, as spot machines get it."""
+        subprocess.run(
+            [_RAY, "drain-node", "--address", self.address, "--node-id", node.name, "--reason",
+             "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "notice", "--deadline-remaining-seconds",
+             str(seconds)],
+            check=True, env=self.environment, capture_output=True,
+        )  # fmt: skip
+
     def _start(self, *arguments: str, covered: Sequence[tuple[Path, str]] = ()) -> Node:
         # A folder for each, or nodes would take each other's sockets. Workers find the head's by its address.
         self._temp += 1
+        shared = self.network is None or "--head" in arguments
         ports = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--runtime-env-agent-port",
                  "--metrics-export-port", "--node-manager-port", "--object-manager-port")  # fmt: skip
         command = [
-            _RAY, "start", "--block", *arguments, "--num-gpus", "0", "--node-ip-address", "127.0.0.1",
+            _RAY, "start", "--block", *arguments, "--num-gpus", "0",
             "--object-store-memory", str(_OBJECT_STORE_BYTES),
             *(part for name in ports for part in (name, str(free_port()))),
         ]  # fmt: skip
         if "--head" in arguments:
             command += ["--temp-dir", str(self._folder / f"h{self._temp}")]
-        if covered:
-            mounts = " && ".join(f"mount -t tmpfs -o size={size} none '{path}'" for path, size in covered)
-            command = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command]
+        mounts = " && ".join(f"mount -t tmpfs -o size={size} none '{path}'" for path, size in covered)
+        kinds = [*(["-m"] if covered else []), *([] if shared else ["-n"])]
+        if kinds:  # it waits for its cable and hears its address
+            script = f'read -r address && {mounts or ":"} && exec "$@" --node-ip-address "$address"'
+            command = ["unshare", *kinds, "sh", "-c", script, "sh", *command]
+        else:
+            command += ["--node-ip-address", self.address.partition(":")[0]]
         before = self._alive()
         log = (self._folder / f"node{self._temp}.log").open("wb")
-        node = Node(subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, start_new_session=True))
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self.environment,
+                                   start_new_session=True)  # fmt: skip
+        address, cable = "", ""
+        if self.network and not shared:
+            time.sleep(0.5)  # until it has its namespace
+            address, cable = self.network.attach(process.pid)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(f"{address}\n".encode())
+            process.stdin.close()
+        node = Node(process, cable=cable)
         self._all.append(node)
         deadline = time.monotonic() + _START_S
-        while not self._alive() - before:
+        while not (new := self._alive() - before):
             if node.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"a node did not start: {Path(log.name).read_text()[-2000:]}")
             time.sleep(0.5)
+        node.name = new.pop()
         return node
 
     def _alive(self) -> set[str]:
@@ -148,9 +194,9 @@ class Nodes:
 def cluster() -> Iterator[Nodes]:
     """A cluster for the length of the block, at first only its head."""
     folder = Path(tempfile.mkdtemp(prefix="hausa-asr-nodes-", dir="/tmp"))
-    nodes: Nodes | None = None
+    nodes, network = None, Network() if may_network() else None
     try:
-        nodes = Nodes(folder)
+        nodes = Nodes(folder, network)
         yield nodes
     finally:
         if nodes is not None:
@@ -158,6 +204,8 @@ def cluster() -> Iterator[Nodes]:
         for pid in _holding(str(folder)):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        if network is not None:
+            network.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
