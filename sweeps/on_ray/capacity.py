@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from hausa_asr.settings.sweep import ResourceSettings
+from sweeps.on_ray.trainer import free
 from sweeps.planning.slots import has_labels, slots_on
 
 log = logging.getLogger("sweeps")
@@ -97,7 +98,9 @@ class Capacity:
         self._leaving = set(ray._private.state.state.get_draining_nodes())
         gone = {*avoided, *self._leaving}
         fitting = [one for name, one in self._nodes.items() if name not in gone and self._fits(one)]
-        groups = _groups_with_workers()
+        own = own_groups()
+        free(own)
+        groups = sum(_has_workers(group) for group in own)
         there = groups + slots_on([one.free for one in fitting], self._wanted)
         # Of parts of a GPU that are free on several GPUs none is a whole one for a worker.
         there = min(there, max(groups, slots_on([one.resources for one in fitting], self._wanted)))
@@ -125,12 +128,13 @@ def placement_groups() -> list[Any]:
     return [Group.FromString(raw) for raw in table]
 
 
-def _groups_with_workers() -> int:
-    """How many worker groups of this sweep have their place. Slots themselves have groups too, without a CPU or GPU."""
+def own_groups() -> list[Any]:
+    """The placement groups of this driver and of all that it started."""
     job = ray.get_runtime_context().get_job_id()
-    return sum(
-        group.state == group.CREATED
-        and group.creator_job_id.hex() == job
-        and any(bundle.unit_resources.get("CPU", 0) or bundle.unit_resources.get("GPU", 0) for bundle in group.bundles)
-        for group in placement_groups()
-    )
+    return [group for group in placement_groups() if group.creator_job_id.hex() == job]
+
+
+def _has_workers(group: Any) -> bool:
+    """Whether a placement group is that of workers, and has its place. Slots have groups too, without a CPU or GPU."""
+    needs = [bundle.unit_resources for bundle in group.bundles]
+    return group.state == group.CREATED and any(need.get("CPU", 0) or need.get("GPU", 0) for need in needs)

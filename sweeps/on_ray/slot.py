@@ -25,6 +25,7 @@ from hausa_asr.recipe import Answer
 from hausa_asr.storage.address import here
 from sweeps.on_ray.desk import Desk
 from sweeps.on_ray.messages import MESSAGE, MOST_LETTERS, Ended, Failed, Message, Reported, Taken, to_text
+from sweeps.on_ray.trainer import trainer_of
 
 _POLL_S = 1.0
 """How often a slot that waits for a message checks that its workers are still alive."""
@@ -234,21 +235,6 @@ class Slot(tune.Trainable):
         ray.get(self._desk.close.remote())
         busy = self._phase in (Phase.STARTING, Phase.TRAINING)
         self._fit.join(timeout=self._spec["goodbye_s"] if busy else WRITING_S)
-
-
-def trainer_of(workers: int) -> Any:
-    """Ray Train's trainer for a group: PyTorch's own if several workers share a process group.
-
-    A single worker needs none, and importing `ray.train.torch`, which brings torch, would cost two more processes of
-    each slot more than a second before the worker itself can begin.
-    """
-    if workers == 1:
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-        return DataParallelTrainer
-    from ray.train.torch import TorchTrainer
-
-    return TorchTrainer
 
 
 def _why_ended(error: BaseException | None) -> tuple[str, bool]:

@@ -24,7 +24,7 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")
 _KIND = "accelerator_type:"
 """Before the kind of a node's GPUs, in Ray's resources."""
 _HEAD_SHARE = 0.0002
-"""Of the head's marker. Ray Train's helper of each slot takes 0.001, so there is room for 800 slots."""
+"""Of the head's marker, so that there is room for 5,000 slots."""
 
 
 @dataclass(frozen=True)
