@@ -252,6 +252,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
         from sweeps.on_ray.scoring import scorer
         from sweeps.planning.admission import check, in_a_line
         from sweeps.planning.estimate import predict
+        from sweeps.planning.memory import too_little
         from sweeps.planning.slots import admit
         from sweeps.sampling.study import Study
         from sweeps.verdict.soup import Models
@@ -270,7 +271,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
             sweep = open_sweep(config, folder, prepared, plan, publisher)
             for trial in retry:
                 sweep.ledger.append("retried", trial=trial)
-            _describe(sweep, [in_a_line(config, prediction), *warm.notes, *prediction.warnings], console)
+            warnings = [*prediction.warnings, *too_little(config, plan.slots, nodes)]
+            _describe(sweep, [in_a_line(config, prediction), *warm.notes, *warnings], console)
             agenda = Agenda(config, sweep.ledger, sweep.rule, Study(config, warm.trials, sweep.predictor))
             mirror = Mirror(tracker, sweep.ledger, config, sweep.tags)
             mirror.start()

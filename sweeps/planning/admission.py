@@ -116,7 +116,7 @@ def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: Sl
     budget = [f"{setting} {limit:g}" for setting, limit in config.budget.model_dump(exclude_none=True).items()]
     lines.append(("budget", ", ".join(budget) or "none is set"))
     memory = too_little_memory(config, plan.slots, nodes)
-    lines += [("warning", warning) for warning in (*prediction.warnings, memory) if warning]
+    lines += [("warning", warning) for warning in (*prediction.warnings, *memory)]
     for reason, fix in refusals(config, prediction):
         lines += [("refused", reason), ("", f"{fix[:1].upper()}{fix[1:]}.")]
     return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)

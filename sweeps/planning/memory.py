@@ -1,7 +1,8 @@
 """Predict the host memory of a trial: the weights, states and copies that its first worker holds.
 
-In: the settings and the nodes. Out: bytes, a line of the plan and a warning. On a GPU these are copies on their way to
-the disk and the base checkpoint for the next trial; on a CPU the model itself is there too.
+In: the settings and the nodes. Out: bytes, a line of the plan and warnings. On a GPU these are copies on their way to
+the disk and the base checkpoint for the next trial; on a CPU the model itself is there too. Beside that, each slot has
+processes of Ray's: two on the head, the others anywhere.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.slots import HEAD
 from sweeps.planning.speed import largest_base, trained_weights
 from sweeps.wording import many, size
 
 _WEIGHT, _MOMENTS = 4, 8
 """Bytes per weight, all float32: itself or its gradient, and Adam's two moments."""
+_ON_HEAD, _ANYWHERE = 260 * 2**20, 290 * 2**20
+"""Of Ray's processes of a slot: its actor and its controller, and the others (`python benchmarks/slot_memory.py`)."""
 _KEPT_BASES = 2
 """A worker keeps so many base checkpoints in memory (hausa_asr/model/wav2vec2.py)."""
 
@@ -43,19 +47,23 @@ def in_words(config: SweepConfig) -> str:
     return f"about {size(needed)} of host memory for the weights, states and copies of each trial{more}"
 
 
-def too_little(config: SweepConfig, slots: int, nodes: Sequence[Mapping[str, float]]) -> str | None:
-    """A warning if the trials that lie on a node together need more memory than it has; None if they fit.
+def too_little(config: SweepConfig, slots: int, nodes: Sequence[Mapping[str, float]]) -> list[str]:
+    """Warn where the trials on a node together, or the slots' processes on the head, need more memory than it has.
 
     Args:
         config: the sweep's settings.
         slots: trials side by side, spread evenly over the nodes.
         nodes: the resources of each; `memory` in bytes, where it is known.
     """
-    needed, least = host_memory(config), min((node.get("memory", 0.0) for node in nodes), default=0.0)
-    together = -(-slots // len(nodes)) if nodes else 0
-    if needed is None or not least or needed * together <= least:
-        return None
-    return (
-        f"{many(together, 'trial')} on a node take {size(needed * together)} of host memory or more, but a node has "
-        f"{size(least)}"
-    )
+    warnings, needed = [], host_memory(config)
+    memories = [node.get("memory", 0.0) for node in nodes if node.get("CPU", 1.0)]  # a head often has none
+    least, together = min(memories, default=0.0), -(-slots // len(memories)) if memories else 0
+    if needed is not None and least and (needed + _ANYWHERE) * together > least:
+        taken = size((needed + _ANYWHERE) * together)
+        warnings.append(f"{many(together, 'trial')} on a node take {taken} of host memory or more, but a node has "
+                        f"{size(least)}")  # fmt: skip
+    head = next((node.get("memory", 0.0) for node in nodes if HEAD in node), 0.0)
+    if head and slots * _ON_HEAD > head:
+        warnings.append(f"{many(slots, 'slot')} take {size(slots * _ON_HEAD)} of memory on the head node, which has "
+                        f"{size(head)}: choose a larger one, or set resources.slots")  # fmt: skip
+    return warnings

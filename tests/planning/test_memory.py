@@ -6,6 +6,7 @@ import pytest
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.memory import host_memory, in_words, too_little
+from sweeps.planning.slots import HEAD
 
 XLSR, MMS = "facebook/wav2vec2-xls-r-300m", "facebook/mms-1b-all"
 
@@ -41,11 +42,20 @@ def test_several_bases_are_kept_but_no_more_than_two() -> None:
 def test_trials_that_do_not_fit_on_a_node_together_are_warned_of() -> None:
     settings = config(XLSR, gpus_per_worker=1)
     node = {"CPU": 32.0, "GPU": 8.0, "memory": 32e9}
-    assert "8 trials on a node" in (too_little(settings, 8, [node]) or "")
-    assert too_little(settings, 8, [node] * 4) is None
-    assert too_little(settings, 8, [{"CPU": 32.0, "GPU": 8.0}]) is None
+    (warning,) = too_little(settings, 8, [node])
+    assert "8 trials on a node" in warning
+    assert not too_little(settings, 8, [node] * 4)
+    assert not too_little(settings, 8, [{"CPU": 32.0, "GPU": 8.0}])
+
+
+def test_a_head_that_is_too_small_for_its_slots_is_warned_of() -> None:
+    settings = config("demo", gpus_per_worker=1)
+    head, node = {HEAD: 1.0, "CPU": 0.0, "memory": 16e9}, {"CPU": 32.0, "GPU": 8.0, "memory": 512e9}
+    assert not too_little(settings, 32, [head, *[node] * 4])
+    (warning,) = too_little(settings, 128, [head, *[node] * 16])
+    assert "on the head node" in warning and "16.0 GB" in warning
 
 
 def test_of_a_base_that_is_not_known_nothing_is_said() -> None:
     settings = config("somebody/else")
-    assert in_words(settings) == "not known" and too_little(settings, 99, [{"memory": 1.0}]) is None
+    assert in_words(settings) == "not known" and not too_little(settings, 99, [{"memory": 1.0}])
