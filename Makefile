@@ -5,6 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
+LOCK := cluster/locks/dev.txt
 
 .PHONY: sweep test quick lint ui clean
 
@@ -28,12 +29,14 @@ lint: $(STAMP)
 ui: $(STAMP)
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
 
-# Set up once, and again only when the requirements change.
-$(STAMP): pyproject.toml
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev,lm,onnx,serve]'
+
+# Set up once, and again only when the requirements change: with the versions that were tested, where they can be had.
+$(STAMP): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev,lm,onnx,serve]'
+	$(INSTALL) -c $(LOCK) || { echo "not all versions of $(LOCK) can be had here: taking the newest"; $(INSTALL); }
 	@touch $(STAMP)
 
 clean:

@@ -25,28 +25,32 @@ def locked(path: Path) -> dict[str, str]:
     }
 
 
-ALL = {name: locked(LOCKS / f"{name}.txt") for name in ("cpu", "cuda")} | {
+ALL = {name: locked(LOCKS / f"{name}.txt") for name in ("cpu", "cuda", "dev")} | {
     "mlflow": locked(ROOT / "cluster/mlflow/requirements.txt")
 }
 
 
-@pytest.mark.parametrize("lock", ["cpu", "cuda"])
+@pytest.mark.parametrize("lock", ["cpu", "cuda", "dev"])
 def test_each_requirement_is_locked_within_its_range(lock: str) -> None:
-    wanted = [*PROJECT["dependencies"], *(one for extra in EXTRAS for one in PROJECT["optional-dependencies"][extra])]
+    extras = PROJECT["optional-dependencies"]
+    wanted = [
+        *PROJECT["dependencies"],
+        *(one for extra in (extras if lock == "dev" else EXTRAS) for one in extras[extra]),
+    ]
     for text in wanted:
         one = Requirement(text)
         if one.marker and not one.marker.evaluate({"python_version": "3.11", "python_full_version": "3.11.9"}):
             continue
         name = canonicalize_name(one.name)
-        if lock == "cpu" and name in FROM_PYTORCH:
-            assert name not in ALL["cpu"]
+        if lock != "cuda" and name in FROM_PYTORCH:
+            assert name not in ALL[lock]
             continue
         assert name in ALL[lock], f"{text} is not in {lock}.txt: run cluster/locks/compile.sh"
         assert one.specifier.contains(ALL[lock][name]), f"{text}, but {lock}.txt has {ALL[lock][name]}"
 
 
 def test_locks_agree_with_each_other() -> None:
-    for name, version in (ALL["cpu"] | ALL["mlflow"]).items():
+    for name, version in (ALL["cpu"] | ALL["mlflow"] | ALL["dev"]).items():
         assert ALL["cuda"].get(name, version) == version
     assert ALL["mlflow"]["mlflow"] == ALL["cuda"]["mlflow"], "a client newer than its server may ask for what it lacks"
     for name in set(ALL["cuda"]) - set(ALL["cpu"]):
