@@ -40,6 +40,7 @@ from sweeps.driver.sweep_folder import (
     to_type,
 )  # fmt: skip
 from sweeps.record.names import LOG_FILE
+from sweeps.record.state import FAULT, INTERRUPTED, PAUSED_ITSELF
 from sweeps.wording import many
 
 if TYPE_CHECKING:
@@ -276,10 +277,12 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
             mirror.start()
             try:
                 lost = partial(_ray_is_lost, sweep, mirror, console)
-                with watched(folder / "logs", lost), exported(sweep, mirror.waiting):
+                with watched(folder / "logs", lost), exported(sweep, mirror.waiting), sweep.leaving():
                     if not _search(sweep, agenda, mirror, prediction, console):
+                        why = agenda.failures.too_many()
+                        sweep.leave(PAUSED_ITSELF if why else INTERRUPTED, why)
                         mirror.interrupted(_MLFLOW_INTERRUPT_S)
-                        if why := agenda.failures.too_many():
+                        if why:
                             _say(console, f"The sweep has paused itself: {why}\nMend that. {_how_to_go_on(folder)}")
                             raise typer.Exit(EXIT_LOST)
                         raise KeyboardInterrupt
@@ -315,6 +318,7 @@ def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction
 
 def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
     """End the driver, and say how to go on, after the local Ray has ended."""
+    sweep.leave(FAULT, "the local Ray has ended")
     mirror.interrupted(_MLFLOW_INTERRUPT_S)
     console.show_cursor()
     why = f"The local Ray has ended; its logs in {sweep.folder / 'logs'} may say why."
