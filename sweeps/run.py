@@ -23,6 +23,7 @@ sys.path[0] = str(_ROOT)  # run as a script, Python puts sweeps/ there, where ou
 import typer
 from rich.console import Console
 
+from hausa_asr.command_options import Resume, Retry
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here, join, portable
@@ -64,14 +65,8 @@ def main(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Replace one setting, for example search.trials=4."),
     ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(metavar="SWEEP", help="Go on with this sweep, where it stopped: its name, or its folder."),
-    ] = None,
-    retry: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TRIAL", help="With --resume: try this failed trial again, from its last checkpoint."),
-    ] = None,
+    resume: Resume = None,
+    retry: Retry = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would run where, for how long and at what cost; start nothing.")
     ] = False,
