@@ -299,6 +299,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
 def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction, console: Console) -> bool:
     """Run trials and finalists, with the table of trials on the console; False after an interrupt."""
     from sweeps.driver.board import Board
+    from sweeps.on_ray.cluster import address_of
+    from sweeps.on_ray.node_changes import node_changes_said
     from sweeps.on_ray.tune_run import search
     from sweeps.planning.forecast import forecast
 
@@ -307,7 +309,10 @@ def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction
     def left(state: State) -> str:
         return str(forecast(state, config, state.slots or slots, time.time(), prediction))
 
-    with Board(sweep.ledger, config, slots, left, console) as board:
+    with ExitStack() as hold:
+        board = hold.enter_context(Board(sweep.ledger, config, slots, left, console))
+        if address_of(config.cluster) is not None:
+            hold.enter_context(node_changes_said(sweep.ledger, config.resources, partial(_say, console)))
         return search(sweep, agenda, mirror, board)
 
 

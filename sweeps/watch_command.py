@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hausa_asr.settings.sweep import SweepConfig
     from sweeps.driver.board import Board
     from sweeps.record.follow import Follower
-    from sweeps.record.state import State
+    from sweeps.record.state import Left, State
 
 _EVERY_S = 1.0
 _FETCH_EVERY_S = 5.0
@@ -92,7 +92,8 @@ def _watch_a_driver(storage: str, name: str, follower: Follower, console: Consol
     )  # fmt: skip
     with board:
         _show_open(board, follower)
-        said_s, left = 0.0, None
+        said_s: float = 0.0
+        last_left: Left | None = None
         every_s = _EVERY_S if not is_remote(storage) else _FETCH_EVERY_S
         while _result(follower.folder) is None:
             time.sleep(every_s)
@@ -105,8 +106,9 @@ def _watch_a_driver(storage: str, name: str, follower: Follower, console: Consol
             if console.is_terminal:
                 continue
             quiet_s = _quiet_s(follower)
-            has_left, left = follower.state.left != left, follower.state.left
-            is_due = has_left if left is not None else quiet_s > max(2 * said_s, _QUIET_S)
+            left_now = follower.state.left
+            is_due = left_now != last_left if left_now is not None else quiet_s > max(2 * said_s, _QUIET_S)
+            last_left = left_now
             if is_due and (line := _remark(follower, config)):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
                 said_s = quiet_s

@@ -100,7 +100,7 @@ class State:
         elif kind == "waits":
             self.waits[event["slot"]] = event["time"]
         elif kind == "waited":
-            self.waits.pop(event.get("slot"), None)
+            self.waits.pop(event.get("slot", ""), None)
             self.spent_at = _plus(self.spent_at, self.terms, event["seconds"])
         elif kind == "left":
             self._end_waits()
