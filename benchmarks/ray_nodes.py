@@ -44,6 +44,15 @@ def may_mount() -> bool:
     )
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on, all different."""
+    with contextlib.ExitStack() as held:
+        every = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in every:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in every]
+
+
 @dataclass
 class Node:
     """One node: its `ray start`, and the session that all its processes are in.
@@ -139,7 +148,7 @@ class Nodes:
         command = [
             _RAY, "start", "--block", *arguments, "--num-gpus", "0",
             "--object-store-memory", str(_OBJECT_STORE_BYTES),
-            *(part for name in ports for part in (name, str(free_port()))),
+            *(part for name, port in zip(ports, free_ports(len(ports)), strict=True) for part in (name, str(port))),
         ]  # fmt: skip
         if "--head" in arguments:
             command += ["--temp-dir", str(self._folder / f"h{self._temp}")]

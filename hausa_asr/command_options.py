@@ -20,6 +20,18 @@ Set = Annotated[
         "--set", metavar="NAME=VALUE", help="Replace one setting, such as finetune.lr_peak=1e-4. Repeat it for more."
     ),
 ]
+Resume = Annotated[
+    str | None,
+    typer.Option("--resume", metavar="SWEEP", help="Go on with this sweep, where it stopped: its name, or its folder."),
+]
+Retry = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--retry",
+        metavar="TRIAL",
+        help="With --resume: try this failed trial again, from its last checkpoint. Repeat it for more.",
+    ),
+]
 
 
 def print_json(value: dict[str, Any]) -> None:

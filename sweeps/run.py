@@ -23,6 +23,7 @@ sys.path[0] = str(_ROOT)  # run as a script, Python puts sweeps/ there, where ou
 import typer
 from rich.console import Console
 
+from hausa_asr.command_options import Resume, Retry
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here, join, portable
@@ -40,6 +41,7 @@ from sweeps.driver.sweep_folder import (
     to_type,
 )  # fmt: skip
 from sweeps.record.names import LOG_FILE
+from sweeps.record.state import FAULT, INTERRUPTED, PAUSED_ITSELF
 from sweeps.wording import many
 
 if TYPE_CHECKING:
@@ -63,14 +65,8 @@ def main(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Replace one setting, for example search.trials=4."),
     ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(metavar="SWEEP", help="Go on with this sweep, where it stopped: its name, or its folder."),
-    ] = None,
-    retry: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TRIAL", help="With --resume: try this failed trial again, from its last checkpoint."),
-    ] = None,
+    resume: Resume = None,
+    retry: Retry = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would run where, for how long and at what cost; start nothing.")
     ] = False,
@@ -278,10 +274,12 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
             mirror.start()
             try:
                 lost = partial(_ray_is_lost, sweep, mirror, console)
-                with watched(folder / "logs", lost), exported(sweep, mirror.waiting):
+                with watched(folder / "logs", lost), exported(sweep, mirror.waiting), sweep.leaving():
                     if not _search(sweep, agenda, mirror, prediction, console):
+                        why = agenda.failures.too_many()
+                        sweep.leave(PAUSED_ITSELF if why else INTERRUPTED, why)
                         mirror.interrupted(_MLFLOW_INTERRUPT_S)
-                        if why := agenda.failures.too_many():
+                        if why:
                             _say(console, f"The sweep has paused itself: {why}\nMend that. {_how_to_go_on(folder)}")
                             raise typer.Exit(EXIT_LOST)
                         raise KeyboardInterrupt
@@ -303,6 +301,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
 def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction, console: Console) -> bool:
     """Run trials and finalists, with the table of trials on the console; False after an interrupt."""
     from sweeps.driver.board import Board
+    from sweeps.on_ray.cluster import address_of
+    from sweeps.on_ray.node_changes import node_changes_said
     from sweeps.on_ray.tune_run import search
     from sweeps.planning.forecast import forecast
 
@@ -311,12 +311,16 @@ def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction
     def left(state: State) -> str:
         return str(forecast(state, config, state.slots or slots, time.time(), prediction))
 
-    with Board(sweep.ledger, config, slots, left, console) as board:
+    with ExitStack() as hold:
+        board = hold.enter_context(Board(sweep.ledger, config, slots, left, console))
+        if address_of(config.cluster) is not None:
+            hold.enter_context(node_changes_said(sweep.ledger, config.resources, partial(_say, console)))
         return search(sweep, agenda, mirror, board)
 
 
 def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
     """End the driver, and say how to go on, after the local Ray has ended."""
+    sweep.leave(FAULT, "the local Ray has ended")
     mirror.interrupted(_MLFLOW_INTERRUPT_S)
     console.show_cursor()
     why = f"The local Ray has ended; its logs in {sweep.folder / 'logs'} may say why."

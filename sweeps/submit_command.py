@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hausa_asr.command_options import Config, Set
+from hausa_asr.command_options import Config, Resume, Retry, Set
 from hausa_asr.errors import UserError
 from sweeps.driver.log_lines import VARIABLE, formatter
 from sweeps.upload import pack
@@ -56,14 +56,8 @@ def submit(
             help="A variable of the job's environment; NAME alone passes on its value here. Repeat it for more.",
         ),
     ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(metavar="SWEEP", help="Go on with this sweep, where it stopped: its name, or its folder."),
-    ] = None,
-    retry: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TRIAL", help="With --resume: try this failed trial again. Repeat it for more."),
-    ] = None,
+    resume: Resume = None,
+    retry: Retry = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Print the job's name and return, rather than follow its log.")
     ] = False,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hausa_asr.settings.sweep import SweepConfig
     from sweeps.driver.board import Board
     from sweeps.record.follow import Follower
-    from sweeps.record.state import State
+    from sweeps.record.state import Left, State
 
 _EVERY_S = 1.0
 _FETCH_EVERY_S = 5.0
@@ -41,8 +41,9 @@ def watch(
 ) -> None:
     """Show the table of a sweep that runs elsewhere, until it ends.
 
-    Reads the sweep's folder and changes nothing in it, so it may be started and ended (Ctrl-C) at any time, on every
-    machine that has the folder. Without a terminal it prints a line for each report.
+    Says why where a sweep has paused itself, was interrupted or has written nothing for long, and how to go on; then
+    waits for somebody to do so. Reads the sweep's folder and changes nothing in it, so it may be started and ended
+    (Ctrl-C) at any time, on every machine that has the folder. Without a terminal it prints a line for each report.
 
     The exit status is 0 after a sweep with a winner, and 1 after one without.
 
@@ -87,11 +88,12 @@ def _watch_a_driver(storage: str, name: str, follower: Follower, console: Consol
     board = Board(
         follower, config, 1, left, console, reports_before=follower.reports_before,
         waited_s=max(0.0, time.time() - follower.opened) if follower.opened else 0.0,
-        remark=lambda: _silence(follower, config),
+        remark=lambda: _remark(follower, config),
     )  # fmt: skip
     with board:
         _show_open(board, follower)
-        said_s = 0.0
+        said_s: float = 0.0
+        last_left: Left | None = None
         every_s = _EVERY_S if not is_remote(storage) else _FETCH_EVERY_S
         while _result(follower.folder) is None:
             time.sleep(every_s)
@@ -101,8 +103,13 @@ def _watch_a_driver(storage: str, name: str, follower: Follower, console: Consol
             if follower.drivers != driver:
                 return
             board.tick()
+            if console.is_terminal:
+                continue
             quiet_s = _quiet_s(follower)
-            if not console.is_terminal and quiet_s > max(2 * said_s, _QUIET_S) and (line := _silence(follower, config)):
+            left_now = follower.state.left
+            is_due = left_now != last_left if left_now is not None else quiet_s > max(2 * said_s, _QUIET_S)
+            last_left = left_now
+            if is_due and (line := _remark(follower, config)):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
                 said_s = quiet_s
             said_s = min(said_s, quiet_s)
@@ -132,19 +139,30 @@ def _may_be_dead(follower: Follower, config: SweepConfig) -> bool:
     return _quiet_s(follower) > max(config.cluster.report_timeout_s, _DEAD * follower.longest_s)
 
 
-def _silence(follower: Follower, config: SweepConfig) -> str:
-    """Since when nothing was written, if that is longer than usual; "" otherwise."""
+def _remark(follower: Follower, config: SweepConfig) -> str:
+    """How the driver has left the sweep, or since when it has written nothing, if that is longer than usual."""
     from sweeps.driver.sweep_folder import to_type
+    from sweeps.record.state import INTERRUPTED, PAUSED_ITSELF
     from sweeps.wording import duration
 
+    again = f"python sweeps/run.py --resume {to_type(follower.folder)}"
+    if (left := follower.state.left) is not None:
+        how = {PAUSED_ITSELF: "the sweep has paused itself", INTERRUPTED: "the sweep was interrupted"}
+        line = f"{how.get(left.how, 'the driver has ended')} at {_at(left.time)}"
+        line += f": {left.why.rstrip('.')}. " if left.why else ". "
+        line += "Mend that, then go on" if left.how == PAUSED_ITSELF else "Go on"
+        return f"{line} with:  {again}"
     quiet_s, clock = _quiet_s(follower), follower.state.clock
     if clock is None or quiet_s <= max(_QUIET_S, follower.longest_s):
         return ""
-    since = datetime.fromtimestamp(clock).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    line = f"nothing written since {since}, {duration(quiet_s)} ago"
+    line = f"nothing written since {_at(clock)}, {duration(quiet_s)} ago"
     if not _may_be_dead(follower, config):
         return line
-    return f"{line}: its driver may have ended; go on with --resume {to_type(follower.folder)}"
+    return f"{line}: its driver may have ended; then go on with:  {again}"
+
+
+def _at(clock: float) -> str:
+    return datetime.fromtimestamp(clock).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _result(folder: Path) -> dict[str, Any] | None:

@@ -16,8 +16,11 @@ import pytest
 
 from helpers.plans import an_earlier_sweep
 from helpers.whole_sweeps import ROOT, environment, hear_interrupts
+from sweeps.driver.failures import Failures
+from sweeps.driver.sweep_folder import saved
 from sweeps.record.follow import Follower
 from sweeps.record.ledger import Ledger
+from sweeps.record.state import INTERRUPTED, PAUSED_ITSELF
 
 SCORES = {"wer": 0.25, "cer": 0.1, "loss": 0.8, "audio_s_per_s": 40.0}
 RESULT = {
@@ -155,9 +158,58 @@ def test_a_driver_that_has_died_is_said_to_be_silent(tmp_path: Path) -> None:
     assert process.stdout is not None
     try:
         text = Lines(process, process.stdout.fileno()).until(lambda text: "may have ended" in text)
-        assert "nothing written since" in text and "ago: its driver may have ended; go on with --resume" in text
+        assert "nothing written since" in text and "ago: its driver may have ended; then go on with:  python" in text
     finally:
         process.kill()
+
+
+def test_a_sweep_that_paused_itself_is_said_to_have_and_how_to_go_on(ledger: Ledger) -> None:
+    _, config = saved(str(ledger.folder.parent), "night")
+    failures = Failures(ledger, config.cluster)
+    process = subprocess.Popen(
+        command(ledger.folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=environment(PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{ROOT}"),
+    )  # fmt: skip
+    assert process.stdout is not None
+    shown = Lines(process, process.stdout.fileno())
+    try:
+        shown.until(lambda text: "trials tried" in text)
+        while not (why := failures.too_many()):
+            ledger.append("started", trial="t003")
+            failures.crashed("t003", "OSError: No space left on device", "n1", "10.0.0.7")
+        ledger.append_at_once("left", how=PAUSED_ITSELF, why=why)
+        text = shown.until(lambda text: "paused itself" in text and "--resume" in text)
+        [line] = [line for line in text.splitlines() if "paused itself" in line]
+        assert "none reported; at last t003 on node 10.0.0.7: OSError: No space left on device. Mend that" in line
+        assert line.endswith(f"with:  python sweeps/run.py --resume {ledger.folder}")
+        assert Ledger(ledger.folder).state.left == ledger.state.left, "another driver reads the same"
+
+        ledger.append("opened", slots=2)  # somebody goes on with it, and interrupts it
+        ledger.append("started", trial="t003")
+        report(ledger, "t003", 70)
+        shown.until(lambda text: "t003  running  step 70/280" in text)
+        ledger.append_at_once("left", how=INTERRUPTED, why="")
+        text = shown.until(lambda text: "was interrupted at" in text)
+        assert text.count("paused itself") == 1, "once"
+    finally:
+        process.kill()
+
+
+def test_the_table_of_a_sweep_that_paused_itself_promises_nothing(ledger: Ledger) -> None:
+    ledger.append_at_once("left", how=PAUSED_ITSELF, why="trials broke 10 times in a row and none reported")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(ledger.folder), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=environment(PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{ROOT}", TERM="xterm", COLUMNS="400"),
+    )  # fmt: skip
+    shown = Lines(process, ours)
+    try:
+        text = shown.until(lambda text: "--resume" in text)
+        assert "the sweep has paused itself at" in text and "worker groups starting" not in text
+    finally:
+        process.kill()
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:

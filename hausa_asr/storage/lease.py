@@ -47,6 +47,11 @@ class Lease:
         lost: called once by the renewing thread, when somebody else has taken it over.
         waiting: called once when a lease is found whose holder may have crashed, with the seconds until that is known.
 
+    Attributes:
+        number: of this holder, one more than the last one's.
+        is_lost: somebody else has taken it over.
+        answered_s: when the store answered last, by the monotonic clock.
+
     Raises:
         UserError: somebody else holds it.
         StorageAway: the store does not answer.
@@ -65,6 +70,7 @@ class Lease:
         self.is_lost = False
         self._over, self._once = threading.Event(), threading.Lock()
         self._tag = self._take()
+        self.answered_s = time.monotonic()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
@@ -133,6 +139,7 @@ class Lease:
                         objects.write(self._place, self._content())
                 if done:
                     self._tag = self._mine()
+                    self.answered_s = time.monotonic()
             except UserError as fault:  # away for long: tried again, and until then nobody can take it over either
                 if not isinstance(fault, OSError):
                     done = False

@@ -62,6 +62,22 @@ def patiently(call: Callable[[], Given], place: str) -> Given:
         FileNotFoundError, FileExistsError: as the store says.
         StorageAway: no answer within `PATIENCE_S`, or one that no waiting changes.
     """
+    try:
+        return _patiently(call, place)
+    finally:
+        _troubles.pop(threading.get_ident(), None)
+
+
+def trouble() -> str:
+    """Why a store that is being asked again does not answer, by its newest fault; "" if none is asked again."""
+    return next(reversed([*_troubles.values()]), "")
+
+
+_troubles: dict[int, str] = {}
+"""The last fault of each thread that asks again."""
+
+
+def _patiently(call: Callable[[], Given], place: str) -> Given:
     began_s, pause_s, said = time.monotonic(), _FIRST_PAUSE_S, False
     patience_s = getattr(_own, "seconds", None) or PATIENCE_S
     while True:
@@ -77,6 +93,7 @@ def patiently(call: Callable[[], Given], place: str) -> Given:
             )
             if lasts or time.monotonic() - began_s > patience_s:
                 raise _away(error, place, None if lasts else patience_s) from error
+            _troubles[threading.get_ident()] = first_line(error)
             if not said:
                 said = True
                 log.warning("the storage is away, asked again for %.0f s: %s: %s", patience_s, place, first_line(error))

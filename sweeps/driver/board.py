@@ -152,7 +152,8 @@ class Board:
         if runs := state.finalists:
             every = len(runs) + len(missing(state, self._config))
             parts.append(f"{sum(not run.is_open for run in runs)} of {many(every, 'finalist run')} done")
-        parts.append(self._forecast(state) if self._reported() else self._waiting())
+        if state.left is None:  # else nothing will come until somebody resumes it
+            parts.append(self._forecast(state) if self._reported() else self._waiting())
         best, baseline = state.best(), state.baseline()
         if best and best.best:
             parts.append(f"best {best.best['wer']:.3f} ({best.id})")

@@ -18,6 +18,7 @@ from hausa_asr.storage import objects
 from hausa_asr.storage.address import is_remote, join, name, portable
 from hausa_asr.storage.folders import put_file
 from hausa_asr.storage.lease import Lease
+from sweeps.driver.storage_outage import outages_said
 from sweeps.record.folders import AT_THE_END, LEASE_FILE, OF_OTHERS
 from sweeps.record.ledger_parts import drop_older, part, refresh
 from sweeps.record.names import LEDGER_FILE
@@ -136,9 +137,10 @@ def published(folder: Path, lost: Callable[[], None], say: Callable[[str], None]
     try:
         refresh(folder / LEDGER_FILE, place)  # it may have gone on since its settings were read
         publisher = Publisher(folder, place, lease)
-        try:
-            yield publisher
-        finally:
-            publisher.close()
+        with outages_said(lease, place, say):
+            try:
+                yield publisher
+            finally:
+                publisher.close()
     finally:
         lease.close()

@@ -6,12 +6,15 @@ to the search and to the sweep's end.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from hausa_asr.ctc import frames, guess_loss
 from hausa_asr.dataset.prepared import Prepared
+from hausa_asr.errors import first_line
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import portable
 from hausa_asr.text import VOCAB
@@ -24,7 +27,7 @@ from sweeps.pruning.rule import Rule
 from sweeps.pruning.rungs import rungs_s
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import RESULT_FILE
-from sweeps.record.state import State
+from sweeps.record.state import FAULT, INTERRUPTED, State
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,28 @@ class Sweep:
         if best is None or not stopped:
             return None
         return len(stopped), self.predictor.chance_missed(best.id, stopped)
+
+    def leave(self, how: str, why: str = "") -> None:
+        """Write down that the driver leaves the sweep before its end, for those who watch it.
+
+        Args:
+            how: as in the ledger's state: `PAUSED_ITSELF`, `INTERRUPTED` or `FAULT`.
+            why: in words.
+        """
+        if self.ledger.state.left is None and not (self.folder / RESULT_FILE).exists():
+            self.ledger.append_at_once("left", how=how, why=why)
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Write down that the driver leaves the sweep, and why, if an exception ends the block."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.leave(INTERRUPTED)
+            raise
+        except Exception as fault:
+            self.leave(FAULT, first_line(fault))
+            raise
 
     @property
     def tags(self) -> dict[str, str]:

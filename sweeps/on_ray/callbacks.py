@@ -59,23 +59,29 @@ class SweepCallback(tune.Callback):
             self._show(name)
         else:
             self._waiting_since[trial.trial_id] = time.monotonic()
+            self._ledger.append("waits", slot=trial.trial_id)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self._show(self._trial_of(trial.trial_id))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        since_s = self._waiting_since.pop(trial.trial_id, None)
-        if since_s is not None:  # its workers held their CPUs and GPUs meanwhile
-            self._ledger.append("waited", seconds=time.monotonic() - since_s)
+        self._waited(trial.trial_id)
         self._left(self._trial_of(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._waited(trial.trial_id)
         name = self._trial_of(trial.trial_id)
         log.error("%s: a slot broke: %s", name or "waiting", broken_by(error_text(trial)).reason)
         self._left(name)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self._board.tick()
+
+    def _waited(self, tune_id: str) -> None:
+        """A slot waits no more: its workers held their CPUs and GPUs meanwhile."""
+        since_s = self._waiting_since.pop(tune_id, None)
+        if since_s is not None:
+            self._ledger.append("waited", slot=tune_id, seconds=time.monotonic() - since_s)
 
     def _left(self, name: str) -> None:
         """A trial has left its slot."""

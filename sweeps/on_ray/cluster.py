@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.load import in_ray_job
@@ -114,6 +115,7 @@ class Connection:
     def _connect(self) -> None:
         import ray
 
+        _send_errors_to_the_log()
         if self._temp is None:
             _join(str(self._address))
             return
@@ -202,6 +204,19 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+def _send_errors_to_the_log() -> None:
+    """Let Ray log what its servers report, such as a node's death, page-long: it would run across the table of trials.
+
+    Ray prints that from a thread, whatever `log_to_driver` says, by a function of its own module.
+    """
+    from ray._private import worker
+
+    def to_log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        logging.getLogger("ray").warning("%s", "\n".join(map(str, data["lines"])))
+
+    worker.print_to_stdstream = to_log
 
 
 def _join(address: str) -> None:

@@ -89,14 +89,16 @@ def spent(state: State, config: SweepConfig, now: float | None = None) -> Spent:
     Args:
         state: the ledger's state.
         config: the sweep's settings.
-        now: seconds since the epoch, while a driver is at work: running trials and the wall clock count up to then.
-            Without it both count up to the ledger's last event.
+        now: seconds since the epoch, while a driver is at work: running trials, slots that wait and the wall clock
+            count up to then. Without it all count up to the ledger's last event.
     """
     running_s, wall_s, trials = 0.0, state.wall_s, 0
     for trial in state.trials.values():
         trials += not trial.of
         if now is not None and trial.started is not None:
             running_s += max(0.0, now - trial.started)
+    if now is not None:
+        running_s += sum(max(0.0, now - since) for since in state.waits.values())
     if now is not None and state.clock is not None:
         wall_s += max(0.0, now - state.clock)
     hours = running_s / 3600 * devices(config.resources)

@@ -11,7 +11,9 @@ Events, in the order of a trial's life:
     opened     a driver began or took over; how many slots it has, what a slot takes and costs, where the data is now
     slots      how many the cluster has room for now, when that has changed
     mirrored   the sweep's MLflow run
-    waited     a slot had nothing to do for some seconds, and its workers held their CPUs and GPUs
+    waits      a slot has nothing to do, and its workers hold their CPUs and GPUs
+    waited     it waited for some seconds
+    left       the driver ends before the sweep does: `how` is paused itself, interrupted or fault, `why` in words
     proposed   trial, settings, source; for a finalist the trial that it is a run `of`
     started    a slot took it; `recall` if by the second look or as the baseline
     tracked    its MLflow run
@@ -105,6 +107,20 @@ class Ledger:
             except OSError as fault:  # the storage is away, and has been waited for
                 self._given_up = fault
                 self.check()
+
+    def append_at_once(self, event: str, **fields: Any) -> None:
+        """Write an event on which nothing depends; leave it out if it can't be written now, as on a full disk."""
+        record = {"event": event, "time": time.time(), **fields}
+        if not self.lock.acquire(timeout=_FIRST_PAUSE_S):  # another thread waits with an event of its own
+            return
+        try:
+            if self._given_up is None:
+                self._write_once((json.dumps(record, ensure_ascii=False) + "\n").encode())
+                self.state.apply(record)
+        except OSError as fault:
+            log.warning("the ledger lacks the event %r: %s", event, first_line(fault))
+        finally:
+            self.lock.release()
 
     def _write(self, line: bytes) -> None:
         began_s, pause_s, said = time.monotonic(), _FIRST_PAUSE_S, False

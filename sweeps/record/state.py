@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweeps.pruning.rule import Score
 from sweeps.record.crashes import NO_ROOM, Crashes
 from sweeps.record.trial import Report, Terms, TrialRecord
+
+PAUSED_ITSELF, INTERRUPTED, FAULT = "paused itself", "interrupted", "fault"
+"""How a driver leaves a sweep that has not ended: too much broke in a row, somebody stopped it, or it can't go on."""
+
+
+class Left(NamedTuple):
+    """How and when a driver left a sweep before its end, and why, in words."""
+
+    how: str
+    why: str
+    time: float
 
 
 @dataclass
@@ -35,6 +46,8 @@ class State:
         wall_s: seconds that a driver was at work.
         crashes: what broke since the last success.
         clock: when the last event was written, in seconds since the epoch; None before the first.
+        waits: since when each slot that waits now does, by its name.
+        left: how the last driver left before the sweep's end, None while one is at work; see `Left`.
     """
 
     name: str = ""
@@ -54,6 +67,8 @@ class State:
     wall_s: float = 0.0
     crashes: Crashes = field(default_factory=Crashes)
     clock: float | None = None
+    waits: dict[str, float] = field(default_factory=dict)
+    left: Left | None = None
 
     def apply(self, event: dict[str, Any]) -> None:
         """Take in one event. A report that is known already, as after a resume, changes nothing.
@@ -62,7 +77,9 @@ class State:
             KeyError, TypeError: the event is of a kind or a form that this version does not know.
         """
         kind = event["event"]
-        if kind != "opened" and self.clock is not None:  # time with no driver running is not counted
+        if kind == "opened":
+            self._end_waits()
+        elif self.clock is not None:  # time with no driver running is not counted
             self.wall_s += event["time"] - self.clock
         self.clock = event["time"]
         self.crashes.take(event)
@@ -75,13 +92,19 @@ class State:
             self.slots = event.get("slots", self.slots)
             self.prepared = event.get("prepared", self.prepared)
             self.terms = event.get("devices"), event.get("price_per_hour")
-            self.verdict = None  # there is more to come
+            self.verdict = self.left = None  # there is more to come
             for trial in self.trials.values():
                 trial.started = None
         elif kind == "slots":
             self.slots = event["slots"]
+        elif kind == "waits":
+            self.waits[event["slot"]] = event["time"]
         elif kind == "waited":
+            self.waits.pop(event.get("slot", ""), None)
             self.spent_at = _plus(self.spent_at, self.terms, event["seconds"])
+        elif kind == "left":
+            self._end_waits()
+            self.left = Left(event["how"], event["why"], event["time"])
         elif kind == "mirrored":
             self.run_id = event["run_id"]
         elif kind == "proposed":
@@ -132,6 +155,12 @@ class State:
             trial.state, trial.reason, trial.detail, trial.cause = "proposed", "", "", ""
         else:
             raise KeyError(kind)
+
+    def _end_waits(self) -> None:
+        """A driver is gone: what waited under it did so up to its last event."""
+        for since in self.waits.values():
+            self.spent_at = _plus(self.spent_at, self.terms, max(0.0, (self.clock or since) - since))
+        self.waits = {}
 
     def _spend(self, trial: TrialRecord, now: float) -> None:
         if trial.started is not None:

@@ -185,12 +185,46 @@ def test_what_was_spent_keeps_the_devices_and_the_price_of_its_time() -> None:
     assert hours_at(state.trials["t000"].spent_at, cheaper.resources) == 80.0
 
 
-def test_a_slot_that_waits_for_others_costs_as_one_that_trains() -> None:
+def waiting() -> State:
+    """A sweep whose second slot has waited since 100 s."""
     state = State()
-    for event in (
-        {"event": "opened", "time": 0.0, "slots": 2, "devices": 8, "price_per_hour": 2.0},
-        {"event": "waited", "time": 1900.0, "seconds": 1800.0},
-    ):
-        state.apply(event)
-    taken = spent(state, settings(budget={"price_per_hour": 3}))
-    assert (taken.hours, taken.money) == (4.0, 8.0)
+    record(state, 0, "opened", slots=2, devices=8, price_per_hour=2.0)
+    record(state, 100, "waits", slot="b")
+    return state
+
+
+PRICED = {"resources": {"workers_per_trial": 8, "gpus_per_worker": 1}, "budget": {"price_per_hour": 2, "hours": 4}}
+
+
+def test_a_slot_that_waits_for_others_costs_as_one_that_trains() -> None:
+    state = waiting()
+    record(state, 1900, "waited", slot="b", seconds=1800.0)
+    taken = spent(state, settings(**PRICED), now=4000)
+    assert (taken.hours, taken.money) == (4.0, 8.0) and not state.waits
+
+
+def test_a_wait_that_goes_on_counts_up_to_now_and_ends_the_search_in_time() -> None:
+    state, config = waiting(), settings(**PRICED)
+    assert spent(state, config).hours == 0.0
+    taken = spent(state, config, now=1000)
+    assert (taken.hours, taken.money) == (2.0, 4.0)
+    assert not exhausted(state, config, 1899)
+    assert "budget of 4.00 GPU-hours is spent" in exhausted(state, config, 1900), "not only once the wait has ended"
+
+
+@pytest.mark.parametrize("event", ["left", "opened"])
+def test_a_wait_under_a_driver_that_is_gone_counts_up_to_its_last_event(event: str) -> None:
+    state, config = waiting(), settings(**PRICED)
+    record(state, 550, "sweep", name="s")
+    if event == "left":
+        record(state, 1000, "left", how="interrupted", why="")
+    record(state, 90_000, "opened", slots=2, devices=1, price_per_hour=1.0)
+    taken = spent(state, config, now=90_000)
+    assert (taken.hours, taken.money) == ((2.0, 4.0) if event == "left" else (1.0, 2.0))
+
+
+def test_a_wait_in_a_ledger_of_an_older_version_has_no_beginning_and_counts_all_the_same() -> None:
+    state = State()
+    record(state, 0, "opened", slots=2, devices=8, price_per_hour=2.0)
+    record(state, 1900, "waited", seconds=1800.0)
+    assert spent(state, settings(**PRICED), now=4000).hours == 4.0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from helpers.whole_sweeps import ONE_SLOT, finish, ledger_of, start, wait_for
 from sweeps.record.ledger_parts import read_parts
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
-AWAY_S = 6.0
+AWAY_S, LONG_AWAY_S = 6.0, 30.0
 FIGURES = ("wer", "cer", "loss", "train_loss", "lr")
 
 
@@ -35,6 +37,10 @@ def learned(events: list[dict[str, Any]]) -> list[Any]:
 
 def events_in(place: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in read_parts(place).splitlines()]
+
+
+def reported_at(events: list[dict[str, Any]]) -> list[float]:
+    return [event["time"] for event in events if event["event"] == "reported"]
 
 
 def downloads(scratch: Path) -> list[str]:
@@ -89,3 +95,39 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in written if b"planted-secret" in path.read_bytes()]
     assert not [name for name in objects.listing(storage) if b"planted" in objects.read(f"{storage}/{name}")]
+
+
+@pytest.mark.parametrize("rule", ["asha", "none"])
+def test_a_store_that_is_away_for_half_a_minute_costs_a_wait_at_a_checkpoint_and_no_result(
+    settings: Path, tmp_path: Path, bucket: str, s3_server: S3Server, rule: str
+) -> None:
+    """The trial trains on until a report that comes with a checkpoint, as at a rung, where it may be paused.
+
+    Between rungs checkpoints of this tiny model come every few seconds; those of a real one every ten minutes.
+    """
+    common = ("--config", settings, *ONE_SLOT, "--set", "search.trials=1", "--set", "finetune.length_s=12000",
+              "--set", "finetune.eval_every_steps=20", "--set", f"pruning.rule={rule}",
+              "--set", "name=one")  # fmt: skip
+    finish(start(*common))
+    on_disk = ledger_of(tmp_path / "runs/one")
+    storage, scratch = f"{bucket}/runs", tmp_path / "first"
+    driver = start(*common, "--set", f"storage={storage}", HAUSA_ASR_SCRATCH=str(scratch))
+    twin = scratch / "stores" / storage.replace("://", "/") / "one"
+    wait_for(lambda: len(reported_at(ledger_of(twin))) >= 3, driver)
+    s3_server.pause()
+    began = time.time()
+    time.sleep(LONG_AWAY_S)
+    s3_server.go_on()
+    ended = time.time()
+    output = finish(driver)
+    assert "Traceback" not in output
+    assert output.count("storage does not answer since") == output.count("storage answers again since") == 1
+    events = events_in(f"{storage}/one")
+    assert learned(events) == learned(on_disk) and ledger_of(twin) == events
+    times = reported_at(events)
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    meanwhile = sum(began < at < ended for at in times)
+    lost_s = max(gaps) - median(gaps)
+    print(f"rule {rule}: {meanwhile} reports in {ended - began:.1f} s without the store, {lost_s:.1f} s lost")
+    assert meanwhile > 0, "it trains on"
+    assert lost_s < LONG_AWAY_S + 10
