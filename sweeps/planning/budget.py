@@ -257,8 +257,8 @@ class _Pace:
     """Seconds that a warm slot takes for a second of audio, evaluations included, and from one evaluation to the next.
 
     By the trials' own clocks: a slot's start is paid once and not by each run. The first report of a sweep comes half a
-    minute after a start or more, and would otherwise make finalists seem ten times as dear as they are. `workers` is the
-    mean number that such a slot had.
+    minute after a start or more, and would otherwise make finalists seem ten times as dear as they are. `workers` is
+    the mean number that such a slot had.
     """
 
     per_audio_s: float
