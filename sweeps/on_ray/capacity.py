@@ -95,10 +95,12 @@ class Capacity:
         return self._leaving
 
     def offer(self, order: int, avoid: Collection[str], found_no_room: bool, is_last: bool) -> Offer:
-        """What a slot may have for an order. Of a range of workers the room is promised: no other slot is offered it.
+        """What a slot may have for an order. The room is promised: no other slot is offered it.
 
-        Where there is no room now, the group waits for what the nodes would have room for without their present users,
-        or without any node for the most, which an autoscaler sees. A trial that has waited so in vain takes the fewest.
+        The workers' node is named, since Ray's PACK spreads a group over nodes whose devices come free one by one. A
+        trial that has waited in vain takes any nodes, and of a range the fewest workers. Where there is no room now, a
+        group waits for what the nodes could hold without their present users; without any node for the most, which an
+        autoscaler sees.
 
         Args:
             order: a number of its own.
@@ -107,8 +109,8 @@ class Capacity:
             is_last: no other slot can be opened now, so a warm one may have what room is left.
         """
         wanted = self._wanted
-        if not wanted.has_range:
-            return Offer(wanted.most_workers)
+        if wanted.most_workers == 1:
+            return Offer(1)
         self.slots()
         promised = self.promises.by_node()
         rooms = {name: max(0, room - promised[name]) for name, room in self._rooms.items() if name not in avoid}
@@ -117,7 +119,7 @@ class Capacity:
         left = without(rooms, group) if group else rooms
         self.promises.make(order, {name: n - left[name] for name, n in rooms.items() if n > left[name]}, adds)
         if group:
-            return Offer(group.workers, group.node, True, adds)
+            return Offer(group.workers, "" if found_no_room else group.node, True, adds)
         whole = {
             name: workers_on(one.resources, wanted)
             for name, one in self._nodes.items()

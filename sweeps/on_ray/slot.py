@@ -120,7 +120,7 @@ class Slot(tune.Trainable):
             spec = self._spec
             workers, node = group
             labels = dict(spec["labels"])
-            if node:  # `PACK` alone may begin on a node that has no room for all
+            if node:
                 labels[NODE_LABEL] = node
             elif spec["avoid"]:
                 labels[NODE_LABEL] = f"!in({','.join(spec['avoid'])})"
@@ -129,7 +129,7 @@ class Slot(tune.Trainable):
                 train_loop_config={"desk": desk, "spec": spec},
                 scaling_config=ScalingConfig(  # type: ignore[call-arg]
                     num_workers=workers,
-                    placement_strategy="PACK",  # on one node unless it does not fit
+                    placement_strategy="PACK",  # of no node in particular on as few as there is room on
                     use_gpu=spec["gpus_per_worker"] > 0,
                     resources_per_worker=spec["resources_per_worker"],
                     label_selector=labels or None,

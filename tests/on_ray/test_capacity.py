@@ -154,14 +154,18 @@ def test_a_fixed_number_is_offered_as_it_is_and_counted_as_before(look: Callable
     cluster = Cluster(a=5, b=5)
     capacity = look(cluster, 2, 2)
     assert capacity.slots(()) == 5
-    assert capacity.offer(0, (), False, is_last=True) == Offer(2)
-    assert not capacity.promises.by_node()
+    assert capacity.offer(0, (), False, is_last=False) == Offer(2, "a")
+    assert capacity.offer(1, (), False, is_last=False) == Offer(2, "a")
+    assert capacity.offer(2, (), False, is_last=False) == Offer(2, "b")
+    assert capacity.offer(3, (), True, is_last=False) == Offer(2), "it has waited for that in vain"
+    assert capacity.offer(4, (), False, is_last=False) == Offer(2), "what is left of both"
     cluster.place(a=1, b=1)
     cluster.place(a=2)
     assert capacity.slots() == 5
     cluster.others["a"] = 1
     assert capacity.slots() == 4, "five CPUs are left beside two groups"
     assert capacity.usable() == {"a", "b"}
+    assert look(Cluster(a=5), 1, 1).offer(0, (), False, is_last=True) == Offer(1), "one is on one node anyway"
 
 
 def test_parts_of_a_gpu_on_several_gpus_are_no_whole_one(
