@@ -17,7 +17,7 @@ import ray_nodes
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
-_PACKED = """
+_OTHERS = """
 import json, sys, time
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
@@ -29,41 +29,48 @@ for workers in (1, 2, 3):
     nodes.append(len(set(placement_group_table(group)["bundles_to_node_id"].values())) if group.wait(60) else 0)
     remove_placement_group(group)
     time.sleep(2)  # until what was freed is known: before that PACK spreads the next group
-print(json.dumps(nodes))
+placement_group([{"CPU": 1}] * 2, strategy="STRICT_PACK").wait(60)
+print(json.dumps(nodes), flush=True)
+sys.stdin.read()
 """
+"""Somebody else's work: how Ray packs groups of 1, 2 and 3 workers on nodes, then two CPUs held until stdin ends."""
 
 
 def test_a_trial_goes_on_with_fewer_workers_and_the_next_has_more(settings: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "runs/fewer"
     with ray_nodes.cluster() as nodes:
-        lost = nodes.add(cpus=2)
+        nodes.add(cpus=2)
         nodes.add(cpus=1)
-        packed = subprocess.run(
-            [sys.executable, "-c", _PACKED, nodes.address], capture_output=True, text=True, env=nodes.environment,
-            check=True,
+        others = subprocess.Popen(
+            [sys.executable, "-c", _OTHERS, nodes.address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=nodes.environment,
         )  # fmt: skip
-        assert json.loads(packed.stdout) == [1, 1, 2], "Ray's default: on one node unless it does not fit"
+        assert others.stdin and others.stdout
+        assert json.loads(others.stdout.readline()) == [1, 1, 2], "PACK: on one node unless it does not fit"
+        lost = nodes.add(cpus=2)
         process = subprocess.Popen(
             [*RUN, "--config", str(settings), "--set", "name=fewer", "--set", f"cluster.address={nodes.address}",
-             "--set", "resources={workers_per_trial: {min: 1, max: 2}, slots: 1}", "--set", "search.trials=2",
-             "--set", "finetune.length_s=600", "--set", "pruning.rule=none"],
+             "--set", "resources={workers_per_trial: {min: 1, max: 2}, slots: 1}", "--set", "search.trials=6",
+             "--set", "finetune.length_s=480", "--set", "pruning.rule=none"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             env={**nodes.environment, "COLUMNS": "200"},
         )  # fmt: skip
         try:
             _wait_for_workers(process, sweep, [2])
             lost.kill()
-            _wait_for_workers(process, sweep, [2, 1])
-            nodes.add(cpus=2)
+            _wait_for_workers(process, sweep, [2, 1])  # after t001, which shows that all is well again
+            others.stdin.close()
             output = finish(process)
         finally:
+            others.kill()
             if process.poll() is None:
                 process.kill()
-    check_whole(tmp_path, "fewer", 2)
-    assert "2 trials, 1 side by side: 1 with 2 workers (resources.workers_per_trial is 1 to 2 workers)" in output
+    check_whole(tmp_path, "fewer", 6)
+    assert "6 trials, 1 side by side: 1 with 2 workers (resources.workers_per_trial is 1 to 2 workers)" in output
     events = ledger_of(sweep)
-    assert [event["state"] for event in events if event["event"] == "ended"] == ["finished"] * 2, output
-    assert _numbers(sweep, "t000") == [2, 1] and _numbers(sweep, "t001") == [2], "as it is since another node came"
+    assert [event["state"] for event in events if event["event"] == "ended"] == ["finished"] * 6, output
+    assert (_numbers(sweep, "t000"), _numbers(sweep, "t001")) == ([2, 1], [1])
+    assert _numbers(sweep, "t005") == [2], "since two CPUs came free on one node"
     steps = [event["step"] for event in events if event["event"] == "reported" and event["trial"] == "t000"]
     assert steps == sorted(set(steps))
     [opened] = [event for event in events if event["event"] == "opened"]
