@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from hausa_asr.errors import UserError
 from hausa_asr.settings.recipe import Dimension, check_setting, in_words, nearest
-from hausa_asr.settings.sweep import WORKERS_TAGS, FinalistSettings, SweepConfig
+from hausa_asr.settings.resources import WORKERS_TAGS
+from hausa_asr.settings.sweep import FinalistSettings, SweepConfig
 from hausa_asr.storage.address import absolute, is_url
 from hausa_asr.userinfo import keep_for_mlflow, places_with_userinfo
 
