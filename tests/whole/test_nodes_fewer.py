@@ -51,7 +51,7 @@ def test_a_trial_goes_on_with_fewer_workers_and_the_next_has_more(settings: Path
         process = subprocess.Popen(
             [*RUN, "--config", str(settings), "--set", "name=fewer", "--set", f"cluster.address={nodes.address}",
              "--set", "resources={workers_per_trial: {min: 1, max: 2}, slots: 1}", "--set", "search.trials=2",
-             "--set", "finetune.length_s=480", "--set", "pruning.rule=none", "--set", "finalists={k: 1, seeds: 2}"],
+             "--set", "finetune.length_s=1200", "--set", "pruning.rule=none", "--set", "finalists={k: 1, seeds: 2}"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             env={**nodes.environment, "COLUMNS": "200"},
         )  # fmt: skip
