@@ -112,13 +112,15 @@ def gpus(settings: SweepConfig) -> Iterator[Finding]:
     """The GPUs as torch sees them."""
     import torch
 
-    wanted = settings.resources.gpus_per_worker * settings.resources.workers_per_trial
+    resources = settings.resources
+    least, most = (resources.gpus_per_worker * one for one in (resources.least_workers, resources.most_workers))
+    wanted = f"{most:g}" if least == most else f"{least:g} to {most:g}"
     if not torch.cuda.is_available():
         if shutil.which("nvidia-smi"):
             yield Finding("fault", f"there is a driver for GPUs, but torch {torch.__version__} sees none",
                           "See what nvidia-smi prints; the driver may be older than torch's CUDA.")  # fmt: skip
-        elif wanted:
-            yield Finding("note", f"no GPU here; the settings ask for {wanted:g} for each trial",
+        elif most:
+            yield Finding("note", f"no GPU here; the settings ask for {wanted} for each trial",
                           "Run this on a node with GPUs, or set resources.gpus_per_worker=0.")  # fmt: skip
         else:
             yield Finding("ok", f"no GPU, and none is asked for; torch {torch.__version__}, {os.cpu_count()} CPUs")

@@ -348,9 +348,13 @@ def _end_gently() -> None:
 def _describe(sweep: Sweep, notes: list[str], console: Console) -> None:
     """Print what will run where, and what the user should know before."""
     from sweeps.planning.epochs import epochs
+    from sweeps.planning.groups import range_in_words, sizes_in_words
 
-    workers, bases = many(sweep.config.resources.workers_per_trial, "worker"), " or ".join(sweep.config.bases)
-    trials = f"{many(sweep.config.search.trials, 'trial')}, {sweep.plan.slots} side by side with {workers} each"
+    resources, plan, bases = sweep.config.resources, sweep.plan, " or ".join(sweep.config.bases)
+    workers = f" with {range_in_words(resources)} each"
+    if resources.has_range:
+        workers = f": {sizes_in_words(plan.workers)} (resources.workers_per_trial is {range_in_words(resources)})"
+    trials = f"{many(sweep.config.search.trials, 'trial')}, {plan.slots} side by side{workers}"
     _say(console, f"{trials}; base checkpoint {bases}; logs in {sweep.folder}")
     _say(
         console, f"a trial of full length sees the train split {epochs(sweep.config, sweep.prepared.seconds):.3g} times"

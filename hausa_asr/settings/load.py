@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from hausa_asr.errors import UserError
 from hausa_asr.settings.recipe import Dimension, check_setting, in_words, nearest
+from hausa_asr.settings.resources import WORKERS_TAGS
 from hausa_asr.settings.sweep import FinalistSettings, SweepConfig
 from hausa_asr.storage.address import absolute, is_url
 from hausa_asr.userinfo import keep_for_mlflow, places_with_userinfo
@@ -190,6 +191,8 @@ def _condition_problems(where: str, parent: str, tests: Mapping[str, Any]) -> li
 
 def _problem(error: Any) -> str:
     path = [str(part) for part in error["loc"]]
+    if path[:2] == ["resources", "workers_per_trial"]:
+        path = [part for part in path if part not in WORKERS_TAGS]
     dotted = ".".join(path)
     if path[:1] == ["space"]:  # a single dimension has been wrapped into a list, whose index would puzzle
         dotted = re.sub(r"\.0(\.|$)", r"\1", dotted)
@@ -205,9 +208,16 @@ def _names_at(path: Sequence[str]) -> Sequence[str]:
             continue
         field = model.model_fields.get(part)
         inner: Any = Dimension if part == "space" else field.annotation if field else None
-        inner = next(iter(get_args(inner)), inner)  # a list's: what it is a list of
-        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
+        model = next(_models_in(inner), model)
     return list(model.model_fields) if model else []
+
+
+def _models_in(kind: Any) -> Iterator[Any]:
+    """The models among what a setting may be: itself, what it is a list of, or one of several forms."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for inner in get_args(kind):
+        yield from _models_in(inner)
 
 
 def in_ray_job(environment: Mapping[str, str] = os.environ) -> bool:

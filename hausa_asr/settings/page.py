@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -108,10 +108,17 @@ def _rows(model: Any, prefix: str) -> list[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         rows.append((f"`{prefix}{name}`", _kind(field), _default(field), field.description or ""))
         for entry in get_args(field.annotation):
-            if inspect.isclass(entry) and issubclass(entry, BaseModel) and get_origin(field.annotation) is list:
-                inside = _rows(entry, f"{prefix}{name}.N.")
+            number = ".N" if get_origin(field.annotation) is list else ""
+            if entry := _model(entry):
+                inside = _rows(entry, f"{prefix}{name}{number}.")
                 rows += [row for row in inside if row[0].rpartition(".")[2].strip("`") not in model.model_fields]
     return rows
+
+
+def _model(kind: Any) -> Any:
+    """A model, also behind an annotation; None of anything else."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return kind if inspect.isclass(kind) and issubclass(kind, BaseModel) else None
 
 
 def _recipe(model: Any) -> str:
@@ -138,15 +145,19 @@ def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
 
 def _kind(field: FieldInfo) -> str:
     """What a setting may be, in words."""
-    limits = []
     for one in field.metadata:
-        for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
-            if (bound := getattr(one, name, None)) is not None:
-                limits.append(f"{sign} {bound:g}")
         choices = re.fullmatch(r"\^\((.*)\)\$", getattr(one, "pattern", None) or "")
         if choices:
             return " or ".join(f"`{choice}`" for choice in choices[1].split("|"))
+    limits = _limits(field.metadata)
     return _type(field.annotation) + (f", {' and '.join(limits)}" if limits else "")
+
+
+def _limits(metadata: Sequence[Any]) -> list[str]:
+    """The bounds of a number, each with its sign."""
+    signs = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+    bounds = [(sign, getattr(one, name, None)) for one in metadata for name, sign in signs]
+    return [f"{sign} {bound:g}" for sign, bound in bounds if bound is not None]
 
 
 _SEVERAL = {"text": "texts", "a section": "sections", "a value": "values"}
@@ -156,6 +167,10 @@ def _type(kind: Any) -> str:
     names = {"float": "number", "int": "whole number", "str": "text", "bool": "`true` or `false`", "NoneType": ""}
     if inspect.isclass(kind) and not get_args(kind):
         return "a section" if issubclass(kind, BaseModel) else names.get(kind.__name__, "a value")
+    if get_origin(kind) is Annotated:
+        inside, *metadata = get_args(kind)
+        limits = [text for one in metadata if isinstance(one, FieldInfo) for text in _limits(one.metadata)]
+        return " ".join([_type(inside), *limits])
     inside = [one for one in get_args(kind) if one is not type(None)]
     if str(kind).startswith("typing.Literal"):
         return " or ".join(f"`{one}`" for one in inside)
@@ -168,6 +183,8 @@ def _type(kind: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "none: give one"
     value = field.default
     if isinstance(value, BaseModel) or (isinstance(value, dict) and value):
         return "the published run"

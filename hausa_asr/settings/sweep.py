@@ -15,6 +15,7 @@ from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.settings.data import DataSettings, Strict
 from hausa_asr.settings.published import PUBLISHED, PUBLISHED_RECIPE, PUBLISHED_STARTING_POINTS
 from hausa_asr.settings.recipe import Dimension, FinetuneSettings
+from hausa_asr.settings.resources import ResourceSettings
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -117,33 +118,6 @@ class FinalistSettings(Strict):
         False,
         description="Train the best recipe again on a quarter and on half of train, and forecast the dev WER of twice "
         "the hours.",
-    )
-
-
-class ResourceSettings(Strict):
-    """The hardware that one trial takes."""
-
-    workers_per_trial: int = Field(1, ge=1, description="Ray Train workers that share one trial.")
-    gpus_per_worker: float = Field(
-        0, ge=0, description="GPUs of each worker; with a fraction, several workers share one."
-    )
-    cpus_per_worker: float = Field(
-        1, gt=0, description="CPUs of each worker, which is also its number of PyTorch threads."
-    )
-    slots: int | None = Field(
-        None,
-        ge=1,
-        description="The most trials side by side; by default as many as fit. On a given cluster all of them are "
-        "requested, even where there is no room yet, so that an autoscaler adds nodes.",
-    )
-    labels: dict[str, str] = Field(
-        {},
-        description="Labels that a worker's node must have in Ray, such as {ray.io/accelerator-type: H100}.",
-    )
-    audio_s_per_s: float | None = Field(
-        None,
-        gt=0,
-        description="A trial's speed for the plan, in seconds of audio per second; by default it is measured.",
     )
 
 

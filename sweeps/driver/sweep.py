@@ -135,6 +135,7 @@ def open_sweep(
         )  # fmt: skip
     ledger.append(
         "opened", slots=plan.slots, devices=devices(config.resources), price_per_hour=config.budget.price_per_hour,
+        **({"workers": config.resources.most_workers} if config.resources.has_range else {}),
         **({"prepared": place} if ledger.state.prepared != place else {}),
     )  # fmt: skip
     if publisher is not None:

@@ -101,6 +101,8 @@ def rows(trial: TrialRecord, after: int) -> list[MetricsRow]:
             at_best = by_step.get(int(report.best["step"]), {})
             best = {**report.best, **{name: at_best[name] for name in AT_BEST if name in at_best}}
             metrics = {"seen_s": report.seen_s, **report.metrics}
+            if report.workers:
+                metrics["workers"] = report.workers
             metrics |= {f"best_{name}": value for name, value in best.items()}
             made.append(MetricsRow(report.step, int(report.time * 1000), metrics))
     return made

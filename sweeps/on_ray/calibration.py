@@ -45,7 +45,7 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
         UserError: the base checkpoint cannot be used.
     """
     resources = plan.worker_resources
-    gpu, workers = bool(resources.get("GPU")), config.resources.workers_per_trial
+    gpu, workers = bool(resources.get("GPU")), next(iter(plan.workers), config.resources.most_workers)
     recipe = config.recipe()
     task: Any = _measure.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
     # The slowest that a trial may be: the largest base checkpoint, all of it learning. Each worker has part of a batch.
@@ -61,7 +61,7 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
             raise cause from None
         warning = f"a trial's speed could not be measured, so it is guessed: {first_line(cause, 200)}"
         return replace(prediction, warnings=(*prediction.warnings, warning))
-    speed = measured(config, training, scoring, prepared.seconds.get("dev"))
+    speed = measured(config, training, scoring, prepared.seconds.get("dev"), workers)
     return predict(config, plan, here(config.storage), prepared.seconds, speed)
 
 

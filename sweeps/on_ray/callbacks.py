@@ -15,6 +15,8 @@ from ray import tune
 from sweeps.driver.board import Board
 from sweeps.driver.checkpoint_space import CheckpointSpace
 from sweeps.mlflow_mirror.mirror import Mirror
+from sweeps.on_ray.capacity import Capacity
+from sweeps.on_ray.messages import WORKERS
 from sweeps.on_ray.scheduler import error_text
 from sweeps.on_ray.slot import broken_by
 from sweeps.record.ledger import Ledger
@@ -32,6 +34,8 @@ class SweepCallback(tune.Callback):
         space: the disk.
         trial_of: our trial id for a Tune trial's id; "" for one that only waits.
         why: by Tune's id, `recall` for a paused trial that goes on to its end.
+        capacity: what the orders were offered.
+        has_range: trials may have different numbers of workers.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -46,13 +50,16 @@ class SweepCallback(tune.Callback):
         space: CheckpointSpace,
         trial_of: Callable[[str], str],
         why: Mapping[str, str],
+        capacity: Capacity,
+        has_range: bool,
     ) -> None:
         self._ledger, self._mirror, self._board, self._space = ledger, mirror, board, space
-        self._trial_of, self._why = trial_of, why
+        self._trial_of, self._why, self._capacity, self._has_range = trial_of, why, capacity, has_range
         self._waiting_since: dict[str, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         name = self._trial_of(trial.trial_id)
+        self._capacity.promises.taken_by(_order(trial), str(trial.temporary_state.ray_actor))
         if name:
             why = self._why.get(trial.trial_id)
             self._ledger.append("started", trial=name, **({why: True} if why else {}))
@@ -62,26 +69,31 @@ class SweepCallback(tune.Callback):
             self._ledger.append("waits", slot=trial.trial_id)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        self._show(self._trial_of(trial.trial_id))
+        name = self._trial_of(trial.trial_id)
+        if name:  # a slot that waits has results too, also before its workers are there
+            self._capacity.is_at_work(_order(trial))
+        self._show(name)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._waited(trial.trial_id)
+        self._waited(trial)
         self._left(self._trial_of(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._waited(trial.trial_id)
+        self._waited(trial)
         name = self._trial_of(trial.trial_id)
+        self._capacity.promises.drop(_order(trial))
         log.error("%s: a slot broke: %s", name or "waiting", broken_by(error_text(trial)).reason)
         self._left(name)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self._board.tick()
 
-    def _waited(self, tune_id: str) -> None:
+    def _waited(self, trial: Any) -> None:
         """A slot waits no more: its workers held their CPUs and GPUs meanwhile."""
-        since_s = self._waiting_since.pop(tune_id, None)
+        since_s = self._waiting_since.pop(trial.trial_id, None)
         if since_s is not None:
-            self._ledger.append("waited", slot=tune_id, seconds=time.monotonic() - since_s)
+            workers = {WORKERS: (trial.last_result or {}).get(WORKERS)} if self._has_range else {}
+            self._ledger.append("waited", slot=trial.trial_id, seconds=time.monotonic() - since_s, **workers)
 
     def _left(self, name: str) -> None:
         """A trial has left its slot."""
@@ -97,3 +109,8 @@ class SweepCallback(tune.Callback):
         if name:
             self._mirror.mark(name)
             self._board.update(name)
+
+
+def _order(trial: Any) -> int:
+    """The number of a Tune trial's order."""
+    return int(trial.config["slot"]["order"])

@@ -1,21 +1,26 @@
-"""How many slots the cluster has room for now: nodes come and go, and others use them too.
+"""How many slots the cluster has room for now, and with how many workers: nodes come and go, and others use them too.
 
-In: what a trial takes, and what Ray knows of its nodes. Out: a number of slots, asked for at each step of the search.
+In: what a trial takes, and what Ray knows of its nodes. Out: a number of slots, asked for at each step of the search,
+and an offer of a worker group for each order.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from hausa_asr.settings.sweep import ResourceSettings
+from sweeps.on_ray.promises import Placed, Promises
 from sweeps.on_ray.trainer import free
-from sweeps.planning.slots import has_labels, slots_on
+from sweeps.planning.groups import Group, Offer, group_sizes, next_group, without
+from sweeps.planning.slots import fits_on, has_labels, workers_on
 
 log = logging.getLogger("sweeps")
 
@@ -46,11 +51,13 @@ class Capacity:
 
     Attributes:
         steady: the number of slots as of late, without what was there for a moment only.
+        promises: what was offered and is not taken up yet.
     """
 
     def __init__(self, wanted: ResourceSettings, planned: int) -> None:
-        self._wanted, self._slots, self._looked_s = wanted, planned, 0.0
-        self.steady = planned
+        self._wanted, self._slots, self._looked_s = wanted, planned, -math.inf
+        self.steady, self.promises = planned, Promises()
+        self._rooms: dict[str, int] = {}
         self._nodes: dict[str, Node] = {}
         self._leaving: set[str] = set()
         self._avoided: Collection[str] = ()
@@ -76,38 +83,94 @@ class Capacity:
         """Which of these nodes can be avoided: none, if no other one has what a worker takes."""
         self.slots()
         others = [one.resources for name, one in self._nodes.items() if name not in nodes and self._fits(one)]
-        return sorted({*nodes} & {*self._nodes}) if slots_on(others, self._wanted) else []
+        return sorted({*nodes} & {*self._nodes}) if fits_on(others, self._wanted) else []
 
     def usable(self) -> set[str]:
         """The ids of the nodes that trials may be on now."""
         self.slots()
-        return {
-            name for name, one in self._nodes.items() if self._fits(one) and slots_on([one.resources], self._wanted)
-        }
+        return {name for name, one in self._nodes.items() if self._fits(one) and fits_on([one.resources], self._wanted)}
 
     def leaving(self) -> set[str]:
         """The ids of the nodes that are about to go, such as spot machines that were given notice."""
         self.slots()
         return self._leaving
 
+    def offer(self, order: int, avoid: Collection[str], found_no_room: bool, is_last: bool) -> Offer:
+        """What a slot may have for an order. The room is promised: no other slot is offered it.
+
+        The workers' node is named, since Ray's PACK spreads a group over nodes whose devices come free one by one. A
+        trial that has waited in vain takes any nodes, and of a range the fewest workers. Where there is no room now, a
+        group waits for what the nodes could hold without their present users; without any node for the most, which an
+        autoscaler sees.
+
+        Args:
+            order: a number of its own.
+            avoid: the ids of nodes that its trial is not to be on.
+            found_no_room: its trial has waited in vain for workers.
+            is_last: no other slot can be opened now, so a warm one may have what room is left.
+        """
+        wanted = self._wanted
+        if wanted.most_workers == 1:
+            return Offer(1)
+        self.slots()
+        promised = self.promises.by_node()
+        rooms = {name: max(0, room - promised[name]) for name, room in self._rooms.items() if name not in avoid}
+        adds = {name: room for name, room in rooms.items() if room} if is_last else {}
+        group = next_group(rooms, wanted)
+        left = without(rooms, group) if group else rooms
+        self.promises.make(order, {name: n - left[name] for name, n in rooms.items() if n > left[name]}, adds)
+        if group:
+            return Offer(group.workers, "" if found_no_room else group.node, True, adds)
+        whole = {
+            name: workers_on(one.resources, wanted)
+            for name, one in self._nodes.items()
+            if self._fits(one) and name not in avoid
+        }
+        waits_for = Group(wanted.least_workers) if found_no_room else next_group(whole, wanted)
+        return Offer(waits_for.workers if waits_for else wanted.most_workers, "", False, adds)
+
+    def is_at_work(self, order: int) -> None:
+        """An order's workers have reported: their devices are among those that are taken."""
+        if self.promises.drop(order):
+            self._looked_s = -math.inf  # what was seen may be older than their group
+
     def _fits(self, node: Node) -> bool:
         return has_labels(node.labels, self._wanted.labels)
 
     def _look(self, avoided: Collection[str]) -> None:
         self._nodes = nodes()
-        self._leaving = set(ray._private.state.state.get_draining_nodes())
+        self._leaving = _draining()
         gone = {*avoided, *self._leaving}
-        fitting = [one for name, one in self._nodes.items() if name not in gone and self._fits(one)]
+        fitting = {name: one for name, one in self._nodes.items() if name not in gone and self._fits(one)}
         own = own_groups()
         free(own)
-        groups = sum(_has_workers(group) for group in own)
-        there = groups + slots_on([one.free for one in fitting], self._wanted)
-        # Of parts of a GPU that are free on several GPUs none is a whole one for a worker.
-        there = min(there, max(groups, slots_on([one.resources for one in fitting], self._wanted)))
+        every = _placed(own)
+        self.promises.look(every)
+        groups = [one for one in every if not one.ends]
+        self._rooms = {name: self._room(one, name, every) for name, one in fitting.items()}
+        total = sum(workers_on(one.resources, self._wanted) for one in fitting.values())
+        taken = sum(sum(one.on.values()) for one in groups)
+        there = len(groups) + len(group_sizes(_at_most(self._rooms, max(0, total - taken)), self._wanted))
         wanted = max(1, self._wanted.slots or there)
         if wanted == self._slots:
             self.steady = wanted
         self._slots = wanted
+
+    def _room(self, node: Node, name: str, groups: Collection[Placed]) -> int:
+        """How many workers a node has room for, beside our groups and others."""
+        ours = {ends: sum(one.on.get(name, 0) for one in groups if one.ends is ends) for ends in (False, True)}
+        # Of parts of a GPU that are free on several GPUs none is a whole one for a worker.
+        most = workers_on(node.resources, self._wanted) - ours[False]
+        return max(0, min(most, workers_on(node.free, self._wanted) + ours[True]))
+
+
+def _at_most(rooms: Mapping[str, int], workers: int) -> dict[str, int]:
+    """Room for no more workers than these, by node; the nodes with the most room keep it."""
+    cut = {}
+    for name in sorted(rooms, key=lambda name: -rooms[name]):
+        cut[name] = min(rooms[name], workers)
+        workers -= cut[name]
+    return cut
 
 
 def nodes() -> dict[str, Node]:
@@ -118,6 +181,11 @@ def nodes() -> dict[str, Node]:
         for one in ray.nodes()
         if one["Alive"]
     }
+
+
+def _draining() -> set[str]:
+    """The ids of the nodes that are about to go."""
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 def placement_groups() -> list[Any]:
@@ -134,7 +202,15 @@ def own_groups() -> list[Any]:
     return [group for group in placement_groups() if group.creator_job_id.hex() == job]
 
 
-def _has_workers(group: Any) -> bool:
-    """Whether a placement group is that of workers, and has its place. Slots have groups too, without a CPU or GPU."""
-    needs = [bundle.unit_resources for bundle in group.bundles]
-    return group.state == group.CREATED and any(need.get("CPU", 0) or need.get("GPU", 0) for need in needs)
+def _placed(groups: Iterable[Any]) -> list[Placed]:
+    """Those of workers that have their place. Slots themselves have groups too, without a CPU or GPU."""
+    return [
+        Placed(
+            group.placement_group_id.hex(),
+            Counter(bundle.node_id.hex() for bundle in group.bundles),
+            group.creator_actor_dead,
+        )
+        for group in groups
+        if group.state == group.CREATED
+        and any(bundle.unit_resources.get("CPU", 0) or bundle.unit_resources.get("GPU", 0) for bundle in group.bundles)
+    ]

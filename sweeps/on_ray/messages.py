@@ -14,7 +14,9 @@ from hausa_asr.recipe import Progress
 MOST_LETTERS = 500
 """Of an error's line, which the ledger and MLflow keep."""
 MESSAGE = "message"
-"""The one field of a Tune result that is ours: a message as text, "" from a slot that waits."""
+"""A field of a Tune result: a message as text, "" from a slot that waits."""
+WORKERS = "workers"
+"""The other field of ours: how many workers the slot has, or has asked for."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,17 @@ class Taken:
 
 @dataclass(frozen=True)
 class Reported:
-    """The trial was evaluated; its workers wait for an answer, unless the trial ends here."""
+    """The trial was evaluated; its workers wait for an answer, unless the trial ends here.
+
+    Attributes:
+        progress: the evaluation.
+        slot, node, workers: the slot that trained it, the node of its workers as in `Taken`, and how many they are.
+    """
 
     progress: Progress
     slot: str = ""
     node: str = ""
+    workers: int = 0
 
     @property
     def is_end(self) -> bool:

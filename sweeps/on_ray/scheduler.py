@@ -122,15 +122,17 @@ class SweepScheduler(FIFOScheduler):
             self._failed(name, message)
             return False
         progress = message.progress
+        workers = {"workers": message.workers} if self._config.resources.has_range and message.workers else {}
         if progress.step > trial.last_step:
-            kept = {key: getattr(progress, key) for key in _KEPT}
+            kept: dict[str, Any] = {key: getattr(progress, key) for key in _KEPT}
             if self._config.resources.gpus_per_worker % 1:
                 # The meter is a whole GPU's, and other trials use it too.
                 kept["metrics"] = {key: value for key, value in progress.metrics.items() if key != GPU_ENERGY}
-            self._ledger.append("reported", trial=name, slot=message.slot, node=message.node, **kept)
+            self._ledger.append("reported", trial=name, slot=message.slot, node=message.node, **kept, **workers)
         elif progress.step > self._came.get((name, message.slot), progress.step):
             # Its first report after a crash is that of its checkpoint; what follows shows that it trains.
-            self._ledger.append("repeated", trial=name, slot=message.slot, node=message.node, step=progress.step)
+            came = {"slot": message.slot, "node": message.node, "step": progress.step}
+            self._ledger.append("repeated", trial=name, **came, **workers)
         self._came[name, message.slot] = progress.step
         why = self._divergence(trial, progress)
         if why:

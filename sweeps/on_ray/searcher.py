@@ -47,6 +47,11 @@ class SweepSearcher(Searcher):
         self.why: dict[str, str] = {}
         self._out: set[str] = set()
 
+    @property
+    def out(self) -> int:
+        """How many slots have an order, the one that is just being given out among them."""
+        return len(self._out)
+
     def suggest(self, trial_id: str) -> Any:
         """The next order's Tune configuration, FINISHED, or None while every slot has one. Called by Tune.
 

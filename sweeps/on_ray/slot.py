@@ -24,8 +24,9 @@ from hausa_asr.errors import first_line
 from hausa_asr.recipe import Answer
 from hausa_asr.storage.address import here
 from sweeps.on_ray.desk import Desk
-from sweeps.on_ray.messages import MESSAGE, MOST_LETTERS, Ended, Failed, Message, Reported, Taken, to_text
+from sweeps.on_ray.messages import MESSAGE, MOST_LETTERS, WORKERS, Ended, Failed, Message, Reported, Taken, to_text
 from sweeps.on_ray.trainer import trainer_of
+from sweeps.planning.groups import Group, Offer
 
 _POLL_S = 1.0
 """How often a slot that waits for a message checks that its workers are still alive."""
@@ -94,31 +95,42 @@ class Slot(tune.Trainable):
         self._longest_wait_s = 0.0
         self._node = self._host = ""
         self._group_ends = False
+        self._ask()
         self._open()
         self._take(config["job"])
+
+    def _ask(self) -> None:
+        """Ask for the group that the driver offers."""
+        offer = Offer(**self._spec["offer"])
+        self._group = Group(offer.workers, offer.node)
 
     def _open(self) -> None:
         """Set up a desk and start a worker group at it."""
         self._desk: Any = Desk.remote()  # type: ignore[attr-defined]
         self._failure: BaseException | None = None
-        self._fit = threading.Thread(target=self._run_train, args=(self._desk,), daemon=True)
+        self._has_workers = False
+        self._fit = threading.Thread(target=self._run_train, args=(self._desk, self._group), daemon=True)
         self._fit.start()
 
-    def _run_train(self, desk: Any) -> None:
+    def _run_train(self, desk: Any, group: Group) -> None:
         try:
             from ray.train import RunConfig, ScalingConfig
 
             from sweeps.on_ray.workers import work
 
             spec = self._spec
+            workers, node = group
             labels = dict(spec["labels"])
-            if spec["avoid"]:
+            if node:
+                labels[NODE_LABEL] = node
+            elif spec["avoid"]:
                 labels[NODE_LABEL] = f"!in({','.join(spec['avoid'])})"
-            trainer_of(spec["workers"])(
+            trainer_of(workers)(
                 work,
                 train_loop_config={"desk": desk, "spec": spec},
                 scaling_config=ScalingConfig(  # type: ignore[call-arg]
-                    num_workers=spec["workers"],
+                    num_workers=workers,
+                    placement_strategy="PACK",  # of no node in particular on as few as there is room on
                     use_gpu=spec["gpus_per_worker"] > 0,
                     resources_per_worker=spec["resources_per_worker"],
                     label_selector=labels or None,
@@ -138,14 +150,14 @@ class Slot(tune.Trainable):
         """Let the trial go on until its next report, and pass that on; without a trial, wait a little."""
         if self._phase is Phase.IDLE:
             time.sleep(_IDLE_S)
-            return {MESSAGE: ""}
+            return {MESSAGE: "", WORKERS: self._group.workers}
         if self._phase is Phase.REPORTED:
             self._answer(Answer.CONTINUE)
             self._phase = Phase.TRAINING
         since_s = time.monotonic()
         message = self._next_message(since_s)
         while isinstance(message, Taken):
-            self._phase, since_s = Phase.TRAINING, time.monotonic()
+            self._phase, since_s, self._has_workers = Phase.TRAINING, time.monotonic(), True
             self._node, self._host = message.node, message.host
             message = self._next_message(since_s)
         self._longest_wait_s = max(self._longest_wait_s, time.monotonic() - since_s)
@@ -156,8 +168,8 @@ class Slot(tune.Trainable):
         # On a GPU the workers end with a fault, though that takes Ray Train some seconds to see.
         self._group_ends = isinstance(message, Failed) and self._spec["gpus_per_worker"] > 0
         if isinstance(message, Reported):
-            message = Reported(message.progress, self._name, self._node)
-        return {MESSAGE: to_text(message)}
+            message = Reported(message.progress, self._name, self._node, self._group.workers)
+        return {MESSAGE: to_text(message), WORKERS: self._group.workers}
 
     def _next_message(self, since_s: float) -> Message:
         """Wait for the workers' next message.
@@ -209,6 +221,8 @@ class Slot(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """End the trial at hand and take the next one, on the same warm workers, or on new ones if those are gone.
 
+        Of a range of workers, also on new ones if there is room for more of them.
+
         Raises:
             NoRoom: its workers are on a node that the next one avoids. That one is given to another slot.
         """
@@ -219,16 +233,31 @@ class Slot(tune.Trainable):
                 self._answer(Answer.STOP)
             if self._node in self._spec["avoid"]:
                 raise NoRoom("its slot's node is avoided")
-            if self._group_ends:
+            larger = None if new_config["job"] is None else self._larger()
+            if larger and not self._group_ends:
+                ray.get(self._desk.close.remote())
+            if larger or self._group_ends:  # without a larger one, as many as before find room: their own
+                self._group = larger or self._group
                 self._fit.join(timeout=WRITING_S)
                 self._desk, self._group_ends = None, False
+            elif not self._fit.is_alive():
+                self._desk = None
+                self._ask()
         except ray.exceptions.RayActorError:
             self._desk = None
-        if self._desk is None or not self._fit.is_alive():
+            self._ask()
+        if self._desk is None:
             self._node = self._host = ""
             self._open()
         self._take(new_config["job"])
         return True
+
+    def _larger(self) -> Group | None:
+        """A larger group that the driver offers; None if this one is the largest, or has not come yet."""
+        if not self._has_workers:
+            return None
+        held = Group(self._group.workers, self._node or self._group.node)
+        return Offer(**self._spec["offer"]).larger_than(held, self._spec["most_workers"])
 
     def cleanup(self) -> None:
         """The sweep is over, or the trial crashed: let the workers end."""

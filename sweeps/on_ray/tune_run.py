@@ -6,6 +6,7 @@ by `run`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import time
@@ -30,6 +31,7 @@ from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
 from sweeps.planning.estimate import checkpoint_space
+from sweeps.record.crashes import NO_ROOM
 from sweeps.record.trial import TrialRecord
 
 _MOST_STARTING = 512
@@ -80,14 +82,17 @@ def _tune(
     sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: type[tune.Trainable], storage: Path
 ) -> None:
     """One Tune run, until the agenda gives out its end, or until an interrupt."""
-    capacity = Capacity(sweep.config.resources, sweep.plan.slots)
+    capacity, numbers = Capacity(sweep.config.resources, sweep.plan.slots), itertools.count()
 
     def tune_config(trial: TrialRecord | None) -> dict[str, Any]:
-        failures = agenda.failures
+        failures, order = agenda.failures, next(numbers)
         leaving = capacity.leaving()
         avoid = capacity.avoidable([*failures.avoided_by(trial.id), *leaving]) if trial else []
         avoid = avoid or capacity.avoidable([*failures.avoided(), *leaving])
-        return _tune_config(sweep, {**_slot_spec(sweep, storage), "avoid": avoid}, trial)
+        in_vain = trial is not None and trial.cause == NO_ROOM
+        offer = capacity.offer(order, avoid, in_vain, is_last=searcher.out >= slots())
+        spec = {**_slot_spec(sweep, storage), "order": order, "avoid": avoid, "offer": asdict(offer)}
+        return _tune_config(sweep, spec, trial)
 
     def slots() -> int:
         most = sweep.config.search.trials
@@ -100,7 +105,8 @@ def _tune(
     searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots)
     space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config)
     space.begin()
-    trial_of = searcher.trial_of.__getitem__
+    trial_of, has_range = searcher.trial_of.__getitem__, sweep.config.resources.has_range
+    callback = SweepCallback(sweep.ledger, mirror, board, space, trial_of, searcher.why, capacity, has_range)
     tuner = tune.Tuner(
         tune.with_resources(slot, sweep.plan.slot_resources),
         tune_config=tune.TuneConfig(
@@ -114,7 +120,7 @@ def _tune(
         run_config=tune.RunConfig(
             name=f"tune-{time.time_ns()}",
             storage_path=str(storage),
-            callbacks=[SweepCallback(sweep.ledger, mirror, board, space, trial_of, searcher.why)],
+            callbacks=[callback],
             failure_config=tune.FailureConfig(max_failures=0),  # what follows a crash is decided by driver.failures
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
@@ -131,7 +137,7 @@ def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
     """What all trials of a slot share."""
     resources = sweep.config.resources
     return {
-        "workers": resources.workers_per_trial,
+        "most_workers": resources.most_workers,
         "gpus_per_worker": resources.gpus_per_worker,
         "resources_per_worker": sweep.plan.worker_resources,
         "labels": resources.labels,

@@ -16,6 +16,7 @@ from sweeps.planning.budget import finalist_length_s, finalist_runs, hours_word
 from sweeps.planning.estimate import Prediction, figures, fitting, limits
 from sweeps.planning.expected_length import least_s
 from sweeps.planning.finalists import GROWTH_SHARES
+from sweeps.planning.groups import range_in_words, sizes_in_words
 from sweeps.planning.memory import in_words as memory_in_words
 from sweeps.planning.memory import too_little as too_little_memory
 from sweeps.planning.slots import SlotPlan, stock_would_hang
@@ -145,7 +146,11 @@ def _slots(config: SweepConfig, plan: SlotPlan) -> str:
     takes = many(wanted.cpus_per_worker, "CPU")
     if wanted.gpus_per_worker:
         takes += f" and {many(wanted.gpus_per_worker, 'GPU')}"
-    workers = wanted.workers_per_trial
+    if wanted.has_range:
+        trials = f"{many(plan.slots, 'trial')} side by side, {sizes_in_words(plan.workers)}, of {takes} each"
+        rule = f"a trial takes {range_in_words(wanted)}, as many as there is room for when its group starts"
+        return f"{trials}; {rule}; what follows is for {many(plan.workers[0], 'worker')} a trial"
+    workers = wanted.most_workers
     each = " each" if workers > 1 else ""
     trials = f"{plan.slots} trials side by side, each" if plan.slots > 1 else "1 trial at a time,"
     return f"{trials} with {many(workers, 'worker')} of {takes}{each}"

@@ -8,7 +8,7 @@ evaluation interval per slot.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
@@ -29,8 +29,7 @@ class Spent:
 
     Attributes:
         hours: GPU-hours of slots, those that wait for others too, or CPU-hours if trials have no GPU.
-        money: the cost of those hours; 0 without a price. What an earlier driver spent counts as it was then, whatever
-            a slot takes and costs now.
+        money: the cost of those hours; 0 without a price. What an earlier driver spent counts as it was then.
         wall_s: seconds during which a driver was at work.
         trials: settings tried, finalists not counted.
     """
@@ -56,9 +55,9 @@ class Reserve:
     interval_s: float = 0.0
 
 
-def devices(resources: ResourceSettings) -> float:
-    """How many GPUs a trial takes, or CPUs if it has no GPU."""
-    return resources.workers_per_trial * (resources.gpus_per_worker or resources.cpus_per_worker)
+def devices(resources: ResourceSettings, workers: int | None = None) -> float:
+    """How many GPUs, or CPUs if it has no GPU, a trial takes that has `workers`, by default the most."""
+    return (workers or resources.most_workers) * (resources.gpus_per_worker or resources.cpus_per_worker)
 
 
 def hours_word(resources: ResourceSettings) -> str:
@@ -92,16 +91,15 @@ def spent(state: State, config: SweepConfig, now: float | None = None) -> Spent:
         now: seconds since the epoch, while a driver is at work: running trials, slots that wait and the wall clock
             count up to then. Without it all count up to the ledger's last event.
     """
-    running_s, wall_s, trials = 0.0, state.wall_s, 0
+    hours, wall_s, trials = 0.0, state.wall_s, 0
     for trial in state.trials.values():
         trials += not trial.of
         if now is not None and trial.started is not None:
-            running_s += max(0.0, now - trial.started)
+            hours += max(0.0, now - trial.started) / 3600 * devices(config.resources, trial.workers)
     if now is not None:
-        running_s += sum(max(0.0, now - since) for since in state.waits.values())
+        hours += sum(max(0.0, now - since) for since in state.waits.values()) / 3600 * devices(config.resources)
     if now is not None and state.clock is not None:
         wall_s += max(0.0, now - state.clock)
-    hours = running_s / 3600 * devices(config.resources)
     money = hours * (config.budget.price_per_hour or 0.0)
     for (took, cost), busy_s in state.spent_at.items():
         then = hours_at({(took, cost): busy_s}, config.resources)
@@ -202,12 +200,12 @@ def reserve(state: State, config: SweepConfig, slots: int | None = None) -> Rese
         state, config: as for `spent`.
         slots: trials side by side; by default as many as the driver has.
     """
-    count, pace = finalist_runs(config), _pace(state)
+    count, pace = finalist_runs(config), _pace(state, config.resources)
     if pace is None:
         return Reserve()
     running = sum(trial.started is not None and not trial.of for trial in state.trials.values())
     interval_s = running * pace.interval_s
-    per_hour = devices(config.resources) / 3600
+    per_hour = pace.workers * devices(config.resources, workers=1) / 3600
     baseline_s = _baseline_s(state.baseline(), config, pace)
     if not count:
         return Reserve(0.0, 0.0, (baseline_s + bool(baseline_s) * interval_s) * per_hour, baseline_s, pace.interval_s)
@@ -260,11 +258,13 @@ class _Pace:
     """Seconds that a warm slot takes for a second of audio, evaluations included, and from one evaluation to the next.
 
     By the trials' own clocks: a slot's start is paid once and not by each run. The first report of a sweep comes half a
-    minute after a start or more, and would otherwise make finalists seem ten times as dear as they are.
+    minute after a start or more, and would otherwise make finalists seem ten times as dear as they are. `workers` is
+    the mean number that such a slot had.
     """
 
     per_audio_s: float
     interval_s: float
+    workers: float
 
     def of(self, trial: TrialRecord) -> float:
         """A trial's own `per_audio_s`; the mean of all if one that has not finished is faster, as frozen ones are."""
@@ -272,21 +272,29 @@ class _Pace:
         return own if trial.state == "finished" else max(own, self.per_audio_s)
 
 
-def _pace(state: State) -> _Pace | None:
+def _pace(state: State, resources: ResourceSettings) -> _Pace | None:
     """The pace of the search's finished trials; before the first of them, of all; None before the first report."""
     reported = [trial for trial in state.searched if trial.reports]
     trials = ([trial for trial in reported if trial.state == "finished"] or reported)[-_ENOUGH:]
     seen_s, worked_s = sum(trial.seen_s for trial in trials), sum(map(_worked_s, trials))
     if not seen_s:
         return None
-    return _Pace(worked_s / seen_s, worked_s / sum(len(trial.reports) for trial in trials))
+    workers: float = resources.most_workers
+    if resources.has_range and worked_s:
+        workers = sum(s * (n or resources.most_workers) for one in trials for s, n in _intervals(one)) / worked_s
+    return _Pace(worked_s / seen_s, worked_s / sum(len(trial.reports) for trial in trials), workers)
 
 
 def _worked_s(trial: TrialRecord) -> float:
     """Seconds of training and evaluation up to a trial's last report."""
-    worked_s = seen_s = 0.0
+    return sum(worked_s for worked_s, _ in _intervals(trial))
+
+
+def _intervals(trial: TrialRecord) -> Iterator[tuple[float, int | None]]:
+    """The seconds of training and evaluation before each report of a trial, and its workers, if the report says."""
+    seen_s = 0.0
     for report in trial.reports:
         figures = report.metrics
-        worked_s += (report.seen_s - seen_s) / max(figures["audio_s_per_s"], 1e-9) + figures.get("eval_runtime_s", 0.0)
+        trained_s = (report.seen_s - seen_s) / max(figures["audio_s_per_s"], 1e-9)
+        yield trained_s + figures.get("eval_runtime_s", 0.0), report.workers
         seen_s = report.seen_s
-    return worked_s

@@ -107,7 +107,8 @@ def predict(
         speed: of a trial, where it was measured; by default what earlier sweeps or a guess say.
     """
     seconds = seconds or {}
-    speed = speed or speed_of(config, storage, seconds.get("dev"), plan.gpus)
+    workers = next(iter(plan.workers), None)
+    speed = speed or speed_of(config, storage, seconds.get("dev"), plan.gpus, workers)
     low = expected = high = None
     trials = config.search.trials
     if speed is not None:
@@ -158,7 +159,7 @@ def figures(
     length_s, final_s = config.recipe().length_s, finalist_length_s(config)
     searched_s, runs = length_s + (trials - 1) * a_trial(config, trials), finalist_runs(config, trials)
     audio_s = searched_s + runs * final_s
-    hours = audio_s / speed.audio_s_per_s / 3600 * devices(config.resources)
+    hours = audio_s / speed.audio_s_per_s / 3600 * devices(config.resources, speed.workers)
     price = config.budget.price_per_hour
     # The baseline comes to its end when no new setting is left, beside the second look.
     first_s = least_s(config, trials)

@@ -60,7 +60,7 @@ def forecast(
         now: seconds since the epoch.
         prediction: made before the sweep; used until the first report of a trial.
     """
-    word, per_hour = hours_word(config.resources), devices(config.resources) / 3600
+    word, per_hour = hours_word(config.resources), _devices_of_late(state, config) / 3600
     if state.verdict is not None:
         return Forecast(0.0, 0.0, word)
     so_far = spent(state, config, now)
@@ -85,11 +85,19 @@ def forecast(
     final_wall_s = max(finals.longest_s, final_s / slots, a_run_s if runs else 0.0)
 
     cut_s = None
-    allowed_s = _allowed_s(config, so_far, slots, final_s, final_wall_s)
+    allowed_s = _allowed_s(config, so_far, slots, final_s, final_wall_s, per_hour)
     if search_wall_s > 0 and allowed_s < search_wall_s:
         cut_s = max(0.0, allowed_s)
         search_s, search_wall_s = min(search_s, cut_s * slots), cut_s
     return Forecast(search_wall_s + final_wall_s, (search_s + final_s) * per_hour, word, cut_s)
+
+
+def _devices_of_late(state: State, config: SweepConfig) -> float:
+    """How many GPUs or CPUs a slot takes: the mean of those at work, or of their trials' last reports."""
+    resources = config.resources
+    at_work = [one for one in state.trials.values() if one.started is not None] if resources.has_range else []
+    known = [workers for one in at_work if (workers := one.workers or (one.reports and one.reports[-1].workers))]
+    return sum(known) / len(known) * devices(resources, 1) if known else devices(resources)
 
 
 @dataclass(frozen=True)
@@ -158,10 +166,11 @@ def _to_come(state: State, config: SweepConfig) -> float:
     return max(0, config.search.trials - searched) * mean_s
 
 
-def _allowed_s(config: SweepConfig, so_far: Spent, slots: int, final_s: float, final_wall_s: float) -> float:
+def _allowed_s(
+    config: SweepConfig, so_far: Spent, slots: int, final_s: float, final_wall_s: float, per_s: float
+) -> float:
     """Seconds until the budget ends the search, if every slot is busy and the finalists' share is kept back."""
-    budget, per_s = config.budget, devices(config.resources) / 3600
-    allowed_s = math.inf
+    budget, allowed_s = config.budget, math.inf
     if budget.hours is not None:
         allowed_s = ((budget.hours - so_far.hours) / per_s - final_s) / slots
     if budget.money is not None and budget.price_per_hour:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import ClusterSettings, ResourceSettings
+from sweeps.planning.groups import group_sizes, range_in_words
 from sweeps.wording import many
 
 HEAD = "node:__internal_head__"
@@ -38,6 +39,7 @@ class SlotPlan:
         threads: PyTorch threads per worker.
         gpus: the kinds of GPU in the cluster, as Ray or the driver names them; none if that is not known.
         labels: what a worker's node must have.
+        workers: of each slot, the largest group first.
     """
 
     slots: int
@@ -46,10 +48,11 @@ class SlotPlan:
     threads: int
     gpus: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    workers: tuple[int, ...] = ()
 
 
 def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials: int, grows: bool = False) -> SlotPlan:
-    """Compute how many slots fit on the cluster.
+    """Compute how many slots fit on the cluster, and of a range of workers how many each has (`planning.groups`).
 
     Args:
         wanted: the resources of one trial.
@@ -60,15 +63,16 @@ def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials
     Raises:
         UserError: not even one trial fits.
     """
-    workers = sum(_workers_on(node, wanted) for node in nodes)
-    slots = min(slots_on(nodes, wanted), trials, wanted.slots or trials)
+    workers = sum(workers_on(node, wanted) for node in nodes)
+    sizes = sizes_on(nodes, wanted)
+    slots = min(len(sizes), trials, wanted.slots or trials)
     if grows and wanted.slots:
         slots = min(wanted.slots, trials)
     if slots < 1:
         cpus = sum(node.get("CPU", 0) for node in nodes)
         gpus = sum(node.get("GPU", 0) for node in nodes)
         raise UserError(
-            f"A trial takes {many(wanted.workers_per_trial, 'worker')} of {many(wanted.cpus_per_worker, 'CPU')} and "
+            f"A trial takes {range_in_words(wanted)} of {many(wanted.cpus_per_worker, 'CPU')} and "
             f"{many(wanted.gpus_per_worker, 'GPU')}, but the cluster ({many(len(nodes), 'node')}, {many(cpus, 'CPU')}, "
             f"{many(gpus, 'GPU')}) has room for {many(workers, 'such worker')}.",
             where="resources",
@@ -83,13 +87,19 @@ def admit(wanted: ResourceSettings, nodes: Sequence[Mapping[str, float]], trials
         worker_resources=per_worker,
         threads=max(1, int(wanted.cpus_per_worker)),
         labels=wanted.labels,
+        workers=tuple([*sizes, *[wanted.most_workers] * slots][:slots]),
         gpus=tuple(sorted({key.partition(":")[2] for node in nodes for key in node if key.startswith(_KIND)})),
     )
 
 
-def slots_on(nodes: Sequence[Mapping[str, float]], wanted: ResourceSettings) -> int:
-    """How many trials these resources have room for."""
-    return sum(_workers_on(node, wanted) for node in nodes) // wanted.workers_per_trial
+def sizes_on(nodes: Sequence[Mapping[str, float]], wanted: ResourceSettings) -> list[int]:
+    """How many workers each trial has for which these resources have room, the largest groups first."""
+    return group_sizes({str(number): workers_on(node, wanted) for number, node in enumerate(nodes)}, wanted)
+
+
+def fits_on(nodes: Sequence[Mapping[str, float]], wanted: ResourceSettings) -> bool:
+    """Whether these resources have room for a trial."""
+    return sum(workers_on(node, wanted) for node in nodes) >= wanted.least_workers
 
 
 def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
@@ -107,7 +117,7 @@ def stock_would_hang(wanted: ResourceSettings, nodes: Sequence[Mapping[str, floa
         wanted, nodes, trials: as for `admit`.
     """
     cpus = sum(int(node.get("CPU", 0)) for node in nodes)
-    return cpus - min(trials, cpus) < wanted.workers_per_trial * wanted.cpus_per_worker
+    return cpus - min(trials, cpus) < wanted.least_workers * wanted.cpus_per_worker
 
 
 def local_nodes(cluster: ClusterSettings) -> list[dict[str, float]]:
@@ -159,7 +169,8 @@ def gpu_kinds(driver: Path = _DRIVER) -> set[str]:
     return found
 
 
-def _workers_on(node: Mapping[str, float], wanted: ResourceSettings) -> int:
+def workers_on(node: Mapping[str, float], wanted: ResourceSettings) -> int:
+    """How many workers a node's resources have room for."""
     fits = node.get("CPU", 0) / wanted.cpus_per_worker
     if wanted.gpus_per_worker:
         gpus = node.get("GPU", 0)
@@ -173,7 +184,8 @@ def _what_would_run(
     wanted: ResourceSettings, workers: int, cpus: float, gpus: float, nodes: Sequence[Mapping[str, float]]
 ) -> str:
     if workers >= 1:
-        return f"Set resources.workers_per_trial to {workers} or less, or add nodes to the cluster."
+        setting = "workers_per_trial.min" if wanted.has_range else "workers_per_trial"
+        return f"Set resources.{setting} to {workers} or less, or add nodes to the cluster."
     if wanted.gpus_per_worker and not gpus:
         return "There is no GPU: set resources.gpus_per_worker=0 to train on CPUs, or name a cluster that has one."
     most = max((node.get("CPU", 0) for node in nodes), default=0)

@@ -97,12 +97,14 @@ class Speed:
         source: of the figure, in words.
         guessed: whether it is a guess, not a measurement.
         slack: by what factor a trial may be faster than that.
+        workers: of such a trial; None for the most.
     """
 
     audio_s_per_s: float
     source: str
     guessed: bool
     slack: float = 1.0
+    workers: int | None = None
 
 
 def base_of(name: str) -> Base | None:
@@ -155,7 +157,13 @@ def cached_features(config: SweepConfig, base: Base, seconds: Mapping[str, float
     return cached_s * _FRAMES_PER_S * base.features * 2 * len(config.bases)
 
 
-def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None, gpus: Sequence[str] = ()) -> Speed | None:
+def speed_of(
+    config: SweepConfig,
+    storage: Path,
+    dev_s: float | None = None,
+    gpus: Sequence[str] = (),
+    workers: int | None = None,
+) -> Speed | None:
     """Estimate how fast a trial trains: from the settings, else from earlier sweeps, else a guess.
 
     Args:
@@ -163,47 +171,54 @@ def speed_of(config: SweepConfig, storage: Path, dev_s: float | None = None, gpu
         storage: the folder with earlier sweeps.
         dev_s: seconds of dev audio, if known; with it the guess of the evaluation time is better.
         gpus: the kinds of GPU in the cluster; the guess is for the slowest.
+        workers: of a trial; by default the most.
 
     Returns:
         None if nothing is known of the base checkpoint.
     """
+    workers = workers or config.resources.most_workers
     if config.resources.audio_s_per_s is not None:
-        return Speed(config.resources.audio_s_per_s, "resources.audio_s_per_s", guessed=False)
+        return Speed(config.resources.audio_s_per_s, "resources.audio_s_per_s", guessed=False, workers=workers)
     measured, sweeps = [], []
-    for folder in _like_sweeps(config, storage):
+    for folder, had in _like_sweeps(config, storage, workers):
         try:
             trials = read_state(folder).trials.values()
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # another version's ledger, or a damaged one
-        paces = [trial.seen_s / trial.spent_s for trial in trials if trial.seen_s > 0 and trial.spent_s > 0]
+        like = (one for one in trials if all((report.workers or had) == workers for report in one.reports))
+        paces = [trial.seen_s / trial.spent_s for trial in like if trial.seen_s > 0 and trial.spent_s > 0]
         measured += paces
         sweeps += [folder.name] if paces else []
         if len(measured) >= _TRIALS_READ or len(sweeps) >= _SWEEPS_READ:
             break
     if measured:
         several = many(len(measured), "trial")
-        return Speed(statistics.median(measured), f"measured on {several} of {', '.join(sweeps)}", guessed=False)
-    return _guess(config, dev_s, gpus)
+        source = f"measured on {several} of {', '.join(sweeps)}"
+        return Speed(statistics.median(measured), source, guessed=False, workers=workers)
+    return _guess(config, dev_s, gpus, workers)
 
 
-def measured(config: SweepConfig, training: float, scoring: float, dev_s: float | None) -> Speed:
+def measured(
+    config: SweepConfig, training: float, scoring: float, dev_s: float | None, workers: int | None = None
+) -> Speed:
     """The speed of a trial, from what one worker was measured at.
 
     Args:
         config: the sweep's settings.
         training, scoring: seconds of audio per second of one worker.
         dev_s: seconds of dev audio.
+        workers: of a trial; by default the most.
     """
-    workers, recipe = config.resources.workers_per_trial, config.recipe()
+    workers, recipe = workers or config.resources.most_workers, config.recipe()
     rate = training * (workers if workers == 1 else workers * _SECOND_WORKER)
     scored_s = min(dev_s or 0.0, recipe.dev_part_s or math.inf)
     between_s = recipe.eval_every_steps * recipe.batch_s
     per_audio_s = 1 / rate + scored_s / (scoring * workers) / between_s
     where = " on one worker" if workers > 1 else ""
-    return Speed(1 / per_audio_s, f"measured just now{where}", guessed=False, slack=_WITH_CACHE)
+    return Speed(1 / per_audio_s, f"measured just now{where}", guessed=False, slack=_WITH_CACHE, workers=workers)
 
 
-def _guess(config: SweepConfig, dev_s: float | None, gpus: Sequence[str]) -> Speed | None:
+def _guess(config: SweepConfig, dev_s: float | None, gpus: Sequence[str], workers: int) -> Speed | None:
     base, wanted, recipe = largest_base(config), config.resources, config.recipe()
     if base is None:
         return None
@@ -217,14 +232,13 @@ def _guess(config: SweepConfig, dev_s: float | None, gpus: Sequence[str]) -> Spe
         )
     else:
         flops, device = _CPU_FLOPS * max(1, int(wanted.cpus_per_worker)), f"{_CPU_FLOPS * 1e3 / 1e12:g} GFLOP/s per CPU"
-    workers = wanted.workers_per_trial
     flops *= workers if workers == 1 else workers * _SECOND_WORKER
     evaluation = _USUAL_EVALUATION
     if dev_s is not None:
         dev_s = min(dev_s, recipe.dev_part_s or dev_s)
         evaluation = dev_s * _FORWARD / (_FORWARD + backward) / (recipe.eval_every_steps * recipe.batch_s)
     source = f"a guess, from {base.weights / 1e6:,.3g} M weights and {device}"
-    return Speed(flops / operations / (1 + evaluation), source, guessed=True)
+    return Speed(flops / operations / (1 + evaluation), source, guessed=True, workers=workers)
 
 
 def _tflops(gpu: str) -> float:
@@ -239,11 +253,14 @@ def _values(config: SweepConfig, setting: str) -> list[Any]:
     return searched or [getattr(config.recipe(), setting)]
 
 
-def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
-    """Yield the folders of earlier sweeps with the same base checkpoint and workers per trial, the newest first."""
+def _like_sweeps(config: SweepConfig, storage: Path, workers: int) -> Iterator[tuple[Path, int | None]]:
+    """Yield the folders of earlier sweeps with the same base checkpoint and workers, the newest first.
+
+    With each the number of workers of its trials; None of a range, where the reports say it.
+    """
     wanted = config.resources
     searched = config.model_dump(mode="json", exclude_none=True)["space"].get("base")
-    like = (config.model.base, searched, wanted.workers_per_trial, wanted.gpus_per_worker, wanted.cpus_per_worker)
+    like = (config.model.base, searched, wanted.gpus_per_worker, wanted.cpus_per_worker)
     try:
         ledgers = sorted(storage.glob(f"*/{LEDGER_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
@@ -254,9 +271,10 @@ def _like_sweeps(config: SweepConfig, storage: Path) -> Iterator[Path]:
             text = (ledger.parent / SETTINGS_FILE).read_text(encoding="utf-8")
             settings = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             taken = settings["resources"]
-            per_trial = taken["workers_per_trial"], taken["gpus_per_worker"], taken["cpus_per_worker"]
+            had, worker = taken["workers_per_trial"], (taken["gpus_per_worker"], taken["cpus_per_worker"])
             bases = settings["model"]["base"], settings.get("space", {}).get("base")
-            if (*bases, *per_trial) == like:
-                yield ledger.parent
+            can = had["min"] <= workers <= had["max"] if isinstance(had, dict) else had == workers
+            if can and (*bases, *worker) == like:
+                yield ledger.parent, None if isinstance(had, dict) else had
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             continue

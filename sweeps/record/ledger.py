@@ -8,7 +8,8 @@ driver waits with it until it can be.
 Events, in the order of a trial's life:
 
     sweep      name, prepared dataset, rungs
-    opened     a driver began or took over; how many slots it has, what a slot takes and costs, where the data is now
+    opened     a driver began or took over; how many slots it has, what a slot takes and costs, where the data is now;
+               of a range of workers also the most, for which that is
     slots      how many the cluster has room for now, when that has changed
     mirrored   the sweep's MLflow run
     waits      a slot has nothing to do, and its workers hold their CPUs and GPUs
@@ -17,7 +18,7 @@ Events, in the order of a trial's life:
     proposed   trial, settings, source; for a finalist the trial that it is a run `of`
     started    a slot took it; `recall` if by the second look or as the baseline
     tracked    its MLflow run
-    reported   one evaluation
+    reported   one evaluation; `workers` that made it, if trials may have different numbers
     repeated   a trial that goes on from an older checkpoint has come again where it had been
     ranked     one decision at a rung, with all that it was made of
     paused     it left its slot and can go on: `cause` is rung, budget, crash (with reason and node) or no room

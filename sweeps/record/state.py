@@ -43,6 +43,7 @@ class State:
         spent_s: seconds that slots were busy with trials, up to each one's last report.
         spent_at: the same by the terms of the time, and seconds that slots waited with their workers.
         terms: those of the last driver.
+        most_workers: of the slot that the terms are for, where slots may have fewer; None where all have the same.
         wall_s: seconds that a driver was at work.
         crashes: what broke since the last success.
         clock: when the last event was written, in seconds since the epoch; None before the first.
@@ -64,6 +65,7 @@ class State:
     spent_s: float = 0.0
     spent_at: dict[Terms, float] = field(default_factory=dict)
     terms: Terms = (None, None)
+    most_workers: int | None = None
     wall_s: float = 0.0
     crashes: Crashes = field(default_factory=Crashes)
     clock: float | None = None
@@ -91,17 +93,17 @@ class State:
             self.run_id = event.get("run_id", self.run_id)
             self.slots = event.get("slots", self.slots)
             self.prepared = event.get("prepared", self.prepared)
-            self.terms = event.get("devices"), event.get("price_per_hour")
+            self.terms, self.most_workers = (event.get("devices"), event.get("price_per_hour")), event.get("workers")
             self.verdict = self.left = None  # there is more to come
             for trial in self.trials.values():
-                trial.started = None
+                trial.started = trial.workers = None
         elif kind == "slots":
             self.slots = event["slots"]
         elif kind == "waits":
             self.waits[event["slot"]] = event["time"]
         elif kind == "waited":
             self.waits.pop(event.get("slot", ""), None)
-            self.spent_at = _plus(self.spent_at, self.terms, event["seconds"])
+            self.spent_at = _plus(self.spent_at, self._terms_of(event.get("workers")), event["seconds"])
         elif kind == "left":
             self._end_waits()
             self.left = Left(event["how"], event["why"], event["time"])
@@ -121,7 +123,7 @@ class State:
         if kind == "started":
             trial.state, trial.started, trial.reason, trial.cause = "running", event["time"], "", ""
             trial.recalled = trial.recalled or bool(event.get("recall"))
-            trial.waits_at = None
+            trial.waits_at = trial.workers = None
             trial.ended_s = trial.on_disk = None
             self.ended.pop(trial.id, None)
         elif kind == "tracked":
@@ -129,8 +131,10 @@ class State:
         elif kind == "reported":
             if event["step"] > trial.last_step:
                 trial.reports.append(Report.of(event))
+            trial.workers = event.get("workers")
             self._spend(trial, event["time"])
         elif kind == "repeated":
+            trial.workers = event.get("workers")
             self._spend(trial, event["time"])
         elif kind == "ranked":
             trial.decisions.append({key: event[key] for key in event if key not in ("event", "trial")})
@@ -145,7 +149,7 @@ class State:
             trial.cause = event.get("cause", "")
             if trial.cause != NO_ROOM:
                 self._spend(trial, event["time"])
-            trial.started = None
+            trial.started = trial.workers = None
             if kind == "ended":
                 trial.ended_s, trial.on_disk = event["time"], event.get("best")
                 self.ended[trial.id] = None
@@ -168,8 +172,15 @@ class State:
             trial.spent_s += took_s
             self.spent_s += took_s
             for one in (self, trial):
-                one.spent_at = _plus(one.spent_at, self.terms, took_s)
+                one.spent_at = _plus(one.spent_at, self._terms_of(trial.workers), took_s)
             trial.started = now
+
+    def _terms_of(self, workers: int | None) -> Terms:
+        """What a slot with this number of workers takes and costs; with the most, where the number is not known."""
+        takes, price = self.terms
+        if takes is None or not workers or not self.most_workers:
+            return self.terms
+        return takes * workers / self.most_workers, price
 
     @property
     def searched(self) -> list[TrialRecord]:

@@ -35,6 +35,7 @@ class Report:
         last, diverged: the trial ends here, well or badly.
         time: when it was written, in seconds since the epoch.
         slot: the slot that trained it; "" in ledgers of older versions.
+        workers: that trained it; None where all trials have the same number.
     """
 
     step: int
@@ -46,6 +47,7 @@ class Report:
     diverged: bool = False
     time: float = 0.0
     slot: str = ""
+    workers: int | None = None
 
     @classmethod
     def of(cls, event: dict[str, Any]) -> Report:
@@ -79,6 +81,7 @@ class TrialRecord:
         spent_s: seconds that a slot was busy with it.
         spent_at: the same by the terms of the time, see `State`.
         started: since when a slot is; None while none is.
+        workers: that train it now, where trials may have different numbers; None before the first report since then.
         ended_s: when it ended, in seconds since the epoch.
         on_disk: as `best`, of what was on disk at its end, if that had to be looked up; empty if nothing was.
     """
@@ -100,6 +103,7 @@ class TrialRecord:
     spent_s: float = 0.0
     spent_at: dict[Terms, float] = field(default_factory=dict)
     started: float | None = None
+    workers: int | None = None
     ended_s: float | None = None
     on_disk: dict[str, float] | None = None
 

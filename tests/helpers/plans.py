@@ -27,7 +27,7 @@ def planned(
     return config, prediction, describe(config, nodes, plan, prediction)
 
 
-def an_earlier_sweep(storage: Path, name: str, pace: float, *changes: str) -> Ledger:
+def an_earlier_sweep(storage: Path, name: str, pace: float, *changes: str, **more: int) -> Ledger:
     config = load(CONFIGS / "demo.yaml", changes, environment={})
     folder = storage / name
     folder.mkdir(parents=True)
@@ -41,6 +41,6 @@ def an_earlier_sweep(storage: Path, name: str, pace: float, *changes: str) -> Le
         assert started is not None
         ledger.append(
             "reported", trial=trial, step=70, updates=280, seen_s=1000.0, metrics=scores, best={"step": 70, **scores},
-            last=False, diverged=False, time=started + 1000 / pace,
+            last=False, diverged=False, time=started + 1000 / pace, **more,
         )  # fmt: skip
     return ledger

@@ -8,15 +8,24 @@ from typing import Any
 
 import pytest
 
+from hausa_asr.settings.resources import ResourceSettings
 from sweeps.on_ray.callbacks import SweepCallback
+from sweeps.on_ray.capacity import Capacity
 from sweeps.record.ledger import Ledger, read_state
 
 
 def test_a_wait_is_in_the_ledger_from_its_beginning_and_ends_however_its_slot_does(tmp_path: Path) -> None:
     ledger, nothing = Ledger(tmp_path), SimpleNamespace()
     ledger.append("opened", slots=3, devices=1, price_per_hour=1.0)
-    callback = SweepCallback(ledger, *[nothing] * 3, lambda tune_id: "", {})  # type: ignore[arg-type]
-    one, other = (SimpleNamespace(trial_id=name, error_file=None) for name in "ab")
+    capacity = Capacity(ResourceSettings(), 3)
+    callback = SweepCallback(ledger, *[nothing] * 3, lambda tune_id: "", {}, capacity, False)  # type: ignore[arg-type]
+    one, other = (
+        SimpleNamespace(
+            trial_id=name, error_file=None, config={"slot": {"order": order}}, last_result={},
+            temporary_state=SimpleNamespace(ray_actor=name),
+        )
+        for order, name in enumerate("ab")
+    )  # fmt: skip
     each: dict[str, Any] = {"iteration": 1, "trials": []}
     callback.on_trial_start(trial=one, **each)
     callback.on_trial_start(trial=other, **each)

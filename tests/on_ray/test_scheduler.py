@@ -205,3 +205,16 @@ def test_the_budget_pauses_what_runs_at_its_next_report(tmp_path: Path) -> None:
     assert sweep.report("t1", 5, 2.0) == STOP
     assert sweep.state_of("t1") == ("paused", "budget")
     assert "budget" in sweep.ledger.state.trials["t1"].reason
+
+
+def test_the_ledger_says_how_many_workers_a_report_is_of_only_where_they_may_differ(tmp_path: Path) -> None:
+    for name, setting, workers in (("fixed", "4", None), ("range", "{min: 1, max: 4}", 3)):
+        (tmp_path / name).mkdir()
+        sweep = Sweep(tmp_path / name, 2, None, f"resources.workers_per_trial={setting}")
+        for step in (5, 6):
+            fields = {**report(step), "samples": [], "checkpoint": "", "best_checkpoint": ""}
+            sweep.send("t1", Reported(Progress(**fields), "slot-1", "node", 3))
+        trial = sweep.ledger.state.trials["t1"]
+        assert [one.workers for one in trial.reports] == [workers, workers]
+        assert trial.workers == workers
+        assert ('"workers"' in sweep.ledger.path.read_text()) is (workers is not None)

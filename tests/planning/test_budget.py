@@ -27,13 +27,13 @@ def record(state: State, at: float, event: str, /, **fields: Any) -> None:
     state.apply({"event": event, "time": at, **fields})
 
 
-def report(state: State, at: float, trial: str, seen_s: float, start_s: float = 0.0) -> None:
+def report(state: State, at: float, trial: str, seen_s: float, start_s: float = 0.0, **more: Any) -> None:
     one = state.trials[trial]
     took_s = at - (one.started or 0) - start_s
     scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0, "audio_s_per_s": (seen_s - one.seen_s) / took_s}
     record(
         state, at, "reported", trial=trial, step=int(seen_s), updates=1000, seen_s=seen_s, metrics=scores,
-        best={"step": int(seen_s), **scores}, last=False, diverged=False,
+        best={"step": int(seen_s), **scores}, last=False, diverged=False, **more,
     )  # fmt: skip
 
 
@@ -228,3 +228,49 @@ def test_a_wait_in_a_ledger_of_an_older_version_has_no_beginning_and_counts_all_
     record(state, 0, "opened", slots=2, devices=8, price_per_hour=2.0)
     record(state, 1900, "waited", seconds=1800.0)
     assert spent(state, settings(**PRICED), now=4000).hours == 4.0
+
+
+def opened_with_a_range(workers: int = 8) -> State:
+    state = State()
+    record(state, 0, "sweep", name="s")
+    record(state, 0, "opened", devices=2.0 * workers, price_per_hour=2.0, workers=workers)
+    record(state, 0, "proposed", trial="t000", settings={}, source="baseline")
+    record(state, 0, "started", trial="t000")
+    return state
+
+
+RANGE = {"workers_per_trial": {"min": 1, "max": 8}, "gpus_per_worker": 2, "cpus_per_worker": 4}
+
+
+def test_a_trial_costs_what_its_group_has_and_until_a_report_says_so_the_most() -> None:
+    state, config = opened_with_a_range(), settings(resources=RANGE, budget={"price_per_hour": 2.0})
+    assert spent(state, config, now=1800).hours == 8.0, "sixteen GPUs for half an hour, as far as is known"
+    report(state, 3600, "t000", 100, workers=3)
+    assert spent(state, config) == Spent(hours=6.0, money=12.0, wall_s=3600, trials=1)
+    assert spent(state, config, now=7200).hours == 12.0, "it has three workers until it leaves its slot"
+    record(state, 7200, "paused", trial="t000", cause="crash", reason="its node is gone")
+    record(state, 7200, "started", trial="t000")
+    assert spent(state, config, now=9000).hours == 12.0 + 8.0, "on other workers: the most again"
+    record(state, 9000, "repeated", trial="t000", step=50, workers=1)
+    report(state, 10_800, "t000", 200, workers=1)
+    assert spent(state, config).hours == 12.0 + 2.0
+    assert hours_at(state.trials["t000"].spent_at, config.resources) == 14.0
+
+
+def test_a_stint_without_a_report_and_a_wait_cost_the_most_unless_their_workers_are_known() -> None:
+    state, config = opened_with_a_range(), settings(resources=RANGE)
+    record(state, 3600, "paused", trial="t000", cause="crash", reason="it broke")
+    assert spent(state, config).hours == 16.0
+    record(state, 3600, "waited", seconds=3600.0, workers=2)
+    record(state, 3600, "waited", seconds=3600.0)
+    assert spent(state, config).hours == 16.0 + 4.0 + 16.0
+
+
+def test_finalists_have_kept_for_them_what_such_groups_took() -> None:
+    """Else a laptop with one GPU would keep eight times what they need, and the search would get nothing."""
+    alike = settings(resources={**RANGE, "workers_per_trial": 2}, budget={"hours": 100})
+    state = opened_with_a_range()
+    report(state, 360, "t000", 1000, workers=2)
+    record(state, 360, "ended", trial="t000", state="finished", reason="")
+    kept = reserve(state, settings(resources=RANGE, budget={"hours": 100}))
+    assert kept.hours == pytest.approx(reserve(state, alike).hours) and kept.hours > 0

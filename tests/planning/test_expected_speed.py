@@ -77,3 +77,13 @@ def test_a_measured_speed_counts_the_evaluations_and_the_workers() -> None:
         CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=3600", "resources.workers_per_trial=2"], environment={}
     )
     assert 1.6 < measured(two, 100.0, 1000.0, 7200.0).audio_s_per_s / alone.audio_s_per_s < 1.8
+
+
+def test_of_a_range_the_trials_count_that_had_as_many_workers(tmp_path: Path) -> None:
+    config = load(CONFIGS / "demo.yaml", ["resources.workers_per_trial={min: 1, max: 4}"], environment={})
+    an_earlier_sweep(tmp_path, "two", 50.0, "resources.workers_per_trial=2")
+    an_earlier_sweep(tmp_path, "three", 70.0, "resources.workers_per_trial={min: 1, max: 8}", workers=3)
+    guess, two, three = (speed_of(config, tmp_path, workers=number) for number in (4, 2, 3))
+    assert guess and guess.guessed and guess.workers == 4, "nothing is known of four"
+    assert two and two.audio_s_per_s == pytest.approx(50) and two.workers == 2
+    assert three and three.audio_s_per_s == pytest.approx(70)

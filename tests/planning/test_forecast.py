@@ -163,3 +163,13 @@ def test_what_a_slot_takes_to_start_does_not_spoil_it() -> None:
     state.apply({"event": "reported", "time": 300.0, "trial": "t000", **started})
     left = forecast(state, config, SLOTS, 300.0)
     assert left.left_s == pytest.approx((11 + 0.9) / 2 * 100 + 100)
+
+
+def test_of_a_range_of_workers_the_hours_left_are_those_of_the_groups_at_work() -> None:
+    wide = settings(resources={"workers_per_trial": {"min": 1, "max": 8}})
+    lengths = [LENGTH_S] * 12
+    for at, state in run(settings(), lengths)[5:8]:
+        for trial in state.trials.values():
+            trial.workers = 2 if trial.started is not None else None
+        alike = forecast(state, settings(resources={"workers_per_trial": 2}), SLOTS, at)
+        assert forecast(state, wide, SLOTS, at).hours == pytest.approx(alike.hours)

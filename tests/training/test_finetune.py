@@ -368,16 +368,21 @@ def _rank(rank: int, world: int, port: int, base: str, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
-def test_two_ranks_equal_one_and_see_the_whole_dev_split(layer_norm_base: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two(layer_norm_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a trial that two ranks have trained to step 15."""
     import socket
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    two = tmp_path / "two"
-    two.mkdir()
-    mp.spawn(_rank, args=(2, port, str(layer_norm_base), str(two)), nprocs=2)
+    folder = tmp_path_factory.mktemp("two")
+    mp.spawn(_rank, args=(2, port, str(layer_norm_base), str(folder)), nprocs=2)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_and_see_the_whole_dev_split(two: Path, layer_norm_base: Path, tmp_path: Path) -> None:
     split = Data(ToneSplit(24, 0), ToneSplit(7, 1))
     _, reports = run(RECIPE, split, layer_norm_base, tmp_path / "one", {15: Answer.STOP})
     for (loss, wer, cer, masked), one in zip(json.loads((two / "reports.json").read_text()), reports, strict=True):
@@ -385,6 +390,21 @@ def test_two_ranks_equal_one_and_see_the_whole_dev_split(layer_norm_base: Path, 
         assert masked == pytest.approx(one.metrics["masked_fraction"])
         if loss[0] == 5:
             assert (wer, cer) == pytest.approx((one.metrics["wer"], one.metrics["cer"]), abs=0.05)
+
+
+@pytest.mark.slow
+def test_what_two_ranks_began_one_goes_on_with_on_the_same_curve(
+    two: Path, layer_norm_base: Path, tmp_path: Path
+) -> None:
+    """A node is lost, and the trial goes on with fewer workers; nothing of a rank is in its checkpoint."""
+    split = Data(ToneSplit(24, 0), ToneSplit(7, 1))
+    shutil.copytree(two, tmp_path / "on")
+    end, on = run(RECIPE, split, layer_norm_base, tmp_path / "on")
+    _, alone = run(RECIPE, split, layer_norm_base, tmp_path / "one")
+    assert end == "finished" and on[0].step == 15, "its checkpoint first"
+    assert [one.step for one in on] == [one.step for one in alone if one.step >= 15]
+    for one, other in zip(losses(on), [one for one in losses(alone) if one[0] >= 15], strict=True):
+        assert one[1:] == pytest.approx(other[1:], rel=5e-3)
 
 
 def test_a_trial_is_evaluated_at_its_rungs_and_not_twice_in_a_row() -> None:
