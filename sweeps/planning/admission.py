@@ -147,7 +147,9 @@ def _slots(config: SweepConfig, plan: SlotPlan) -> str:
     if wanted.gpus_per_worker:
         takes += f" and {many(wanted.gpus_per_worker, 'GPU')}"
     if wanted.has_range:
-        trials = f"{many(plan.slots, 'trial')} side by side, {sizes_in_words(plan.workers)}, of {takes} each"
+        trials = f"{plan.slots} trials side by side, {sizes_in_words(plan.workers)}, of {takes} each"
+        if plan.slots == 1:
+            trials = f"1 trial at a time, with {many(plan.workers[0], 'worker')} of {takes} each"
         rule = f"a trial takes {range_in_words(wanted)}, as many as there is room for when its group starts"
         return f"{trials}; {rule}; what follows is for {many(plan.workers[0], 'worker')} a trial"
     workers = wanted.most_workers

@@ -106,7 +106,7 @@ def test_the_plan_says_who_gets_how_many(tmp_path: Path) -> None:
     assert prediction.expected is not None
     assert prediction.expected.hours == pytest.approx(prediction.expected.audio_s / 100 / 3600 * 8)
     _, small, text = planned("xlsr_300m", tmp_path, "cluster.nodes=[{CPU: 8, GPU: 1}]", *changes)
-    assert "1 trial side by side, 1 with 1 worker," in text and "what follows is for 1 worker a trial" in text
+    assert "1 trial at a time, with 1 worker of 4 CPUs" in text and "what follows is for 1 worker a trial" in text
     assert small.expected is not None and small.expected.hours == pytest.approx(prediction.expected.hours / 8)
     assert sizes_in_words([8, 8, 4]) == "2 with 8 workers and 1 with 4 workers"
 
