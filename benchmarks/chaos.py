@@ -7,7 +7,8 @@ and two nodes of one CPU (`ray_nodes.py`: processes of this machine). Each event
 draws the moment, from the second to the eighth report. All trials are random ones and none is pruned, so on a CPU each
 has the same learning curve whatever happens: the first run, in which nothing breaks, says which.
 
-- `kill`: a node is killed, and another one comes 10 s later; `lose`: none comes; `join`: a third node comes.
+- `kill`: a node is killed, and another one comes 10 s later; `lose`: none comes; `short`: none comes, and the sweep
+  asks for two slots all the same; `join`: a third node comes.
 - `starve`: somebody else's job holds one of the two CPUs for a minute from the start; `taken`: it takes the CPU of a
   node that is added, and gives it back after a minute.
 - `disk`: a second node comes only now, and its disk for checkpoints is full; `base`: it lacks the base checkpoint.
@@ -60,7 +61,7 @@ SETTINGS: dict[str, Any] = {
     "finalists": {"k": 0},
     "cluster": {"startup_timeout_s": 90, "report_timeout_s": 60},
 }  # fmt: skip
-EVENTS = ("kill", "lose", "join", "starve", "taken", "disk", "base", "cut", "drain", "head")
+EVENTS = ("kill", "lose", "short", "join", "starve", "taken", "disk", "base", "cut", "drain", "head")
 _HELD_S, _CUT_S, _PATIENCE_S = 60.0, 60.0, 900.0
 _NOTICE_S = 30
 _HOLD = """
@@ -168,13 +169,14 @@ def broken(event: str) -> Callable[[Run, random.Random], None]:
         if event == "starve":
             run.hold_cpu()
             time.sleep(5)
-        run.start("--config", str(run.settings))
+        more = ("--set", "resources.slots=2", "--set", "cluster.startup_timeout_s=300") if event == "short" else ()
+        run.start("--config", str(run.settings), *more)
         if event == "starve":
             run.event_s = time.time()
             return
         run.until(moment)
         run.event_s = time.time()
-        if event in ("kill", "lose"):
+        if event in ("kill", "lose", "short"):
             second.kill()
         if event == "kill":
             run.later(10.0, nodes.add)

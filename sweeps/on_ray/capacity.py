@@ -25,6 +25,8 @@ from sweeps.planning.slots import fits_on, has_labels, workers_on
 log = logging.getLogger("sweeps")
 
 _LOOK_S = 5.0
+_SHORT_S = 15.0
+"""A group that has had no place for so long gets none while all stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Capacity:
     Attributes:
         steady: the number of slots as of late, without what was there for a moment only.
         promises: what was offered and is not taken up yet.
+        is_short: a worker group waits for a place, which a warm slot without a trial may hold.
     """
 
     def __init__(self, wanted: ResourceSettings, planned: int) -> None:
@@ -60,6 +63,8 @@ class Capacity:
         self._rooms: dict[str, int] = {}
         self._nodes: dict[str, Node] = {}
         self._leaving: set[str] = set()
+        self._pending_since: dict[str, float] = {}
+        self.is_short = False
         self._avoided: Collection[str] = ()
 
     def slots(self, avoided: Collection[str] | None = None) -> int:
@@ -144,6 +149,7 @@ class Capacity:
         fitting = {name: one for name, one in self._nodes.items() if name not in gone and self._fits(one)}
         own = own_groups()
         free(own)
+        self._look_for_pending(own)
         every = _placed(own)
         self.promises.look(every)
         groups = [one for one in every if not one.ends]
@@ -155,6 +161,14 @@ class Capacity:
         if wanted == self._slots:
             self.steady = wanted
         self._slots = wanted
+
+    def _look_for_pending(self, own: Iterable[Any]) -> None:
+        now = time.monotonic()
+        pending = [
+            group.placement_group_id.hex() for group in own if group.state == group.PENDING and _is_workers(group)
+        ]
+        self._pending_since = {name: self._pending_since.get(name, now) for name in pending}
+        self.is_short = any(now - since_s > _SHORT_S for since_s in self._pending_since.values())
 
     def _room(self, node: Node, name: str, groups: Collection[Placed]) -> int:
         """How many workers a node has room for, beside our groups and others."""
@@ -203,7 +217,7 @@ def own_groups() -> list[Any]:
 
 
 def _placed(groups: Iterable[Any]) -> list[Placed]:
-    """Those of workers that have their place. Slots themselves have groups too, without a CPU or GPU."""
+    """Those of workers that have their place."""
     return [
         Placed(
             group.placement_group_id.hex(),
@@ -211,6 +225,11 @@ def _placed(groups: Iterable[Any]) -> list[Placed]:
             group.creator_actor_dead,
         )
         for group in groups
-        if group.state == group.CREATED
-        and any(bundle.unit_resources.get("CPU", 0) or bundle.unit_resources.get("GPU", 0) for bundle in group.bundles)
+        if group.state == group.CREATED and _is_workers(group)
     ]
+
+
+def _is_workers(group: Any) -> bool:
+    """Whether a placement group is that of workers. Slots themselves have groups too, without a CPU or GPU."""
+    needs = [bundle.unit_resources for bundle in group.bundles]
+    return any(need.get("CPU", 0) or need.get("GPU", 0) for need in needs)

@@ -8,6 +8,7 @@ from its checkpoint.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Collection
@@ -30,6 +31,9 @@ from sweeps.pruning.rungs import ready_s
 from sweeps.record.crashes import NO_ROOM
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import DIVERGED, TrialRecord
+from sweeps.wording import many
+
+log = logging.getLogger("sweeps")
 
 _KEPT = ("step", "updates", "seen_s", "metrics", "best", "last", "diverged")
 """What the ledger keeps of a report. Samples stay in the checkpoint, whose place follows from the step."""
@@ -46,6 +50,7 @@ class SweepScheduler(FIFOScheduler):
         trial_of: our trial id for a Tune trial's id; "" for one that only waits.
         guess: the eval loss of guessing.
         leaving: the ids of the nodes that are about to go.
+        is_short: whether a slot waits for room that one without a trial may hold.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,8 +66,10 @@ class SweepScheduler(FIFOScheduler):
         trial_of: Callable[[str], str],
         guess: float = math.inf,
         leaving: Callable[[], Collection[str]] = tuple,
+        is_short: Callable[[], bool] = bool,
     ) -> None:
         super().__init__()
+        self._is_short = is_short
         self._config, self._ledger, self._rule, self._agenda = config, ledger, rule, agenda
         self._trial_of, self._guess, self._leaving = trial_of, guess, leaving
         self._warm = 0
@@ -70,6 +77,8 @@ class SweepScheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first trial that waits to start. Tune's own way looks through all trials that ever were, at each step."""
+        if self._is_short():  # after a node was lost, say: warm slots without a trial make way
+            _end_idle_slots(tune_controller._tune_controller)
         live = tune_controller.get_live_trials()
         tune_controller._actor_force_cleanup_timeout = int(WRITING_S)  # Tune gives slots 10 s to end
         # Tune keeps an idle actor for each trial that is about to start, and ends the others, which are to be warm for
@@ -84,7 +93,8 @@ class SweepScheduler(FIFOScheduler):
         """Write a trial's report down and judge it. Called by Tune."""
         name = self._trial_of(trial.trial_id)
         if not name:
-            return TrialScheduler.STOP if self._agenda.has_work() else TrialScheduler.CONTINUE
+            waits_on = not self._agenda.has_work() and not self._is_short()
+            return TrialScheduler.CONTINUE if waits_on else TrialScheduler.STOP
         goes_on = self.judge(name, from_text(result[MESSAGE]))
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
@@ -207,6 +217,13 @@ class SweepScheduler(FIFOScheduler):
 
     def _end(self, name: str, state: str, reason: str, **more: Any) -> None:
         self._ledger.append("ended", trial=name, state=state, reason=reason, **more)
+
+
+def _end_idle_slots(tune_controller: Any) -> None:
+    idle = tune_controller._actor_cache.num_cached_objects
+    if idle:
+        log.info("%s without a trial ends, since a trial waits for its room", many(idle, "slot"))
+        tune_controller._cleanup_cached_actors(force_all=True)
 
 
 def error_text(trial: Any) -> str:

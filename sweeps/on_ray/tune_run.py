@@ -102,7 +102,11 @@ def _tune(
         return found
 
     agenda.failures.living = capacity.usable
-    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots)
+
+    def is_short() -> bool:
+        return capacity.is_short
+
+    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots, is_short)
     space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config)
     space.begin()
     trial_of, has_range = searcher.trial_of.__getitem__, sweep.config.resources.has_range
@@ -112,7 +116,7 @@ def _tune(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=SweepScheduler(
-                sweep.config, sweep.ledger, sweep.rule, agenda, trial_of, sweep.guess_loss(), capacity.leaving
+                sweep.config, sweep.ledger, sweep.rule, agenda, trial_of, sweep.guess_loss(), capacity.leaving, is_short
             ),
             num_samples=-1,  # the agenda says when it is over
             reuse_actors=True,

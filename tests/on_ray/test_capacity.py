@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
 from hausa_asr.settings.sweep import ResourceSettings
 from sweeps.on_ray import capacity as rooms
@@ -46,6 +48,26 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Capacity]:
         return Capacity(ResourceSettings.model_validate({"workers_per_trial": workers, **more}), 1)
 
     return make
+
+
+def test_a_group_that_waits_long_for_its_place_is_seen_and_is_no_longer_once_it_has_one(
+    look: Callable[..., Capacity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capacity = look(Cluster(a=1), 1, 1)
+    group = PlacementGroupTableData(placement_group_id=b"a", state=PlacementGroupTableData.PENDING)
+    group.bundles.add().unit_resources["CPU"] = 1.0
+    of_slot = PlacementGroupTableData(placement_group_id=b"b", state=PlacementGroupTableData.PENDING)
+    of_slot.bundles.add().unit_resources["node:__internal_head__"] = 0.1
+    monkeypatch.setattr(rooms, "own_groups", lambda: [of_slot, group])
+    monkeypatch.setattr(rooms, "_SHORT_S", 0.05)
+    capacity.slots()
+    assert not capacity.is_short, "it may have its place in a moment"
+    time.sleep(0.1)
+    capacity.slots()
+    assert capacity.is_short
+    group.state = PlacementGroupTableData.CREATED
+    capacity.slots()
+    assert not capacity.is_short, "a slot's own group is not what others wait for"
 
 
 def test_two_slots_that_start_together_do_not_count_on_the_same_devices(look: Callable[..., Capacity]) -> None:
