@@ -56,6 +56,7 @@ class SweepCallback(tune.Callback):
         self._ledger, self._mirror, self._board, self._space = ledger, mirror, board, space
         self._trial_of, self._why, self._capacity, self._has_range = trial_of, why, capacity, has_range
         self._waiting_since: dict[str, float] = {}
+        self._written: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         name = self._trial_of(trial.trial_id)
@@ -66,16 +67,19 @@ class SweepCallback(tune.Callback):
             self._show(name)
         else:
             self._waiting_since[trial.trial_id] = time.monotonic()
-            self._ledger.append("waits", slot=trial.trial_id)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         name = self._trial_of(trial.trial_id)
         if name:  # a slot that waits has results too, also before its workers are there
             self._capacity.is_at_work(_order(trial))
+        elif trial.trial_id not in self._written:
+            self._written.add(trial.trial_id)
+            self._ledger.append("waits", slot=trial.trial_id, **self._workers(result))
         self._show(name)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._waited(trial)
+        self._capacity.promises.drop(_order(trial))
         self._left(self._trial_of(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -92,8 +96,13 @@ class SweepCallback(tune.Callback):
         """A slot waits no more: its workers held their CPUs and GPUs meanwhile."""
         since_s = self._waiting_since.pop(trial.trial_id, None)
         if since_s is not None:
-            workers = {WORKERS: (trial.last_result or {}).get(WORKERS)} if self._has_range else {}
-            self._ledger.append("waited", slot=trial.trial_id, seconds=time.monotonic() - since_s, **workers)
+            self._written.discard(trial.trial_id)
+            took_s, workers = time.monotonic() - since_s, self._workers(trial.last_result or {})
+            self._ledger.append("waited", slot=trial.trial_id, seconds=took_s, **workers)
+
+    def _workers(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """What the ledger has of a slot's number of workers, where slots may differ in it."""
+        return {WORKERS: result.get(WORKERS)} if self._has_range else {}
 
     def _left(self, name: str) -> None:
         """A trial has left its slot."""

@@ -18,7 +18,6 @@ import ray
 
 from hausa_asr.settings.sweep import ResourceSettings
 from sweeps.on_ray.promises import Placed, Promises
-from sweeps.on_ray.trainer import free
 from sweeps.planning.groups import Group, Offer, group_sizes, next_group, without
 from sweeps.planning.slots import fits_on, has_labels, workers_on
 
@@ -50,16 +49,19 @@ class Capacity:
     Args:
         wanted: the resources of one trial.
         planned: how many slots the sweep began with, which counts while Ray does not answer.
+        grows: the cluster may get more nodes, so as many slots as the settings ask for are opened.
 
     Attributes:
+        there: how many slots have their workers or room for them.
         steady: the number of slots as of late, without what was there for a moment only.
         promises: what was offered and is not taken up yet.
         is_short: a worker group waits for a place, which a warm slot without a trial may hold.
     """
 
-    def __init__(self, wanted: ResourceSettings, planned: int) -> None:
+    def __init__(self, wanted: ResourceSettings, planned: int, grows: bool = True) -> None:
         self._wanted, self._slots, self._looked_s = wanted, planned, -math.inf
-        self.steady, self.promises = planned, Promises()
+        self.steady, self.there, self.promises = planned, planned, Promises()
+        self._grows = grows
         self._rooms: dict[str, int] = {}
         self._nodes: dict[str, Node] = {}
         self._leaving: set[str] = set()
@@ -106,7 +108,7 @@ class Capacity:
         The workers' node is named, since Ray's PACK spreads a group over nodes whose devices come free one by one. A
         trial that has waited in vain takes any nodes, and of a range the fewest workers. Where there is no room now, a
         group waits for what the nodes could hold without their present users; without any node for the most, which an
-        autoscaler sees.
+        autoscaler sees, however long that takes.
 
         Args:
             order: a number of its own.
@@ -131,7 +133,9 @@ class Capacity:
             for name, one in self._nodes.items()
             if self._fits(one) and name not in avoid
         }
-        waits_for = Group(wanted.least_workers) if found_no_room else next_group(whole, wanted)
+        waits_for = next_group(whole, wanted)
+        if waits_for and found_no_room:
+            waits_for = Group(wanted.least_workers)
         return Offer(waits_for.workers if waits_for else wanted.most_workers, "", False, adds)
 
     def is_at_work(self, order: int) -> None:
@@ -148,7 +152,6 @@ class Capacity:
         gone = {*avoided, *self._leaving}
         fitting = {name: one for name, one in self._nodes.items() if name not in gone and self._fits(one)}
         own = own_groups()
-        free(own)
         self._look_for_pending(own)
         every = _placed(own)
         self.promises.look(every)
@@ -156,8 +159,9 @@ class Capacity:
         self._rooms = {name: self._room(one, name, every) for name, one in fitting.items()}
         total = sum(workers_on(one.resources, self._wanted) for one in fitting.values())
         taken = sum(sum(one.on.values()) for one in groups)
-        there = len(groups) + len(group_sizes(_at_most(self._rooms, max(0, total - taken)), self._wanted))
-        wanted = max(1, self._wanted.slots or there)
+        self.there = len(groups) + len(group_sizes(_at_most(self._rooms, max(0, total - taken)), self._wanted))
+        asked = self._wanted.slots or self.there
+        wanted = max(1, asked if self._grows else min(asked, self.there))
         if wanted == self._slots:
             self.steady = wanted
         self._slots = wanted

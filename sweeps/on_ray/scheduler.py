@@ -28,7 +28,7 @@ from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhaust
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
 from sweeps.pruning.rungs import ready_s
-from sweeps.record.crashes import NO_ROOM
+from sweeps.record.crashes import NOTICE
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import DIVERGED, TrialRecord
 from sweeps.wording import many
@@ -77,8 +77,6 @@ class SweepScheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first trial that waits to start. Tune's own way looks through all trials that ever were, at each step."""
-        if self._is_short():  # after a node was lost, say: warm slots without a trial make way
-            _end_idle_slots(tune_controller._tune_controller)
         live = tune_controller.get_live_trials()
         tune_controller._actor_force_cleanup_timeout = int(WRITING_S)  # Tune gives slots 10 s to end
         # Tune keeps an idle actor for each trial that is about to start, and ends the others, which are to be warm for
@@ -87,6 +85,8 @@ class SweepScheduler(FIFOScheduler):
             tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory)
         self._warm = max(self._warm, len(live))
         waiting = [trial for trial in live if trial.status == trial.PENDING]
+        if not waiting and self._is_short():  # after a node was lost, say: warm slots without a trial make way
+            _end_idle_slots(tune_controller._tune_controller)
         return min(waiting, key=lambda trial: self._trial_of(trial.trial_id), default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -209,7 +209,7 @@ class SweepScheduler(FIFOScheduler):
         """Whether a trial's node stays; if not, the trial is paused and goes on elsewhere at once."""
         if not node or node not in self._leaving():
             return True
-        self._pause(trial.id, NO_ROOM, "its node is about to go")
+        self._pause(trial.id, NOTICE, "its node is about to go")
         return False
 
     def _pause(self, name: str, cause: str, reason: str) -> None:

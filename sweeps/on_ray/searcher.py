@@ -24,7 +24,7 @@ class SweepSearcher(Searcher):
         agenda: what comes next.
         job: makes a Tune configuration, of a trial, or of None to wait.
         slots: how many the cluster has room for at the moment.
-        is_short: whether a slot waits for room that one without a trial may hold.
+        has_room: whether a slot that only waits would stand in nobody's way, beside so many others.
 
     Attributes:
         trial_of: our trial id by Tune's; "" for one that only waits.
@@ -41,11 +41,11 @@ class SweepSearcher(Searcher):
         agenda: Agenda,
         job: Callable[[TrialRecord | None], dict[str, Any]],
         slots: Callable[[], int],
-        is_short: Callable[[], bool] = bool,
+        has_room: Callable[[int], bool] = lambda out: True,
     ) -> None:
         super().__init__(metric="loss", mode="min")
         self._ledger, self._agenda, self._job, self._slots = ledger, agenda, job, slots
-        self._is_short = is_short
+        self._has_room = has_room
         self.trial_of: dict[str, str] = {}
         self.why: dict[str, str] = {}
         self._out: set[str] = set()
@@ -64,8 +64,8 @@ class SweepSearcher(Searcher):
             return None
         if any(not self.trial_of[out] for out in self._out) and self._agenda.has_work():
             return None  # a slot that waits comes first: a new one may find no room beside it
-        if self._is_short() and not self._agenda.has_work():
-            return None  # nobody is to wait in the way of a slot that has a trial and no room
+        if not self._has_room(len(self._out)) and not self._agenda.has_work():
+            return None
         order = self._agenda.next()
         if order.do == "end":
             return Searcher.FINISHED

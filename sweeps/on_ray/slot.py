@@ -40,6 +40,8 @@ _OVERDUE = 10.0
 """A report that takes this many times the longest wait so far is overdue."""
 NODE_LABEL = "ray.io/node-id"
 """Ray's own label of every node."""
+_THERE_S = 120.0
+"""How long a trial waits for workers on the node where there was room for them, which somebody else may have taken."""
 _ELSEWHERE_S = 60.0
 """How long a trial that avoids a node waits for workers elsewhere, before it is given back."""
 
@@ -198,9 +200,11 @@ class Slot(tune.Trainable):
                 raise SlotBroken(why, self._node, self._host)
 
     def _patience_for_room_s(self) -> float:
-        """How long to wait for workers: less where a node is avoided, since others may have no room for long."""
+        """How long to wait for workers: less where there may be room elsewhere."""
         given_s = float(self._spec["startup_timeout_s"])
-        return min(given_s, _ELSEWHERE_S) if self._spec["avoid"] else given_s
+        if self._spec["avoid"]:
+            return min(given_s, _ELSEWHERE_S)
+        return min(given_s, _THERE_S) if self._group.node else given_s
 
     def _patience_s(self) -> float:
         """How long to wait for a report."""
@@ -262,6 +266,8 @@ class Slot(tune.Trainable):
     def cleanup(self) -> None:
         """The sweep is over, or the trial crashed: let the workers end."""
         ray.get(self._desk.close.remote())
+        if self._phase is Phase.IDLE and not self._has_workers:
+            return  # none has come, so none has anything to write
         busy = self._phase in (Phase.STARTING, Phase.TRAINING)
         self._fit.join(timeout=self._spec["goodbye_s"] if busy else WRITING_S)
 

@@ -1,17 +1,15 @@
 """Ray Train's trainer for a slot, with fewer helpers: each of them is a process of over 100 MB for every slot.
 
-In: how many workers a trial has. Out: a trainer class, and the clearing up that one of the helpers did. Called by
-`slot` and, in the driver, by `capacity`.
+In: how many workers a trial has. Out: a trainer class. Called by `slot`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from typing import Any
 
 _HELPERS = ("DatasetsCallback", "PlacementGroupCleanerCallback")
-"""What starts a helper: one for Ray Data, which we don't use; one that frees a dead slot's place, which `free` does."""
+"""What starts helpers: for Ray Data, which we don't use, and to free a dead slot's place, which `guard` does."""
 
 
 def trainer_of(workers: int) -> Any:
@@ -39,21 +37,3 @@ def _lean(trainer: Any) -> Any:
             return [one for one in callbacks if type(one).__name__ not in _HELPERS]
 
     return Lean
-
-
-def free(groups: Iterable[Any]) -> None:
-    """Remove the placement groups whose maker has died, such as the one of a slot that was killed.
-
-    Ray keeps them until the driver ends, so nobody else would get these CPUs and GPUs.
-
-    Args:
-        groups: this driver's, as `gcs_pb2.PlacementGroupTableData`.
-    """
-    from ray._raylet import PlacementGroupID
-    from ray.util import remove_placement_group
-    from ray.util.placement_group import PlacementGroup
-
-    for group in groups:
-        by_actor = bool(group.creator_actor_id.strip(b"\xff"))  # else by the driver, whose actor counts as dead
-        if by_actor and group.creator_actor_dead and not group.is_detached and group.state != group.REMOVED:
-            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))

@@ -82,7 +82,8 @@ def _tune(
     sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: type[tune.Trainable], storage: Path
 ) -> None:
     """One Tune run, until the agenda gives out its end, or until an interrupt."""
-    capacity, numbers = Capacity(sweep.config.resources, sweep.plan.slots), itertools.count()
+    grows = address_of(sweep.config.cluster) is not None
+    capacity, numbers = Capacity(sweep.config.resources, sweep.plan.slots, grows), itertools.count()
 
     def tune_config(trial: TrialRecord | None) -> dict[str, Any]:
         failures, order = agenda.failures, next(numbers)
@@ -90,7 +91,7 @@ def _tune(
         avoid = capacity.avoidable([*failures.avoided_by(trial.id), *leaving]) if trial else []
         avoid = avoid or capacity.avoidable([*failures.avoided(), *leaving])
         in_vain = trial is not None and trial.cause == NO_ROOM
-        offer = capacity.offer(order, avoid, in_vain, is_last=searcher.out >= slots())
+        offer = capacity.offer(order, avoid, in_vain, is_last=trial is not None and searcher.out >= slots())
         spec = {**_slot_spec(sweep, storage), "order": order, "avoid": avoid, "offer": asdict(offer)}
         return _tune_config(sweep, spec, trial)
 
@@ -106,7 +107,10 @@ def _tune(
     def is_short() -> bool:
         return capacity.is_short
 
-    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots, is_short)
+    def has_room(out: int) -> bool:
+        return out < capacity.there and not capacity.is_short
+
+    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots, has_room)
     space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config)
     space.begin()
     trial_of, has_range = searcher.trial_of.__getitem__, sweep.config.resources.has_range

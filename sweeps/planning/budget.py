@@ -29,7 +29,7 @@ class Spent:
 
     Attributes:
         hours: GPU-hours of slots, those that wait for others too, or CPU-hours if trials have no GPU.
-        money: the cost of those hours; 0 without a price. What an earlier driver spent counts as it was then.
+        money: the cost of those hours; 0 without a price. An earlier driver's count as they did then.
         wall_s: seconds during which a driver was at work.
         trials: settings tried, finalists not counted.
     """
@@ -88,16 +88,14 @@ def spent(state: State, config: SweepConfig, now: float | None = None) -> Spent:
     Args:
         state: the ledger's state.
         config: the sweep's settings.
-        now: seconds since the epoch, while a driver is at work: running trials, slots that wait and the wall clock
-            count up to then. Without it all count up to the ledger's last event.
+        now: seconds since the epoch, while a driver is at work: what goes on counts up to then. Without it all
+            counts up to the ledger's last event.
     """
-    hours, wall_s, trials = 0.0, state.wall_s, 0
-    for trial in state.trials.values():
-        trials += not trial.of
-        if now is not None and trial.started is not None:
-            hours += max(0.0, now - trial.started) / 3600 * devices(config.resources, trial.workers)
+    hours, wall_s, trials = 0.0, state.wall_s, sum(not trial.of for trial in state.trials.values())
+    going_on = [(one.started, one.workers) for one in state.trials.values() if one.started is not None]
     if now is not None:
-        hours += sum(max(0.0, now - since) for since in state.waits.values()) / 3600 * devices(config.resources)
+        for since, workers in (*going_on, *state.waits.values()):
+            hours += max(0.0, now - since) / 3600 * devices(config.resources, workers)
     if now is not None and state.clock is not None:
         wall_s += max(0.0, now - state.clock)
     money = hours * (config.budget.price_per_hour or 0.0)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-CRASH, NO_ROOM = "crash", "no room"
-"""Causes of a pause: the world broke under a trial, or no worker came for it."""
+CRASH, NO_ROOM, NOTICE = "crash", "no room", "notice"
+"""Causes of a pause: the world broke under a trial, no worker came for it, or its node is about to go."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ Events, in the order of a trial's life:
     reported   one evaluation; `workers` that made it, if trials may have different numbers
     repeated   a trial that goes on from an older checkpoint has come again where it had been
     ranked     one decision at a rung, with all that it was made of
-    paused     it left its slot and can go on: `cause` is rung, budget, crash (with reason and node) or no room
+    paused     it left its slot and can go on: `cause` is rung, budget, crash (with reason and node), no room or notice
     retried    a failed one is to be tried again, as somebody asked
     ended      finished, pruned or failed; with its `best` on disk, where a better one may have been lost
     dropped    its optimizer state made room on the disk, so it cannot go on

@@ -47,7 +47,7 @@ class State:
         wall_s: seconds that a driver was at work.
         crashes: what broke since the last success.
         clock: when the last event was written, in seconds since the epoch; None before the first.
-        waits: since when each slot that waits now does, by its name.
+        waits: since when each slot that waits now does, and with how many workers, by its name.
         left: how the last driver left before the sweep's end, None while one is at work; see `Left`.
     """
 
@@ -69,7 +69,7 @@ class State:
     wall_s: float = 0.0
     crashes: Crashes = field(default_factory=Crashes)
     clock: float | None = None
-    waits: dict[str, float] = field(default_factory=dict)
+    waits: dict[str, tuple[float, int | None]] = field(default_factory=dict)
     left: Left | None = None
 
     def apply(self, event: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class State:
         elif kind == "slots":
             self.slots = event["slots"]
         elif kind == "waits":
-            self.waits[event["slot"]] = event["time"]
+            self.waits[event["slot"]] = event["time"], event.get("workers")
         elif kind == "waited":
             self.waits.pop(event.get("slot", ""), None)
             self.spent_at = _plus(self.spent_at, self._terms_of(event.get("workers")), event["seconds"])
@@ -162,8 +162,8 @@ class State:
 
     def _end_waits(self) -> None:
         """A driver is gone: what waited under it did so up to its last event."""
-        for since in self.waits.values():
-            self.spent_at = _plus(self.spent_at, self.terms, max(0.0, (self.clock or since) - since))
+        for since, workers in self.waits.values():
+            self.spent_at = _plus(self.spent_at, self._terms_of(workers), max(0.0, (self.clock or since) - since))
         self.waits = {}
 
     def _spend(self, trial: TrialRecord, now: float) -> None:

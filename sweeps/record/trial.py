@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from sweeps.pruning.rule import Point
-from sweeps.record.crashes import CRASH, NO_ROOM
+from sweeps.record.crashes import CRASH, NO_ROOM, NOTICE
 
 OPEN_STATES = ("proposed", "running")
 BASELINE, FINALIST = "baseline", "finalist"
@@ -71,7 +71,7 @@ class TrialRecord:
         of: the trial whose settings a finalist runs again; "" for all others.
         state: `proposed`, `running`, `paused`, `finished`, `pruned` or `failed`.
         reason: why it is so, in words; `diverged` for all kinds of divergence, with the kind in `detail`.
-        cause: why it is paused: `rung`, `budget`, `crash` or `no room`; of a failed one `crash` if others went on.
+        cause: why it is paused: `rung`, `budget`, `crash`, `no room` or `notice`; `crash` if it failed as others went on.
         reports: one per evaluation, by rising step.
         decisions: its `ranked` events.
         waits_at: the rung that it lost at and has not been promoted from.
@@ -124,8 +124,8 @@ class TrialRecord:
 
     @property
     def waits_for_workers(self) -> bool:
-        """Whether something broke under it, or no worker came: it starts, or goes on, when there are some."""
-        return self.state in ("paused", "pruned") and self.cause in (CRASH, NO_ROOM) and not self.dropped
+        """Whether something broke under it, its node went or no worker came: it goes on when there are some."""
+        return self.state in ("paused", "pruned") and self.cause in (CRASH, NO_ROOM, NOTICE) and not self.dropped
 
     @property
     def last_step(self) -> int:

@@ -29,6 +29,8 @@ def test_a_wait_is_in_the_ledger_from_its_beginning_and_ends_however_its_slot_do
     each: dict[str, Any] = {"iteration": 1, "trials": []}
     callback.on_trial_start(trial=one, **each)
     callback.on_trial_start(trial=other, **each)
+    for trial in (one, other, one):
+        callback.on_trial_result(trial=trial, result={}, **each)
     assert set(read_state(tmp_path).waits) == {"a", "b"}
     callback.on_trial_complete(trial=one, **each)
     callback.on_trial_error(trial=other, **each)  # its slot broke

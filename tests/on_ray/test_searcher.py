@@ -28,12 +28,12 @@ def test_a_trial_that_found_no_room_goes_to_the_slot_that_waits_and_not_to_a_new
 
 
 def test_nobody_waits_in_the_way_of_a_trial_that_has_no_room(tmp_path: Path) -> None:
-    slots, is_short = Slots(tmp_path, "search.trials=1"), True
-    searcher = SweepSearcher(slots.ledger, slots.agenda, job, lambda: 2, lambda: is_short)
+    slots, has_room = Slots(tmp_path, "search.trials=1"), False
+    searcher = SweepSearcher(slots.ledger, slots.agenda, job, lambda: 2, lambda out: has_room)
     assert searcher.suggest("a") == {"job": "t000"}, "who has a trial does not wait"
     slots.ledger.append("started", trial="t000")
     assert searcher.suggest("b") is None
-    is_short = False
+    has_room = True
     assert searcher.suggest("b") == {"job": None}
 
 

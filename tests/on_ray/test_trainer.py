@@ -21,7 +21,8 @@ with connected(settings, Path("/nowhere/logs")):
     from ray.train import RunConfig, ScalingConfig
     from ray.util.placement_group import placement_group
     from sweeps.on_ray.capacity import own_groups
-    from sweeps.on_ray.trainer import free, trainer_of
+    from sweeps.on_ray.guard import free_orphans
+    from sweeps.on_ray.trainer import trainer_of
 
     def take(cpus):
         group = placement_group([{"CPU": cpus}])
@@ -44,7 +45,7 @@ with connected(settings, Path("/nowhere/logs")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     before = states()
-    free(own_groups())
+    free_orphans()
     while ray.available_resources().get("CPU") != 1.25 and time.monotonic() < deadline:
         time.sleep(0.1)
     trainer = trainer_of(1)(lambda: None, scaling_config=ScalingConfig(num_workers=1), run_config=RunConfig(name="x"))
