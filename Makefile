@@ -29,7 +29,7 @@ lint: $(STAMP)
 ui: $(STAMP)
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
 
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev,lm,onnx,serve]'
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[demo,dev,lm,onnx,serve]'
 
 # Set up once, and again only when the requirements change: with the versions that were tested, where they can be had.
 $(STAMP): pyproject.toml $(LOCK)

@@ -91,9 +91,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """An empty address of its own for each test."""
-    s3_server.use(monkeypatch)
-    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path / "scratch"))
-    yield f"s3://{BUCKET}/{tmp_path.name}"
     import s3fs
 
+    s3_server.use(monkeypatch)
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path / "scratch"))
+    s3fs.S3FileSystem.clear_instance_cache()  # a thread of an earlier test may have made one without these keys
+    yield f"s3://{BUCKET}/{tmp_path.name}"
     s3fs.S3FileSystem.clear_instance_cache()  # of a server that later tests do not have
