@@ -26,10 +26,8 @@ from helpers.whole_sweeps import (
     SETTINGS,
     check_whole,
     environment,
-    finish,
     hear_interrupts,
     ledger_of,
-    start,
     wait_for,
 )  # fmt: skip
 from sweeps.driver.gauges import BEST_WER, EXPORTED, LEFT, METRICS, MONEY, SLOTS, TRIALS
