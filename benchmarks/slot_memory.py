@@ -68,7 +68,8 @@ def measure(count: int) -> list[dict[str, float]]:
         temp = ray._private.worker._global_node.get_session_dir_path()
         found, slots = [dict(processes(temp))], []
         spec: dict[str, Any] = {
-            "workers": 1, "gpus_per_worker": 0, "resources_per_worker": {"CPU": 1}, "threads": 1, "labels": {},
+            "order": 0, "offer": {"workers": 1}, "most_workers": 1, "gpus_per_worker": 0,
+            "resources_per_worker": {"CPU": 1}, "threads": 1, "labels": {},
             "avoid": [], "train_storage": folder, "startup_timeout_s": 300.0, "report_timeout_s": 600.0,
             "goodbye_s": 20.0,
         }  # fmt: skip

@@ -117,3 +117,14 @@ def test_turnaround_is_computed_from_a_ledger_alone_also_where_slots_have_no_nam
     shares = [found[f"{name}_share"] for name in ("training", "evaluation", "between")]
     assert shares == pytest.approx([45 / 54, 6 / 54, 3 / 54])
     assert found["waiting_s"] == pytest.approx(4.0 if named else 0.0)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_slots_memory_is_measured_and_has_no_helpers_that_do_nothing_for_it() -> None:
+    command = [sys.executable, str(BENCHMARKS / "slot_memory.py"), "--slots", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "beside its worker a slot takes" in done.stdout
+    assert "TrainController" in done.stdout and "SynchronizationActor" in done.stdout
+    assert "DatasetManager" not in done.stdout and "PlacementGroupCleaner" not in done.stdout
