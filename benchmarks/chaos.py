@@ -238,7 +238,7 @@ def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -
             "nodes": len({one.get("node") for one in run.reports()}),
             "faults": [*filter(None, [fault]), *broke(run), *faults(events, TRIALS, run.work / "mlflow.db", expected)],
         }  # fmt: skip
-        return figures, curves(run.events())
+        return figures, curves(events)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ Method. The search of `sweeps/run.py` with the space and the starting points of 
 virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train and torch that makes up a learning curve
 from the recipe, writes checkpoints of a few bytes and tells the same news as a real one, twice a second (at once would
 be faster than the driver, and few of the 16 at work; `at_once` says how many were), for the first time after 20 s, when
-all slots are there (both in proportion to the slots where there are more). All above it is real: Ray Tune, agenda,
+all slots are there; with more than 16 slots both times grow with their number. All above it is real: Ray Tune, agenda,
 study (`gp`), rule, ledger with fsync, the disk's space, the board (to /dev/null) and the mirror on a SQLite MLflow. So
 that the work per trial stays the same from the first to the last, all have as many evaluations and are ranked at the
 first rung, and chance weighs more than the recipe; finalists and budget are off. Time is CPU time of the driver's main

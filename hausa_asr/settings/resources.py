@@ -54,8 +54,8 @@ class ResourceSettings(Strict):
     slots: int | None = Field(
         None,
         ge=1,
-        description="The most trials side by side; by default as many as fit. On a given cluster all of them are "
-        "requested, even where there is no room yet, so that an autoscaler adds nodes.",
+        description="The most trials side by side; by default as many as fit. On a cluster the sweep requests this "
+        "number from Ray even if there are too few nodes, so that an autoscaler adds some.",
     )
     labels: dict[str, str] = Field(
         {},

@@ -23,7 +23,7 @@ AWAY_S = RENEW_S + 10.0
 """A store that has not answered for so long is away."""
 _LOOK_S = 1.0
 _LOOKS = 3
-"""It is found away so many times in a row, since this process itself may have been stopped for a while."""
+"""Looks in a row that must find it away: after one, this process itself may have been suspended."""
 
 
 @contextmanager

@@ -56,7 +56,6 @@ class SweepCallback(tune.Callback):
         self._ledger, self._mirror, self._board, self._space = ledger, mirror, board, space
         self._trial_of, self._why, self._capacity, self._has_range = trial_of, why, capacity, has_range
         self._waiting_since: dict[str, float] = {}
-        self._written: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         name = self._trial_of(trial.trial_id)
@@ -72,8 +71,7 @@ class SweepCallback(tune.Callback):
         name = self._trial_of(trial.trial_id)
         if name:  # a slot that waits has results too, also before its workers are there
             self._capacity.is_at_work(_order(trial))
-        elif trial.trial_id not in self._written:
-            self._written.add(trial.trial_id)
+        elif trial.trial_id not in self._ledger.state.waits:
             self._ledger.append("waits", slot=trial.trial_id, **self._workers(result))
         self._show(name)
 
@@ -96,7 +94,6 @@ class SweepCallback(tune.Callback):
         """A slot waits no more: its workers held their CPUs and GPUs meanwhile."""
         since_s = self._waiting_since.pop(trial.trial_id, None)
         if since_s is not None:
-            self._written.discard(trial.trial_id)
             took_s, workers = time.monotonic() - since_s, self._workers(trial.last_result or {})
             self._ledger.append("waited", slot=trial.trial_id, seconds=took_s, **workers)
 

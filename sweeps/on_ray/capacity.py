@@ -106,9 +106,9 @@ class Capacity:
         """What a slot may have for an order. The room is promised: no other slot is offered it.
 
         The workers' node is named, since Ray's PACK spreads a group over nodes whose devices come free one by one. A
-        trial that has waited in vain takes any nodes, and of a range the fewest workers. Where there is no room now, a
-        group waits for what the nodes could hold without their present users; without any node for the most, which an
-        autoscaler sees, however long that takes.
+        trial whose last wait found no room may have any nodes, and the fewest workers of a range. If there is no room
+        now, the group waits for the largest that the nodes could hold if they were empty. Without any node it waits for
+        the most workers, so that an autoscaler adds a node for them.
 
         Args:
             order: a number of its own.

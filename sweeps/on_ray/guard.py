@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from sweeps.on_ray.capacity import placement_groups
+from sweeps.on_ray.capacity import own_groups
 
 log = logging.getLogger("sweeps")
 
@@ -73,11 +73,10 @@ def free_orphans() -> None:
     """
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    job = ray.get_runtime_context().get_job_id()
     try:
-        for group in placement_groups():
+        for group in own_groups():
             orphaned = group.creator_actor_dead and not ray.ActorID(group.creator_actor_id).is_nil()
-            if orphaned and group.state != group.REMOVED and group.creator_job_id.hex() == job:
+            if orphaned and group.state != group.REMOVED:
                 remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
     except Exception as error:  # asked again in a moment
         log.warning("Ray's placement groups could not be looked through: %s", error)

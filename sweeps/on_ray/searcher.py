@@ -24,7 +24,7 @@ class SweepSearcher(Searcher):
         agenda: what comes next.
         job: makes a Tune configuration, of a trial, or of None to wait.
         slots: how many the cluster has room for at the moment.
-        has_room: whether a slot that only waits would stand in nobody's way, beside so many others.
+        has_room: whether there is room for one more slot without a trial, given the number of slots with orders.
 
     Attributes:
         trial_of: our trial id by Tune's; "" for one that only waits.

@@ -71,7 +71,7 @@ class TrialRecord:
         of: the trial whose settings a finalist runs again; "" for all others.
         state: `proposed`, `running`, `paused`, `finished`, `pruned` or `failed`.
         reason: why it is so, in words; `diverged` for all kinds of divergence, with the kind in `detail`.
-        cause: why it is paused: `rung`, `budget`, `crash`, `no room` or `notice`; `crash` also if it failed alone.
+        cause: why it is paused: `rung`, `budget`, `crash`, `no room` or `notice`; of a failed trial `crash` or "".
         reports: one per evaluation, by rising step.
         decisions: its `ranked` events.
         waits_at: the rung that it lost at and has not been promoted from.

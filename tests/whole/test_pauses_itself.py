@@ -1,4 +1,4 @@
-"""A sweep under which everything breaks: it pauses itself, and whoever watches is told why and how to go on."""
+"""A sweep in which every trial crashes pauses itself, and `watch` says why and how to resume."""
 
 from __future__ import annotations
 
