@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections.abc import Collection
 
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import is_remote, portable
@@ -31,10 +32,11 @@ class CheckpointSpace:
         ledger: the sweep's ledger.
         rule: its rungs, which say who is worth least.
         config: the sweep's settings.
+        held: the trials that slots have or are about to have, as the agenda keeps them.
     """
 
-    def __init__(self, ledger: Ledger, rule: Rule, config: SweepConfig) -> None:
-        self._ledger, self._rule, self._config = ledger, rule, config
+    def __init__(self, ledger: Ledger, rule: Rule, config: SweepConfig, held: Collection[str]) -> None:
+        self._ledger, self._rule, self._config, self._held = ledger, rule, config, held
         self._there = ledger.checkpoints
         self._bytes: dict[str, int] = {}
         self._just_left: list[TrialRecord] = []
@@ -93,7 +95,10 @@ class CheckpointSpace:
         log.warning("checkpoints take %.1f GB, and nothing more can be dropped", sum(self._bytes.values()) / 1e9)
 
     def _least_first(self) -> list[TrialRecord]:
-        """Trials that no slot has and no one is to export, the least promising first: by rung, then by place there."""
+        """Trials that no slot has or is to have, and no one is to export, the least promising first.
+
+        By rung, then by place there.
+        """
         state = self._ledger.state
         safe = {trial.id for trial in chosen(state, self._config)} | {trial.id for trial in state.finalists}
         safe |= {trial.id for trial in (state.best(), state.baseline()) if trial is not None}
@@ -105,6 +110,7 @@ class CheckpointSpace:
                 return (float(len(self._rule.marks)), -trial.best["wer"])
             return (float(trial.waits_at), -float(self._rule.rank(trial.waits_at, trial.id).place))
 
+        safe |= set(self._held)  # one that was handed out is not open yet: its slot may take a while to start
         left = [t for t in state.trials.values() if not t.is_open and t.id not in safe and self._bytes.get(t.id)]
         return sorted(left, key=worth)
 

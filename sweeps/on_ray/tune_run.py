@@ -111,7 +111,7 @@ def _tune(
         return out < capacity.there and not capacity.is_short
 
     searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots, has_room)
-    space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config)
+    space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config, agenda.held)
     space.begin()
     trial_of, has_range = searcher.trial_of.__getitem__, sweep.config.resources.has_range
     callback = SweepCallback(sweep.ledger, mirror, board, space, trial_of, searcher.why, capacity, has_range)

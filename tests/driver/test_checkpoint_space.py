@@ -44,7 +44,7 @@ def slots(tmp_path: Path) -> Slots:
 
 def space(slots: Slots, gigabytes: float | None) -> CheckpointSpace:
     slots.config = slots.config.model_copy(update={"max_checkpoint_gb": gigabytes})
-    one = CheckpointSpace(slots.ledger, slots.rule, slots.config)
+    one = CheckpointSpace(slots.ledger, slots.rule, slots.config, slots.agenda.held)
     one.begin()
     return one
 
@@ -85,6 +85,12 @@ def test_the_worst_losers_optimizer_states_go_first(slots: Slots) -> None:
     assert kept(slots)["t003"] == (True, False)
     assert not slots.ledger.state.trials["t003"].can_go_on
     assert [name for name, one in kept(slots).items() if one == (True, True)] == ["t000", "t001", "t002", "t004"]
+
+
+def test_a_loser_that_was_handed_out_keeps_its_state_while_its_slot_starts(slots: Slots) -> None:
+    slots.agenda.held.add("t003")
+    space(slots, (5 * WEIGHTS + 4 * STATE) / 1e9).tidy(slots.ledger.state.trials["t001"])
+    assert {name for name, (_, state) in kept(slots).items() if not state} == {"t002"}
 
 
 def test_then_whole_losers_but_never_the_best_the_baseline_or_what_runs(slots: Slots) -> None:
