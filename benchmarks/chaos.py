@@ -1,6 +1,6 @@
 """Break a cluster under whole sweeps: is anything lost, doubled or burned, and what does each event cost?
 
-    python benchmarks/chaos.py [--runs 20] [--only EVENT]... [--json FILE]
+    python benchmarks/chaos.py [--runs 20] [--rungs] [--only EVENT]... [--json FILE]
 
 Method. Each run is a sweep of five trials of the demo model, by `sweeps/run.py` on a Ray cluster of a head without CPUs
 and two nodes of one CPU (`ray_nodes.py`: processes of this machine). Each event below has its turn; the run's seed
@@ -16,10 +16,14 @@ has the same learning curve whatever happens: the first run, in which nothing br
   `drain`: a node is given 30 s notice, as spot machines get it, then killed, and another one comes; `head`: head, nodes
   and driver are killed, and the sweep is resumed on another cluster.
 
-Checked after each run: every trial finished; none was proposed, reported or ended twice; every curve is that of the
-quiet run, bit for bit; MLflow has one run for each trial, finished, with the ledger's last figures. Printed: how much
-longer the sweep took than the quiet one (with a node fewer it must), and the time from the event to the next report of
-any trial, less the quiet run's longest wait.
+With `--rungs` a sweep of eight trials is pruned, by loss. It has one slot, so that the order in which trials come to a
+rung is its own, and the node that breaks is the one at work.
+
+Checked after each run: every trial ended as in the quiet run; none was proposed, reported or ended twice; every curve
+is that of the quiet run, bit for bit, and so are all ranks and promotions; MLflow has one run for each trial, with the
+ledger's whole curve of WER; a node that joins was used. Printed: how much longer the sweep took than the quiet one
+(with a node fewer it must), and the time from the event to the next report of any trial, less the quiet run's longest
+wait. `checkpoint_every_s` is 0 here: with the default a lost node costs up to ten minutes of training.
 """
 
 from __future__ import annotations
@@ -44,10 +48,9 @@ from typing import Any
 import bench
 import ray_nodes
 import yaml
-from chaos_checks import curves, faults
+from chaos_checks import faults
 from ray_nodes import Nodes
 
-TRIALS = 5
 SETTINGS: dict[str, Any] = {
     "model": {"base": "demo"},
     "finetune": {
@@ -56,12 +59,18 @@ SETTINGS: dict[str, Any] = {
     },
     "baseline": {"lr_peak": 3e-3, "schedule": "linear"},
     "space": {"lr_peak": {"low": 1e-3, "high": 1e-2, "log": True}},
-    "search": {"trials": TRIALS, "random_trials": TRIALS},
+    "search": {"trials": 5, "random_trials": 5},
     "pruning": {"rule": "none"},
     "finalists": {"k": 0},
     "cluster": {"startup_timeout_s": 90, "report_timeout_s": 60},
 }  # fmt: skip
+RUNGS: dict[str, Any] = {
+    "search": {"trials": 8, "random_trials": 8}, "resources": {"slots": 1},
+    "pruning": {"rank_by": "loss", "first_rung": 0.3, "reduction": 2},
+}  # fmt: skip
 EVENTS = ("kill", "lose", "short", "join", "starve", "taken", "disk", "base", "cut", "drain", "head")
+AT_WORK = ("kill", "cut", "drain", "head")
+"""The events that can befall the node at work when there is only one slot."""
 _HELD_S, _CUT_S, _PATIENCE_S = 60.0, 60.0, 900.0
 _NOTICE_S = 30
 _HOLD = """
@@ -69,8 +78,8 @@ import sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
 
 @ray.remote(num_cpus=1)
-def hold(seconds):
-    time.sleep(seconds)
+def hold(victims):
+    time.sleep(victims)
 
 ray.get(hold.remote(float(sys.argv[2])))
 """
@@ -83,15 +92,16 @@ class Run:
         work: a folder for its files.
         prepared: the prepared dataset.
         nodes: the cluster, at first only its head.
+        settings: of the sweep.
     """
 
-    def __init__(self, work: Path, prepared: Path, nodes: Nodes) -> None:
+    def __init__(self, work: Path, prepared: Path, nodes: Nodes, settings: dict[str, Any]) -> None:
         self.work, self.nodes, self.event_s = work, nodes, 0.0
         self.base = work / "base"
         shutil.copytree(bench.ROOT / "hausa_asr/demo_base", self.base, ignore=shutil.ignore_patterns("*.py", "__*"))
         self.settings = work / "chaos.yaml"
         given = {
-            **SETTINGS, "model": {"base": str(self.base)}, "data": {"prepared": str(prepared)},
+            **settings, "model": {"base": str(self.base)}, "data": {"prepared": str(prepared)},
             "storage": str(work / "runs"), "mlflow": {"uri": f"sqlite:///{work}/mlflow.db"}, "name": "chaos",
         }  # fmt: skip
         self.settings.write_text(yaml.safe_dump(given))
@@ -158,26 +168,26 @@ def quiet(run: Run, chance: random.Random) -> None:
     run.start("--config", str(run.settings))
 
 
-def broken(event: str) -> Callable[[Run, random.Random], None]:
+def broken(event: str, rungs: bool) -> Callable[[Run, random.Random], None]:
     """The script of a run in which one thing breaks."""
 
     def script(run: Run, chance: random.Random) -> None:
         moment, nodes = chance.randint(2, 8), run.nodes
-        nodes.add()
-        if event not in ("disk", "base"):
-            second = nodes.add()
+        victim = nodes.add()
+        if event not in ("disk", "base") and not rungs:
+            victim = nodes.add()
         if event == "starve":
             run.hold_cpu()
             time.sleep(5)
         more = ("--set", "resources.slots=2", "--set", "cluster.startup_timeout_s=300") if event == "short" else ()
         run.start("--config", str(run.settings), *more)
-        if event == "starve":
-            run.event_s = time.time()
-            return
-        run.until(moment)
+        if event != "starve":
+            run.until(moment)
+        if rungs:
+            nodes.add()
         run.event_s = time.time()
         if event in ("kill", "lose", "short"):
-            second.kill()
+            victim.kill()
         if event == "kill":
             run.later(10.0, nodes.add)
         if event == "join":
@@ -190,11 +200,11 @@ def broken(event: str) -> Callable[[Run, random.Random], None]:
             nodes.add()
             run.hold_cpu()
         if event == "cut":
-            nodes.cut_off(second)
-            run.later(_CUT_S, lambda: nodes.connect(second))
+            nodes.cut_off(victim)
+            run.later(_CUT_S, lambda: nodes.connect(victim))
         if event == "drain":
-            nodes.drain(second, _NOTICE_S)
-            run.later(_NOTICE_S, second.kill)
+            nodes.drain(victim, _NOTICE_S)
+            run.later(_NOTICE_S, victim.kill)
             nodes.add()
         if event == "head":
             os.killpg(run.driver.pid, signal.SIGKILL)
@@ -208,17 +218,12 @@ def broken(event: str) -> Callable[[Run, random.Random], None]:
     return script
 
 
-def broke(run: Run) -> list[str]:
-    """What the driver itself said was wrong."""
-    if not run.driver.returncode:
-        return []
-    return [f"the driver ended with {run.driver.returncode}: {run.output.read_text()[-800:]}"]
-
-
-def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -> tuple[dict[str, Any], Any]:
-    """One sweep; its figures, and its curves."""
+def one_run(
+    event: str, seed: int, prepared: Path, settings: dict[str, Any], expected: list[dict[str, Any]], script: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One sweep; its figures, and its events."""
     with tempfile.TemporaryDirectory(prefix="hausa-asr-chaos-") as folder, ray_nodes.cluster() as nodes:
-        run = Run(Path(folder), prepared, nodes)
+        run = Run(Path(folder), prepared, nodes, settings)
         began_s = time.time()
         fault = ""
         try:
@@ -231,36 +236,48 @@ def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -
         times = [event["time"] for event in run.reports()]
         after = next((at for at in times if at > run.event_s), time.time()) if run.event_s else 0.0
         waits = [later_s - sooner_s for sooner_s, later_s in pairwise(times)]
-        crashes = Counter(event["cause"] for event in events if event["event"] == "paused")
+        crashes = Counter(event["cause"] for event in events if event["event"] == "paused" and event.get("cause"))
+        trials = settings["search"]["trials"]
+        wrong = [fault] if fault else []
+        if run.driver.returncode:
+            wrong.append(f"the driver ended with {run.driver.returncode}: {run.output.read_text()[-800:]}")
+        wrong += faults(events, trials, run.work / "mlflow.db", expected or events)
+        used = len({one.get("node") for one in run.reports()})
+        if event == "join" and used < 3:
+            wrong.append("the node that joined was not used")
         figures = {
             "event": event, "seed": seed, "took_s": round(took_s, 1), "longest_wait_s": round(max(waits, default=0), 1),
             "event_to_report_s": round(after - run.event_s, 1) if run.event_s else None, "pauses": dict(crashes),
-            "nodes": len({one.get("node") for one in run.reports()}),
-            "faults": [*filter(None, [fault]), *broke(run), *faults(events, TRIALS, run.work / "mlflow.db", expected)],
+            "nodes": used, "faults": wrong,
         }  # fmt: skip
-        return figures, curves(events)
+        return figures, events
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the cluster ends too
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="sweeps in which something breaks (20)")
+    parser.add_argument("--rungs", action="store_true", help="prune, with one slot")
     parser.add_argument("--only", action="append", choices=EVENTS, help="this event; may be repeated")
     parser.add_argument("--json", type=Path, help="write the figures here, as they come")
     given = parser.parse_args()
-    events = [one for one in given.only or EVENTS if one not in ("disk", "base") or ray_nodes.may_mount()]
+    events = given.only or (AT_WORK if given.rungs else EVENTS)
+    if given.rungs and (other := set(events) - set(AT_WORK)):
+        parser.error(f"--rungs: not with {', '.join(sorted(other))}")
+    events = [one for one in events if one not in ("disk", "base") or ray_nodes.may_mount()]
+    settings = {**SETTINGS, **(RUNGS if given.rungs else {})}
     with tempfile.TemporaryDirectory(prefix="hausa-asr-chaos-data-") as folder:
         prepared = Path(folder) / "prepared"
         subprocess.run(
             [sys.executable, "-m", "hausa_asr.cli", "prepare", "--corpus", "demo", "--out", str(prepared)], check=True,
             cwd=bench.ROOT, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        first, expected = one_run("none", 0, prepared, None, quiet)
+        first, expected = one_run("none", 0, prepared, settings, [], quiet)
         found = [first]
         _show(first, first)
         for seed in range(1, given.runs + 1):
             event = events[(seed - 1) % len(events)]
-            figures, _ = one_run(event, seed, prepared, expected, broken(event))
+            figures, _ = one_run(event, seed, prepared, settings, expected, broken(event, given.rungs))
             found.append(figures)
             _show(figures, first)
             bench.write(given.json, {"machine": bench.machine(bench.torch.device("cpu")), "runs": found})

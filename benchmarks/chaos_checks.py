@@ -23,24 +23,38 @@ def curves(events: Sequence[Mapping[str, Any]]) -> Curves:
     return found
 
 
-def faults(events: Sequence[Mapping[str, Any]], trials: int, mlflow_db: Path, expected: Curves | None) -> list[str]:
+def ranks(events: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """Who was ranked at which rung, by what figure, with what outcome: in order, promotions too."""
+    what = ("trial", "rung", "value", "place", "cohort", "passed", "promoted")
+    return [tuple(event.get(key) for key in what) for event in events if event["event"] == "ranked"]
+
+
+def _states(events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """How each trial stands at the end."""
+    return {event["trial"]: event.get("state", "paused") for event in events if event["event"] in ("ended", "paused")}
+
+
+def faults(
+    events: Sequence[Mapping[str, Any]], trials: int, mlflow_db: Path, expected: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """What is wrong with a sweep that has ended.
 
     Args:
         events: the ledger's.
-        trials: how many there should be, each finished.
+        trials: how many there should be.
         mlflow_db: MLflow's SQLite file.
-        expected: the curves; None if they are not known.
+        expected: the events of the sweep in which nothing broke.
     """
-    last = {event["trial"]: event.get("state") for event in events if event["event"] == "ended"}
+    states, should = _states(events), _states(expected)
     names = [f"t{number:03d}" for number in range(trials)]
-    wrong = [f"{name} is {last.get(name)}" for name in names if last.get(name) != "finished"]
+    wrong = [f"{name} is {states.get(name)}" for name in names if states.get(name, "") != should.get(name)]
     for kind, key in (("proposed", "trial"), ("ended", "trial"), ("reported", "step")):
         counted = Counter((event["trial"], event[key]) for event in events if event["event"] == kind)
         wrong += [f"{kind} {count} times: {what}" for what, count in counted.items() if count > 1]
-    if expected is not None:
-        found = curves(events)
-        wrong += [f"{name} has another curve" for name in expected if found.get(name) != expected[name]]
+    found, right = curves(events), curves(expected)
+    wrong += [f"{name} has another curve" for name in names if found.get(name) != right.get(name)]
+    if ranks(events) != ranks(expected):
+        wrong.append(f"ranked {ranks(events)}, not {ranks(expected)}")
     return wrong + _mlflow_faults(events, names, mlflow_db)
 
 
@@ -55,10 +69,11 @@ def _mlflow_faults(events: Sequence[Mapping[str, Any]], names: Sequence[str], ml
     counted = Counter(one.data.tags["trial"] for one in runs)
     wrong = [f"MLflow has {count} runs of {name}" for name, count in counted.items() if count > 1]
     wrong += [f"MLflow has no run of {name}" for name in names if name not in counted]
-    ends = {event["trial"]: event["metrics"] for event in events if event["event"] == "reported"}
+    states, lines = _states(events), curves(events)
     for one in runs:
         name = one.data.tags["trial"]
-        wer = one.data.metrics.get("wer", 9)
-        if one.info.status != "FINISHED" or name not in ends or abs(wer - ends[name]["wer"]) > 1e-9:
-            wrong.append(f"MLflow has {name} as {one.info.status} with WER {wer}")
+        status = "FINISHED" if states.get(name) == "finished" else one.info.status
+        history = [(point.step, point.value) for point in client.get_metric_history(one.info.run_id, "wer")]
+        if one.info.status != status or sorted(history) != [(step, wer) for step, _, wer in lines.get(name, [])]:
+            wrong.append(f"MLflow has {name} as {one.info.status} with the WERs {history}")
     return wrong

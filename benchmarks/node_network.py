@@ -22,7 +22,7 @@ class Network:
     """
 
     def __init__(self) -> None:
-        self._name, self._count = f"hasr{random.randrange(16**6):06x}", 1
+        self._name, self._places = f"hasr{random.randrange(16**6):06x}", 0
         self._subnet = f"{_RANGE}.{random.randrange(1, 255)}"
         self.address = f"{self._subnet}.1"
         self._cables: list[str] = []
@@ -30,14 +30,23 @@ class Network:
         _ip("addr", "add", f"{self.address}/24", "dev", self._name)
         _ip("link", "set", self._name, "up")
 
-    def attach(self, pid: int) -> tuple[str, str]:
+    def address_of(self, place: int) -> str:
+        """The address at a place of the network, counted from 1."""
+        return f"{self._subnet}.{1 + place}"
+
+    def attach(self, pid: int, place: int | None = None) -> tuple[str, str]:
         """Lay a cable to the namespace of a process.
+
+        Args:
+            pid: of the process.
+            place: where a node was that comes back; None for a new place.
 
         Returns:
             The address at its other end, and the cable's name.
         """
-        self._count += 1
-        address, cable = f"{self._subnet}.{self._count}", f"{self._name}-{self._count}"
+        if place is None:
+            place = self._places = self._places + 1
+        address, cable = self.address_of(place), f"{self._name}-{place}"
         _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         self._cables.append(cable)
         _ip("link", "set", cable, "master", self._name, "up")

@@ -85,14 +85,16 @@ class Nodes:
     Args:
         folder: a short path for Ray's files, since it keeps sockets there.
         network: for the nodes; None if they share 127.0.0.1.
+        patience: how many times as long as usual a node may not answer before it counts as lost.
 
     Attributes:
         address: of the head, for `cluster.address`.
         environment: what a driver needs to join it.
     """
 
-    def __init__(self, folder: Path, network: Network | None) -> None:
-        self._folder, self._all, self._temp = folder, [], 0
+    def __init__(self, folder: Path, network: Network | None, patience: int) -> None:
+        self._folder, self._patience, self._temp = folder, patience, 0
+        self._all: list[Node] = []
         self.network = network
         self.start_head()
 
@@ -103,8 +105,9 @@ class Nodes:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "HAUSA_ASR_"))}
         self.environment = {
             **kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0",
-            "OMP_NUM_THREADS": "1", "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "3000",
-            "RAY_health_check_failure_threshold": "3",
+            "OMP_NUM_THREADS": "1", "RAY_health_check_period_ms": str(1000 * self._patience),
+            "RAY_health_check_timeout_ms": str(3000 * self._patience), "RAY_health_check_failure_threshold": "3",
+            "RAY_worker_register_timeout_seconds": str(60 * self._patience),
         }  # fmt: skip
         self._start("--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false")
 
@@ -200,12 +203,12 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Nodes]:
-    """A cluster for the length of the block, at first only its head."""
+def cluster(patience: int = 1) -> Iterator[Nodes]:
+    """A cluster for the length of the block, at first only its head; patience as for `Nodes`."""
     folder = Path(tempfile.mkdtemp(prefix="hausa-asr-nodes-", dir="/tmp"))
     nodes, network = None, Network() if may_network() else None
     try:
-        nodes = Nodes(folder, network)
+        nodes = Nodes(folder, network, patience)
         yield nodes
     finally:
         if nodes is not None:

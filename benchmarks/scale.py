@@ -1,12 +1,13 @@
 """A thousand trials, sixteen at a time, on slots that train nothing: does the driver keep its pace and its memory?
 
-    python benchmarks/scale.py [--trials 1000] [--slots 16] [--json FILE]
+    python benchmarks/scale.py [--trials 1000] [--slots 16] [--nodes 0] [--json FILE]
 
 Method. The search of `sweeps/run.py` with the space and the starting points of the XLS-R preset, on a local Ray of 16
 virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train and torch that makes up a learning curve
 from the recipe, writes checkpoints of a few bytes and tells the same news as a real one, twice a second (at once would
 be faster than the driver, and few of the 16 at work; `at_once` says how many were), for the first time after 20 s, when
-all slots are there; with more than 16 slots both times grow with their number. All above it is real: Ray Tune, agenda,
+all slots are there; with more than 16 slots both times grow with their number. With `--nodes` the slots are on so many
+Ray nodes of this machine (`ray_nodes.py`), and the head has none; 512 slots on 8 nodes took 24 GB and as much swap. All above it is real: Ray Tune, agenda,
 study (`gp`), rule, ledger with fsync, the disk's space, the board (to /dev/null) and the mirror on a SQLite MLflow. So
 that the work per trial stays the same from the first to the last, all have as many evaluations and are ranked at the
 first rung, and chance weighs more than the recipe; finalists and budget are off. Time is CPU time of the driver's main
@@ -310,16 +311,30 @@ def tracker_ratio(folder: Path) -> float:
     return float(json.loads(figures.read_text(encoding="utf-8"))["tracker_ratio"])
 
 
+def on_nodes(count: int) -> int:
+    """Run this again on a cluster of several nodes, and give its exit status."""
+    import ray_nodes
+
+    with ray_nodes.cluster(patience=20) as nodes:
+        for _ in range(count):
+            nodes.add(cpus=SLOTS // count)
+        environment = {**nodes.environment, "RAY_ADDRESS": nodes.address}
+        return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
+
+
 def main() -> None:
     """Run the sweep, then the tracker's comparison, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000, help="fewer show that it runs, and no more (1000)")
     parser.add_argument("--slots", type=int, default=16, help="side by side, each an actor of some 90 MB (16)")
+    parser.add_argument("--nodes", type=int, default=0, help="Ray nodes that the slots are on; 0 for a local Ray (0)")
     parser.add_argument("--no-tracker", action="store_true", help="leave mlflow_writes.py out")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     if given.trials < 200:
         parser.error("--trials: under 200 there is nothing to compare")
+    if given.nodes and "RAY_ADDRESS" not in os.environ:
+        sys.exit(on_nodes(given.nodes))
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
