@@ -31,12 +31,14 @@ ui: $(STAMP)
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[demo,dev,lm,onnx,serve]'
 
-# Set up once, and again only when the requirements change: with the versions that were tested, where they can be had.
+# Set up once, and again only when the requirements change: with the versions that were tested, where they can be had;
+# with LOCKED=1 with no others.
 $(STAMP): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) -c $(LOCK) || { echo "not all versions of $(LOCK) can be had here: taking the newest"; $(INSTALL); }
+	$(INSTALL) -c $(LOCK) || { echo "not all versions of $(LOCK) can be had here"; \
+		test -z "$(LOCKED)" && echo "taking the newest" && $(INSTALL); }
 	@touch $(STAMP)
 
 clean:

@@ -5,7 +5,8 @@
 Method. Each run is a sweep of five trials of the demo model, by `sweeps/run.py` on a Ray cluster of a head without CPUs
 and two nodes of one CPU (`ray_nodes.py`: processes of this machine). Each event below has its turn; the run's seed
 draws the moment, from the second to the eighth report. All trials are random ones and none is pruned, so on a CPU each
-has the same learning curve whatever happens: the first run, in which nothing breaks, says which.
+has the same learning curve whatever happens: the first run, in which nothing breaks, says which. They can go on from
+each of their evaluations (`checkpoint_every_s: 0`); by default a crash may cost the ten minutes since the last state.
 
 - `kill`: a node is killed, and another one comes 10 s later; `lose`: none comes; `short`: none comes, and the sweep
   asks for two slots all the same; `join`: a third node comes.

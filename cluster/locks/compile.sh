@@ -13,7 +13,7 @@ compile() {
         --custom-compile-command "cluster/locks/compile.sh" --quiet "$@"
 }
 
-nodes=(pyproject.toml --extra demo --extra lm --extra s3 --extra gs)
+nodes=(pyproject.toml --extra demo --extra lm --extra s3 --extra gs --extra aws)
 # First, since it has all. PyTorch is not pinned there: which build there is depends on the machine.
 compile "${nodes[@]}" --extra dev --extra onnx --extra serve --overrides cluster/locks/no_cuda.txt \
     --no-emit-package torch --no-emit-package torchaudio --output-file cluster/locks/dev.txt "$@"

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "cluster/locks"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("demo", "lm", "s3", "gs")
+EXTRAS = ("demo", "lm", "s3", "gs", "aws")
 FROM_PYTORCH = {"torch", "torchaudio"}
 """Their wheels for CPUs are on an index of their own, and in the Containerfile."""
 

@@ -75,6 +75,35 @@ def test_images_are_pinned_and_one() -> None:
     assert images == {documents("cloud/aws.yaml")[0]["docker"]["image"]}
 
 
+def test_what_is_fetched_fits_on_its_disk() -> None:
+    """Half of it, since features, the hub's checkpoints, Ray's files and, off Kubernetes, system and image come beside.
+
+    Nothing is cleared away before the limit is reached, and a pod whose volume is full is ended.
+    """
+    aws, sky = documents("cloud/aws.yaml")[0], documents("skypilot/sweep.yaml")[0]
+    disks = [
+        node["node_config"]["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"]
+        for node in aws["available_node_types"].values()
+    ]
+    found = [(" ".join(aws["docker"]["run_options"]), min(disks)), (sky["run"], sky["resources"]["disk_size"])]
+    for name in ("head", "worker"):
+        container, volumes = PODS[name]["containers"][0], {v["name"]: v for v in PODS[name]["volumes"]}
+        given = " ".join(f"{one['name']}={one['value']}" for one in container["env"] if "value" in one)
+        place = re.search(r"HAUSA_ASR_SCRATCH=(\S+)", given)
+        assert place, name
+        mount = max(
+            (m for m in container["volumeMounts"] if f"{place[1]}/".startswith(f"{m['mountPath']}/")),
+            key=lambda m: len(m["mountPath"]),
+        )
+        size = re.fullmatch(r"(\d+)Gi", volumes[mount["name"]]["emptyDir"]["sizeLimit"])
+        assert size and "medium" not in volumes[mount["name"]]["emptyDir"], "memory is no disk"
+        found.append((given, int(size[1])))
+    for given, disk_gb in found:
+        limit = re.search(r"HAUSA_ASR_SCRATCH_GB=(\d+)", given)
+        assert limit and "HAUSA_ASR_SCRATCH=" in given, given
+        assert 25 <= int(limit[1]) <= disk_gb / 2, given
+
+
 def test_secrets_come_by_reference_and_none_is_in_a_file() -> None:
     for spec in PODS.values():
         for variable in spec["containers"][0].get("env", []):
@@ -149,7 +178,7 @@ def test_entrypoints_name_files_that_the_image_has() -> None:
     words = JOB["spec"]["entrypoint"].split()
     script = Path(words[1])
     assert script.is_relative_to("/app") and (ROOT / script.relative_to("/app")).is_file()
-    assert f"COPY {script.relative_to('/app')} " in image
+    assert re.search(rf"^COPY .*{script.relative_to('/app')} ", image, re.M)
     settings = Path(words[-1]).parent
     assert {"name": "settings", "mountPath": str(settings), "readOnly": True} in HEAD["containers"][0]["volumeMounts"]
     run = documents("skypilot/sweep.yaml")[0]["run"]
