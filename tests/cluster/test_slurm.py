@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 STAND_INS = {
     # Both run what they are given, here; Ray may say instead that it did well without having started anything.
     "srun": 'while [[ $1 == --* ]]; do shift; done\necho "$*" >>"$CALLS"\n"$@"',
-    "ray": 'echo "$*" >"$CALLS.ray"\n[ -n "${NO_RAY:-}" ] && exit 0\n'
+    "ray": '[ "$1" = stop ] && exit\necho "$*" >"$CALLS.ray"\n[ -n "${NO_RAY:-}" ] && exit 0\n'
     'until [[ $1 == -- ]]; do shift; done\nshift\n"$@"\nexit 1',
     "scontrol": 'echo "scontrol $*" >>"$CALLS"',
     "hostname": "echo 10.0.0.1 192.168.0.1",

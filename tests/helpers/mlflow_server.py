@@ -21,15 +21,16 @@ def free_port() -> int:
 class Server:
     """One `mlflow server` in a process group of its own; it can be started again on the same port and database."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+        self.folder, self.address, self.port = folder, address, free_port()
+        self.uri = f"http://{address}:{self.port}"
         self.log = folder / "server.log"
         self.start()
 
     def start(self) -> None:
         folder, port = self.folder, self.port
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+        command = [sys.executable, "-m", "mlflow", "server", "--host", self.address, "--port", str(port)]
+        command += ["--allowed-hosts", f"{self.address}:{port}"]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
         command += ["--serve-artifacts", "--artifacts-destination", str(folder / "store")]
         # Its background jobs are seven more processes that nothing here uses.
