@@ -136,7 +136,7 @@ def predict(
         )
     if beside and without_cache:
         warnings.append(
-            f"there is no room for {size(features)} of cached features beside the checkpoints, so every trial computes "
+            f"there is no room for {size(beside)} of cached features beside the checkpoints, so every trial computes "
             f"its own; {CACHE_VARIABLE} may name a folder on another disk"
         )
     if rarely_or_often := epochs_warning(config, seconds):
