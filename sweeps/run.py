@@ -267,7 +267,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
             sweep = open_sweep(config, folder, prepared, plan, publisher)
             for trial in retry:
                 sweep.ledger.append("retried", trial=trial)
-            warnings = [*prediction.warnings, *too_little(config, plan.slots, nodes)]
+            warnings = [*prediction.warnings, *too_little(config, plan.slots, nodes, prediction.features)]
             _describe(sweep, [in_a_line(config, prediction), *warm.notes, *warnings], console)
             agenda = Agenda(config, sweep.ledger, sweep.rule, Study(config, warm.trials, sweep.predictor))
             mirror = Mirror(tracker, sweep.ledger, config, sweep.tags)

@@ -20,14 +20,14 @@ from sweeps.planning.estimate import Prediction, predict
 from sweeps.planning.slots import SlotPlan
 from sweeps.planning.speed import base_of, measured
 
-_WORTH_S = 1800.0
-"""A sweep that may take this long is worth half a minute of measuring."""
+_WORTH_S, _WRONG_BY = 1800.0, 10.0
+"""A sweep that may take this long is worth half a minute of measuring; a guess may be wrong by this factor."""
 _SECONDS, _PATIENCE_S = 30.0, 600.0
 """How long updates are measured; and how long is waited in all, with the base checkpoint's loading."""
 
 
 def is_worthwhile(config: SweepConfig, prediction: Prediction) -> bool:
-    """Whether a speed is worth measuring: a budget hangs on it, it is not known yet, and the sweep is long.
+    """Whether a speed is worth measuring: a budget hangs on it, it is not known yet, and the sweep may be long.
 
     Without a budget the first reports, minutes later, say as much.
     """
@@ -35,7 +35,7 @@ def is_worthwhile(config: SweepConfig, prediction: Prediction) -> bool:
         return False
     if prediction.speed is not None and not prediction.speed.guessed:
         return False
-    return prediction.high is None or prediction.high.wall_s >= _WORTH_S
+    return prediction.high is None or _WRONG_BY * prediction.high.wall_s >= _WORTH_S
 
 
 def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, prediction: Prediction) -> Prediction:
@@ -61,7 +61,7 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
             raise cause from None
         warning = f"a trial's speed could not be measured, so it is guessed: {first_line(cause, 200)}"
         return replace(prediction, warnings=(*prediction.warnings, warning))
-    speed = measured(config, training, scoring, prepared.seconds.get("dev"), workers)
+    speed = measured(config, training, scoring, prepared.seconds, workers)
     return predict(config, plan, here(config.storage), prepared.seconds, speed)
 
 

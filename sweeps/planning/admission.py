@@ -116,7 +116,7 @@ def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: Sl
     lines += [("disk", _disk(config, prediction)), ("memory", memory_in_words(config))]
     budget = [f"{setting} {limit:g}" for setting, limit in config.budget.model_dump(exclude_none=True).items()]
     lines.append(("budget", ", ".join(budget) or "none is set"))
-    memory = too_little_memory(config, plan.slots, nodes)
+    memory = too_little_memory(config, plan.slots, nodes, prediction.features)
     lines += [("warning", warning) for warning in (*prediction.warnings, *memory)]
     for reason, fix in refusals(config, prediction):
         lines += [("refused", reason), ("", f"{fix[:1].upper()}{fix[1:]}.")]

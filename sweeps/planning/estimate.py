@@ -27,7 +27,7 @@ from sweeps.pruning.rungs import rungs_s
 from sweeps.wording import amount, duration, size
 
 _START_S = 40.0
-"""Loading, Ray, the first worker group, and the test scores and export at the end, on two cores."""
+"""Loading, Ray, the first worker group, and the export at the end, on two cores."""
 _BEST, _NEWEST = 4, 12
 """Bytes per weight that learns: a best checkpoint has the weight, the newest also Adam's two moments, all float32."""
 _WRITING, _PAUSED, _ENDED = 2 * (_BEST + _NEWEST), _BEST + _NEWEST, _BEST
@@ -48,7 +48,7 @@ class Figures:
         audio_s: seconds of audio trained on.
         hours: GPU-hours, or CPU-hours if trials have no GPU.
         money: the cost of those hours; None without a price.
-        wall_s: seconds from start to end.
+        wall_s: seconds from start to end, with the scoring of the last models, which no budget of hours counts.
     """
 
     audio_s: float
@@ -108,7 +108,7 @@ def predict(
     """
     seconds = seconds or {}
     workers = next(iter(plan.workers), None)
-    speed = speed or speed_of(config, storage, seconds.get("dev"), plan.gpus, workers)
+    speed = speed or speed_of(config, storage, seconds, plan.gpus, workers)
     low = expected = high = None
     trials = config.search.trials
     if speed is not None:
@@ -124,15 +124,19 @@ def predict(
         )
     if checkpoints.peak is None:
         warnings.append(f"how large checkpoints of {bases} are is not known")
-    elif checkpoints.peak > (room := min(free, (config.max_checkpoint_gb or math.inf) * 1e9)):
-        warnings.append(
-            f"checkpoints would take {size(checkpoints.peak)} and there is room for {size(room)}: the least promising "
-            "paused trials lose their optimizer states, so they cannot be promoted later"
-        )
     features = _feature_space(config, seconds)
-    if features and features + (checkpoints.least or 0.0) > free and CACHE_VARIABLE not in os.environ:
+    beside = 0.0 if CACHE_VARIABLE in os.environ else features or 0.0  # on the same disk, and written first
+    without_cache = beside + (checkpoints.least or 0.0) > free
+    room = min(free - (0.0 if without_cache else beside), (config.max_checkpoint_gb or math.inf) * 1e9)
+    if checkpoints.peak is not None and checkpoints.peak > room:
+        kept = f" beside {size(beside)} of cached features" if beside and not without_cache else ""
         warnings.append(
-            f"there is no room for {size(features)} of cached features beside the checkpoints, so every trial computes "
+            f"checkpoints would take {size(checkpoints.peak)} and there is room for {size(room)}{kept}: the least "
+            "promising paused trials lose their optimizer states, so they cannot be promoted later"
+        )
+    if beside and without_cache:
+        warnings.append(
+            f"there is no room for {size(beside)} of cached features beside the checkpoints, so every trial computes "
             f"its own; {CACHE_VARIABLE} may name a folder on another disk"
         )
     if rarely_or_often := epochs_warning(config, seconds):
@@ -165,7 +169,8 @@ def figures(
     first_s = least_s(config, trials)
     last_s = (first_s + (trials - 1) * min(first_s, a_trial(config, trials))) / slots + length_s - first_s
     in_turn_s = max(searched_s / slots, length_s, last_s) + math.ceil(runs / slots) * final_s
-    wall_s = _START_S + in_turn_s / speed.audio_s_per_s
+    models = runs or min(2, trials)  # without finalists the best and the baseline are scored
+    wall_s = _START_S + in_turn_s / speed.audio_s_per_s + math.ceil(models / slots) * speed.scoring_s
     return Figures(audio_s, hours, None if price is None else hours * price, wall_s)
 
 

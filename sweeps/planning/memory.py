@@ -47,13 +47,16 @@ def in_words(config: SweepConfig) -> str:
     return f"about {size(needed)} of host memory for the weights, states and copies of each trial{more}"
 
 
-def too_little(config: SweepConfig, slots: int, nodes: Sequence[Mapping[str, float]]) -> list[str]:
-    """Warn where the trials on a node together, or the slots' processes on the head, need more memory than it has.
+def too_little(
+    config: SweepConfig, slots: int, nodes: Sequence[Mapping[str, float]], features: float | None = None
+) -> list[str]:
+    """Warn where the trials or the cached features of a node, or the slots' processes on the head, exceed its memory.
 
     Args:
         config: the sweep's settings.
         slots: trials side by side, spread evenly over the nodes.
         nodes: the resources of each; `memory` in bytes, where it is known.
+        features: bytes that are cached; None if that is not known.
     """
     warnings, needed = [], host_memory(config)
     memories = [node.get("memory", 0.0) for node in nodes if node.get("CPU", 1.0)]  # a head often has none
@@ -62,6 +65,11 @@ def too_little(config: SweepConfig, slots: int, nodes: Sequence[Mapping[str, flo
         taken = size((needed + _ANYWHERE) * together)
         warnings.append(f"{many(together, 'trial')} on a node take {taken} of host memory or more, but a node has "
                         f"{size(least)}")  # fmt: skip
+    left = least - (needed or 0.0) * together
+    if least and features and features > left > 0:
+        warnings.append(f"{size(features)} of cached features are more than the {size(left)} of memory that the trials "
+                        "on a node leave free, so they come from the disk in every pass over train; where that is slow "
+                        "finetune.feature_cache=off is faster")  # fmt: skip
     head = next((node.get("memory", 0.0) for node in nodes if HEAD in node), 0.0)
     if head and slots * _ON_HEAD > head:
         warnings.append(f"{many(slots, 'slot')} take {size(slots * _ON_HEAD)} of memory on the head node, which has "

@@ -98,6 +98,7 @@ class Speed:
         guessed: whether it is a guess, not a measurement.
         slack: by what factor a trial may be faster than that.
         workers: of such a trial; None for the most.
+        scoring_s: seconds that one worker takes to score a model on all of dev and test; 0 where that is not known.
     """
 
     audio_s_per_s: float
@@ -105,6 +106,7 @@ class Speed:
     guessed: bool
     slack: float = 1.0
     workers: int | None = None
+    scoring_s: float = 0.0
 
 
 def base_of(name: str) -> Base | None:
@@ -160,7 +162,7 @@ def cached_features(config: SweepConfig, base: Base, seconds: Mapping[str, float
 def speed_of(
     config: SweepConfig,
     storage: Path,
-    dev_s: float | None = None,
+    seconds: Mapping[str, float] | None = None,
     gpus: Sequence[str] = (),
     workers: int | None = None,
 ) -> Speed | None:
@@ -169,16 +171,21 @@ def speed_of(
     Args:
         config: the sweep's settings.
         storage: the folder with earlier sweeps.
-        dev_s: seconds of dev audio, if known; with it the guess of the evaluation time is better.
+        seconds: of each split, as far as they are known; with those of dev the guess of the evaluation time is better.
         gpus: the kinds of GPU in the cluster; the guess is for the slowest.
         workers: of a trial; by default the most.
 
     Returns:
         None if nothing is known of the base checkpoint.
     """
-    workers = workers or config.resources.most_workers
+    workers, seconds = workers or config.resources.most_workers, seconds or {}
+
+    def known(pace: float, source: str) -> Speed:
+        scoring = pace / _together(workers) * (1 + _backward(config) / _FORWARD)  # scoring is the forward pass alone
+        return Speed(pace, source, guessed=False, workers=workers, scoring_s=_scored_s(seconds) / scoring)
+
     if config.resources.audio_s_per_s is not None:
-        return Speed(config.resources.audio_s_per_s, "resources.audio_s_per_s", guessed=False, workers=workers)
+        return known(config.resources.audio_s_per_s, "resources.audio_s_per_s")
     measured, sweeps = [], []
     for folder, had in _like_sweeps(config, storage, workers):
         try:
@@ -192,38 +199,37 @@ def speed_of(
         if len(measured) >= _TRIALS_READ or len(sweeps) >= _SWEEPS_READ:
             break
     if measured:
-        several = many(len(measured), "trial")
-        source = f"measured on {several} of {', '.join(sweeps)}"
-        return Speed(statistics.median(measured), source, guessed=False, workers=workers)
-    return _guess(config, dev_s, gpus, workers)
+        return known(statistics.median(measured), f"measured on {many(len(measured), 'trial')} of {', '.join(sweeps)}")
+    return _guess(config, seconds, gpus, workers)
 
 
 def measured(
-    config: SweepConfig, training: float, scoring: float, dev_s: float | None, workers: int | None = None
+    config: SweepConfig, training: float, scoring: float, seconds: Mapping[str, float], workers: int | None = None
 ) -> Speed:
     """The speed of a trial, from what one worker was measured at.
 
     Args:
         config: the sweep's settings.
         training, scoring: seconds of audio per second of one worker.
-        dev_s: seconds of dev audio.
+        seconds: of each split.
         workers: of a trial; by default the most.
     """
     workers, recipe = workers or config.resources.most_workers, config.recipe()
-    rate = training * (workers if workers == 1 else workers * _SECOND_WORKER)
-    scored_s = min(dev_s or 0.0, recipe.dev_part_s or math.inf)
+    rate = training * _together(workers)
+    scored_s = min(seconds.get("dev", 0.0), recipe.dev_part_s or math.inf)
     between_s = recipe.eval_every_steps * recipe.batch_s
     per_audio_s = 1 / rate + scored_s / (scoring * workers) / between_s
     where = " on one worker" if workers > 1 else ""
-    return Speed(1 / per_audio_s, f"measured just now{where}", guessed=False, slack=_WITH_CACHE, workers=workers)
+    return Speed(
+        1 / per_audio_s, f"measured just now{where}", False, _WITH_CACHE, workers, _scored_s(seconds) / scoring
+    )
 
 
-def _guess(config: SweepConfig, dev_s: float | None, gpus: Sequence[str], workers: int) -> Speed | None:
+def _guess(config: SweepConfig, seconds: Mapping[str, float], gpus: Sequence[str], workers: int) -> Speed | None:
     base, wanted, recipe = largest_base(config), config.resources, config.recipe()
     if base is None:
         return None
-    backward = _BACKWARD_OF_ADAPTERS if min(_values(config, "adapter_dim")) > 0 else _BACKWARD
-    operations = (_FORWARD + backward) * base.weights * _FRAMES_PER_S * _ATTENTION
+    backward, operations = _backward(config), base.weights * _FRAMES_PER_S * _ATTENTION
     if wanted.gpus_per_worker:
         tflops, kind = min((_tflops(one), one) for one in gpus or [""])
         flops, device = (
@@ -232,13 +238,27 @@ def _guess(config: SweepConfig, dev_s: float | None, gpus: Sequence[str], worker
         )
     else:
         flops, device = _CPU_FLOPS * max(1, int(wanted.cpus_per_worker)), f"{_CPU_FLOPS * 1e3 / 1e12:g} GFLOP/s per CPU"
-    flops *= workers if workers == 1 else workers * _SECOND_WORKER
     evaluation = _USUAL_EVALUATION
-    if dev_s is not None:
-        dev_s = min(dev_s, recipe.dev_part_s or dev_s)
+    if "dev" in seconds:
+        dev_s = min(seconds["dev"], recipe.dev_part_s or math.inf)
         evaluation = dev_s * _FORWARD / (_FORWARD + backward) / (recipe.eval_every_steps * recipe.batch_s)
     source = f"a guess, from {base.weights / 1e6:,.3g} M weights and {device}"
-    return Speed(flops / operations / (1 + evaluation), source, guessed=True, workers=workers)
+    pace = flops * _together(workers) / ((_FORWARD + backward) * operations) / (1 + evaluation)
+    return Speed(pace, source, True, workers=workers, scoring_s=_scored_s(seconds) * _FORWARD * operations / flops)
+
+
+def _together(workers: int) -> float:
+    """How many times as fast as one worker a trial's workers train."""
+    return workers if workers == 1 else workers * _SECOND_WORKER
+
+
+def _backward(config: SweepConfig) -> int:
+    return _BACKWARD_OF_ADAPTERS if min(_values(config, "adapter_dim")) > 0 else _BACKWARD
+
+
+def _scored_s(seconds: Mapping[str, float]) -> float:
+    """Seconds of audio that a finished model is scored on."""
+    return seconds.get("dev", 0.0) + seconds.get("test", 0.0)
 
 
 def _tflops(gpu: str) -> float:

@@ -153,8 +153,9 @@ class Rule:
         Args:
             trial: its id.
             seen_s: seconds of audio that it was trained on.
-            ready_s: after this many seconds of audio it is warmed up and wholly free. Ranked by one figure it passes
-                earlier rungs unranked; by `blend` or `predicted` it does not (docs/log.md has what that gains).
+            ready_s: after this many seconds of audio it is warmed up, wholly free and not too young. Ranked by one
+                figure it passes earlier rungs unranked; by `blend` or `predicted` it does not (docs/log.md has what
+                that gains).
         """
         if self._rank_by in AT_ANY_AGE:
             ready_s = 0.0

@@ -15,6 +15,7 @@ from sweeps.record.ledger import Ledger
 CONFIGS = Path(sweeps.__file__).parent / "configs"
 NODE = "cluster.nodes=[{CPU: 32, GPU: 8}]"
 LAPTOP = "cluster.nodes=[{CPU: 2}]"
+HOURS_500 = {"train": 450 * 3600.0, "dev": 50 * 3600.0, "test": 0.0}
 
 
 def planned(

@@ -147,6 +147,20 @@ def test_a_full_disk_costs_the_cache_and_not_the_trial(
     assert not list((tmp_path / "cache").glob("*/*"))
 
 
+def test_what_is_to_be_kept_free_for_checkpoints_is_left(
+    layer_norm_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, processor = new_model(str(layer_norm_base), RECIPE)
+    splits, more = {"train": ToneSplit(6, 5)}, float(2**60)
+    assert cached(splits, "data", model, processor, tmp_path / "cache", CPU, keep_free=more) == splits
+    assert "GiB for checkpoints" in caplog.text
+    assert isinstance(cached(splits, "data", model, processor, tmp_path / "cache", CPU)["train"], CachedSplit)
+    data, report = Data(ToneSplit(24, 0), ToneSplit(8, 1), "data"), lambda progress: Answer.CONTINUE
+    recipe, base = dataclasses.replace(RECIPE, length_s=60), str(layer_norm_base)
+    finetune(recipe, data, report, base=base, folder=tmp_path / "trial", cache=tmp_path / "none", keep_free=more)
+    assert not list((tmp_path / "none").glob("*/*"))
+
+
 def test_caches_that_nobody_has_used_for_a_week_make_room_for_a_new_one(
     layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,8 +133,11 @@ def test_the_baseline_waits_at_a_rung_like_all_and_then_runs_to_its_end(tmp_path
     assert "As the baseline it was sent on to its end" in explain(tmp_path, "t0")
 
 
-def test_by_what_is_expected_all_are_ranked_also_those_that_are_still_frozen(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, 3, {"freeze_transformer_fraction": 0.5}, "pruning.rank_by=predicted")
+def test_by_what_is_expected_all_are_ranked_also_those_that_are_still_frozen_or_have_made_few_updates(
+    tmp_path: Path,
+) -> None:
+    settings = {"freeze_transformer_fraction": 0.5, "batch_s": 480.0}
+    sweep = Sweep(tmp_path, 3, settings, "pruning.rank_by=predicted", "finetune.batch_s=140")
     sweep.report("t0", 30, 1.0)
     assert sweep.report("t1", 30, 8.0) == STOP
     assert "t1" in sweep.ledger.state.rungs[0]

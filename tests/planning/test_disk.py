@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.training import checkpoint, checkpoint_files, saving
 from hausa_asr.training.finetune import Data
 from helpers.fine_tunes import RECIPE, run
-from helpers.plans import CONFIGS, NODE, planned
+from helpers.plans import CONFIGS, HOURS_500, NODE, planned
 from helpers.speech import ToneSplit
 from sweeps.planning import estimate
 from sweeps.planning.admission import refusals
@@ -90,3 +91,39 @@ def test_a_disk_that_is_too_small_is_refused_and_a_tight_one_warned_of(tmp_path:
     config, prediction, text = planned("xlsr_300m", tmp_path, NODE, "max_checkpoint_gb=60")
     assert not [reason for reason, _ in refusals(config, prediction) if "max_checkpoint_gb" in reason]
     assert "lose their optimizer states" in text
+
+
+def test_the_features_to_cache_are_in_the_plan(tmp_path: Path) -> None:
+    _, prediction, text = planned("xlsr_300m", tmp_path, NODE, seconds=HOURS_500)
+    assert prediction.features == (450 * 3600 + 3600) * 50 * 512 * 2
+    assert "cached features 83.1 GB" in text
+    for change in ("finetune.feature_cache=off", "finetune.freeze_feature_encoder=false", "finetune.noise_prob=0.5"):
+        assert planned("xlsr_300m", tmp_path, NODE, change, seconds=HOURS_500)[1].features == 0
+    assert planned("xlsr_300m", tmp_path, NODE)[1].features is None
+
+
+def test_features_without_room_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HAUSA_ASR_CACHE", raising=False)
+    seconds = {"train": 1e9, "dev": 3600.0}
+    assert "no room for 51.2 TB of cached features" in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
+    monkeypatch.setenv("HAUSA_ASR_CACHE", "/scratch")
+    assert "no room for" not in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
+
+
+def test_checkpoints_and_features_that_do_not_fit_on_one_disk_together_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HAUSA_ASR_CACHE", raising=False)
+
+    def text(gb: float) -> str:
+        monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: SimpleNamespace(free=gb * 1e9))
+        return planned("xlsr_300m", tmp_path, NODE, seconds=HOURS_500)[2]
+
+    assert "checkpoints about 177.8 GB at their most" in text(200) and "cached features 83.1 GB" in text(200)
+    assert "checkpoints would take 177.8 GB and there is room for 116.9 GB beside 83.1 GB of cached" in text(200)
+    assert "would take" not in text(265), "both fit"
+    # Where the features find no room they are not written, and the checkpoints have the disk for themselves.
+    assert "no room for 83.1 GB of cached features" in text(120)
+    assert "checkpoints would take 177.8 GB and there is room for 120.0 GB: the least" in text(120)
+    monkeypatch.setenv("HAUSA_ASR_CACHE", "/scratch")
+    assert "would take" not in text(200)

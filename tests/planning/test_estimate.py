@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import resource
@@ -14,7 +15,7 @@ import pytest
 from hausa_asr.errors import UserError
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
-from helpers.plans import CONFIGS, LAPTOP, NODE, an_earlier_sweep, planned
+from helpers.plans import CONFIGS, HOURS_500, LAPTOP, NODE, an_earlier_sweep, planned
 from sweeps.planning.admission import check, refusals
 from sweeps.planning.expected_length import ahead_s, mean_s
 from sweeps.pruning.rule import Rule, Score
@@ -78,8 +79,6 @@ def test_where_only_a_sweep_without_finalists_fits_that_is_said(tmp_path: Path) 
 
 # -- large and small corpora -------------------------------------------------------------------------------------
 
-HOURS_500 = {"train": 450 * 3600.0, "dev": 50 * 3600.0, "test": 0.0}
-
 
 def test_the_dev_of_a_large_corpus_does_not_take_the_time_of_training(tmp_path: Path) -> None:
     speeds = []
@@ -92,23 +91,6 @@ def test_the_dev_of_a_large_corpus_does_not_take_the_time_of_training(tmp_path: 
     whole, part = (1 - speed / without.speed.audio_s_per_s for speed in speeds)
     assert whole == pytest.approx(0.81, abs=0.01)
     assert part < 0.1
-
-
-def test_the_features_to_cache_are_in_the_plan(tmp_path: Path) -> None:
-    _, prediction, text = planned("xlsr_300m", tmp_path, NODE, seconds=HOURS_500)
-    assert prediction.features == (450 * 3600 + 3600) * 50 * 512 * 2
-    assert "cached features 83.1 GB" in text
-    for change in ("finetune.feature_cache=off", "finetune.freeze_feature_encoder=false", "finetune.noise_prob=0.5"):
-        assert planned("xlsr_300m", tmp_path, NODE, change, seconds=HOURS_500)[1].features == 0
-    assert planned("xlsr_300m", tmp_path, NODE)[1].features is None
-
-
-def test_features_without_room_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HAUSA_ASR_CACHE", raising=False)
-    seconds = {"train": 1e9, "dev": 3600.0}
-    assert "no room for 51.2 TB of cached features" in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
-    monkeypatch.setenv("HAUSA_ASR_CACHE", "/scratch")
-    assert "no room for" not in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
 
 
 @pytest.mark.parametrize(("hours", "warned"), [(0.5, True), (5, False), (500, True)])
@@ -184,6 +166,21 @@ def test_without_pruning_it_is_plain_arithmetic(tmp_path: Path) -> None:
     assert prediction.high.hours == pytest.approx(13 * 90 / 3600)
     assert prediction.high.money == pytest.approx(6 * 13 * 90 / 3600)
     assert (5 + 2) * 90 <= prediction.high.wall_s <= (5 + 2) * 90 + 60  # three finalists on two slots take two turns
+
+
+@pytest.mark.parametrize(("finalists", "models"), [(("2", "3"), 9), (("0", "1"), 2)])
+def test_scoring_the_last_models_on_all_of_dev_and_test_takes_its_time(
+    tmp_path: Path, finalists: tuple[str, str], models: int
+) -> None:
+    of = ("demo", tmp_path, LAPTOP, "resources.audio_s_per_s=50", f"finalists.k={finalists[0]}",
+          f"finalists.seeds={finalists[1]}")  # fmt: skip
+    seconds = {"train": 2000.0, "dev": 3000.0, "test": 6000.0}
+    _, known, _ = planned(*of, seconds=seconds)
+    _, unknown, _ = planned(*of, seconds={"train": 2000.0})
+    assert known.expected and unknown.expected
+    a_model_s = 9000 / (3 * 50)  # the forward pass is a third of an update
+    assert known.expected.wall_s - unknown.expected.wall_s == pytest.approx(math.ceil(models / 2) * a_model_s)
+    assert known.expected.hours == unknown.expected.hours, "the ledger's hours end with the last run"
 
 
 def searched_s(rule: Rule, length_s: float, scores: dict[str, float], finish_share: float) -> float:

@@ -38,7 +38,7 @@ def test_the_guess_for_a_gpu_is_the_published_figure(tmp_path: Path) -> None:
     config = load(CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=0"], environment={})
     speed = speed_of(config, tmp_path)
     assert speed and 150 < speed.audio_s_per_s < 200
-    long_dev = speed_of(config, tmp_path, dev_s=140 * 100 * 3.0)  # scoring it takes as long as training between
+    long_dev = speed_of(config, tmp_path, {"dev": 140 * 100 * 3.0})  # scoring it takes as long as training between
     assert long_dev and long_dev.audio_s_per_s == pytest.approx(speed.audio_s_per_s * 1.1 / 2)
 
 
@@ -70,13 +70,26 @@ def test_the_gpus_of_this_machine_are_read_from_the_driver(tmp_path: Path) -> No
 def test_a_measured_speed_counts_the_evaluations_and_the_workers() -> None:
     config = load(CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=3600"], environment={})
     between_s = 140 * 100
-    alone = measured(config, training=100.0, scoring=1000.0, dev_s=7200.0)
+    seconds = {"dev": 7200.0, "test": 3600.0}
+    alone = measured(config, training=100.0, scoring=1000.0, seconds=seconds)
     assert between_s / alone.audio_s_per_s == pytest.approx(between_s / 100 + 3.6), "an hour of dev is scored"
     assert not alone.guessed and "measured" in alone.source
+    assert alone.scoring_s == pytest.approx(10.8), "the last models are scored on all of dev and test"
     two = load(
         CONFIGS / "xlsr_300m.yaml", ["finetune.dev_part_s=3600", "resources.workers_per_trial=2"], environment={}
     )
-    assert 1.6 < measured(two, 100.0, 1000.0, 7200.0).audio_s_per_s / alone.audio_s_per_s < 1.8
+    assert 1.6 < measured(two, 100.0, 1000.0, seconds).audio_s_per_s / alone.audio_s_per_s < 1.8
+
+
+def test_a_speed_that_is_known_says_how_long_scoring_takes_by_the_share_of_the_forward_pass(tmp_path: Path) -> None:
+    seconds = {"train": 1e6, "dev": 7200.0, "test": 3600.0}
+    for workers, times in ((1, 1.0), (2, 1.7)):  # a model is scored by one worker
+        changes = ["resources.audio_s_per_s=300", f"resources.workers_per_trial={workers}"]
+        speed = speed_of(load(CONFIGS / "xlsr_300m.yaml", changes, environment={}), tmp_path, seconds)
+        assert speed and speed.scoring_s == pytest.approx(10_800 / (300 / times * 3))
+    guess = speed_of(load(CONFIGS / "xlsr_300m.yaml", ["finetune.eval_every_steps=1000000"], {}), tmp_path, seconds)
+    assert guess and guess.scoring_s == pytest.approx(10_800 / (guess.audio_s_per_s * 3), rel=0.01)
+    assert speed_of(load(CONFIGS / "xlsr_300m.yaml", [], environment={}), tmp_path).scoring_s == 0.0  # type: ignore[union-attr]
 
 
 def test_of_a_range_the_trials_count_that_had_as_many_workers(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hausa_asr.settings.sweep import SweepConfig
+from helpers.plans import HOURS_500, planned
 from sweeps.planning.memory import host_memory, in_words, too_little
 from sweeps.planning.slots import HEAD
 
@@ -54,6 +57,17 @@ def test_a_head_that_is_too_small_for_its_slots_is_warned_of() -> None:
     assert not too_little(settings, 32, [head, *[node] * 4])
     (warning,) = too_little(settings, 128, [head, *[node] * 16])
     assert "on the head node" in warning and "16.0 GB" in warning
+
+
+def test_features_that_a_node_cannot_keep_in_memory_are_warned_of(tmp_path: Path) -> None:
+    settings, node = config(XLSR, gpus_per_worker=1), {"CPU": 32.0, "GPU": 8.0, "memory": 128e9}
+    (warning,) = too_little(settings, 8, [node], features=83.1e9)  # beside eight trials of 6.6 GB
+    assert "83.1 GB of cached features" in warning and "feature_cache=off" in warning
+    assert not too_little(settings, 8, [node], features=60e9)
+    assert not too_little(settings, 8, [{**node, "memory": 256e9}], features=83.1e9)
+    assert not too_little(settings, 8, [{"CPU": 32.0, "GPU": 8.0}], features=83.1e9)
+    node_128 = "cluster.nodes=[{CPU: 32, GPU: 8, memory: 128e9}]"
+    assert "of cached features are more" in planned("xlsr_300m", tmp_path, node_128, seconds=HOURS_500)[2]
 
 
 def test_of_a_base_that_is_not_known_nothing_is_said() -> None:

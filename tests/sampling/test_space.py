@@ -13,7 +13,9 @@ import pytest
 from hausa_asr.errors import UserError
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
+from helpers.plans import CONFIGS
 from helpers.spaces import CONDITIONAL, DEMO
+from sweeps.pruning.rungs import rungs_s
 from sweeps.sampling.candidates import Candidates
 from sweeps.sampling.conditions import active, ordered
 from sweeps.sampling.encode import Encoder
@@ -94,3 +96,14 @@ def test_what_a_baseline_leaves_to_the_recipe_is_known_too_where_a_proposal_woul
 def test_a_wrong_starting_point_is_named() -> None:
     with pytest.raises(UserError, match=r"starting_points.mine.lr_peek: no such setting; did you mean lr_peak"):
         load(None, ["starting_points.mine={lr_peek: 1e-4}"], environment={})
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "demo"))
+def test_few_random_settings_of_a_preset_have_too_few_updates(preset: str) -> None:
+    config = load(CONFIGS / f"{preset}.yaml", [], environment={})
+    fixed, first_s = config.recipe(), rungs_s(config)[0]
+    recipes = [config.recipe(settings) for settings in drawn_from_all(config, 1000)]
+    young = [one.batch_s > 2 * fixed.batch_s for one in recipes]
+    assert np.mean(young) < 0.1, f"by {first_s:,.0f} s they have made less than half of the updates of the fixed recipe"
+    learning = [one.length_s / one.batch_s * (1 - one.freeze_transformer_fraction) for one in recipes]
+    assert np.mean(np.array(learning) < 900) < 0.1, "as few as starting points may not have"
