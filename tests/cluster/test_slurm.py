@@ -136,7 +136,7 @@ def test_out_of_time_it_goes_back_into_the_queue_and_resumes(job: Job) -> None:
 
 def test_it_does_not_go_round_for_ever(job: Job) -> None:
     assert job.interrupted(signal.SIGUSR1, SLURM_RESTART_COUNT="3", MOST_REQUEUES="3") == 1
-    assert not job.requeued and "--resume" in job.said
+    assert not job.requeued and f"SWEEP=my_sweep-{job.id} sbatch" in job.said
 
 
 def test_cancelled_it_ends_gently_and_stays_ended(job: Job) -> None:
