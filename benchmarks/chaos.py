@@ -235,7 +235,7 @@ def one_run(event: str, seed: int, prepared: Path, expected: Any, script: Any) -
         figures = {
             "event": event, "seed": seed, "took_s": round(took_s, 1), "longest_wait_s": round(max(waits, default=0), 1),
             "event_to_report_s": round(after - run.event_s, 1) if run.event_s else None, "pauses": dict(crashes),
-            "nodes": len({one.get("node") for one in run.reports()}),
+            "nodes": len({node for one in run.reports() for node in one["nodes"]}),
             "faults": [*filter(None, [fault]), *broke(run), *faults(events, TRIALS, run.work / "mlflow.db", expected)],
         }  # fmt: skip
         return figures, curves(events)

@@ -187,7 +187,8 @@ def test_a_fixed_number_is_offered_as_it_is_and_counted_as_before(look: Callable
     assert capacity.slots() == 5
     cluster.others["a"] = 1
     assert capacity.slots() == 4, "five CPUs are left beside two groups"
-    assert capacity.usable() == {"a", "b"}
+    assert capacity.others() == {"a", "b"}
+    assert capacity.others(("a",)) == {"b"}
     assert look(Cluster(a=5), 1, 1).offer(0, (), False, is_last=True) == Offer(1), "one is on one node anyway"
 
 

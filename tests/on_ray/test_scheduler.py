@@ -213,7 +213,7 @@ def test_the_ledger_says_how_many_workers_a_report_is_of_only_where_they_may_dif
         sweep = Sweep(tmp_path / name, 2, None, f"resources.workers_per_trial={setting}")
         for step in (5, 6):
             fields = {**report(step), "samples": [], "checkpoint": "", "best_checkpoint": ""}
-            sweep.send("t1", Reported(Progress(**fields), "slot-1", "node", 3))
+            sweep.send("t1", Reported(Progress(**fields), "slot-1", ("node",), 3))
         trial = sweep.ledger.state.trials["t1"]
         assert [one.workers for one in trial.reports] == [workers, workers]
         assert trial.workers == workers
