@@ -108,15 +108,19 @@ class Nodes:
         }  # fmt: skip
         self._start("--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false")
 
-    def add(self, cpus: int = 1, covered: Sequence[tuple[Path, str]] = (), **environment: str) -> Node:
+    def add(
+        self, cpus: int = 1, covered: Sequence[tuple[Path, str]] = (), labels: str = "", **environment: str
+    ) -> Node:
         """Add a node.
 
         Args:
             cpus: that it has.
             covered: folders over which this node alone sees an empty disk, each with its size, such as `64k`.
+            labels: that it has in Ray, such as `kind=small`.
             environment: variables that its processes have besides.
         """
-        return self._start("--address", self.address, "--num-cpus", str(cpus), covered=covered, **environment)
+        more = ("--labels", labels) if labels else ()
+        return self._start("--address", self.address, "--num-cpus", str(cpus), *more, covered=covered, **environment)
 
     def kill_all(self) -> None:
         """Kill the head and all nodes."""

@@ -149,8 +149,8 @@ class ClusterSettings(Strict):
     first_report_timeout_s: float = Field(
         21600.0,
         gt=0,
-        description="The same for a trial's first report, until one of the same base checkpoint has come: its wait "
-        "includes set-up, such as making the feature cache. After that ten times the longest such wait, if less.",
+        description="The same for a trial's first report, whose wait includes set-up, such as making the feature "
+        "cache. Once trials of the same base checkpoint have reported, ten times what they took, if that is less.",
     )
     crashes_per_trial: int = Field(
         3, ge=1, description="A trial fails after this number of crashes, if other trials go on meanwhile."

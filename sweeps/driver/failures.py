@@ -81,7 +81,7 @@ class Failures:
     def avoided(self) -> list[str]:
         """The ids of the nodes on which trials broke in a row, and not only one of them; none if there is no other."""
         bad = {node for node, crashes in self._state.crashes.of_node.items() if self._is_bad(crashes)}
-        return sorted(bad) if self.others(bad) else []
+        return sorted(bad) if bad and self.others(bad) else []
 
     def avoided_by(self, trial: str) -> list[str]:
         """The ids of the nodes that a trial had better not go to: the bad ones, and where it broke itself."""

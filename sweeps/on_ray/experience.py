@@ -67,11 +67,15 @@ class Experience:
         return self._waits_s.get(self._kind(trial), 0.0)
 
     def first_report_s(self, trial: TrialRecord) -> float:
-        """How long a trial's first report may take: it includes set-up, and perhaps that the feature cache is made."""
-        longest_s, settings = self._first_waits_s.get(self._kind(trial)), self._config.cluster
-        if longest_s is None:
+        """How long a trial's first report may take: it includes set-up, and perhaps that the feature cache is made.
+
+        The first of a resumed trial is its checkpoint's and comes without training, so it alone shows too little.
+        """
+        kind, settings = self._kind(trial), self._config.cluster
+        if kind not in self._first_waits_s or kind not in self._waits_s:
             return settings.first_report_timeout_s
-        return min(settings.first_report_timeout_s, max(settings.report_timeout_s, OVERDUE * longest_s))
+        seen_s = self._first_waits_s[kind] + self._waits_s[kind]
+        return min(settings.first_report_timeout_s, max(settings.report_timeout_s, OVERDUE * seen_s))
 
     def _kind(self, trial: TrialRecord) -> _Kind:
         recipe = self._config.recipe(trial.settings)

@@ -13,7 +13,7 @@ from helpers.whole_sweeps import ROOT, RUN, check_whole, finish, ledger_of
 sys.path.append(str(ROOT / "benchmarks"))  # last: it has a `sweeps` too
 import ray_nodes
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 
 OWN_ADDRESSES = pytest.mark.skipif(not ray_nodes.may_network(), reason="only root can give a node its own address")
@@ -32,19 +32,19 @@ def test_a_node_that_cannot_import_torch_is_avoided(settings: Path, tmp_path: Pa
         process = subprocess.Popen(
             [*RUN, "--config", str(settings), "--set", "name=broken", "--set", f"cluster.address={nodes.address}",
              "--set", f"resources.workers_per_trial={workers}", "--set", "pruning.rule=none", "--set",
-             "search.trials=6"],
+             "search.trials=4", "--set", "cluster.crashes_per_node=2"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             env={**nodes.environment, "COLUMNS": "200"},
         )  # fmt: skip
         try:
-            output = finish(process)
+            output = finish(process, within_s=480)
         finally:
             if process.poll() is None:
                 process.kill()
-    check_whole(tmp_path, "broken", 6)
+    check_whole(tmp_path, "broken", 4)
     events = ledger_of(tmp_path / "runs/broken")
-    assert [event["state"] for event in events if event["event"] == "ended"] == ["finished"] * 6, output
+    assert [event["state"] for event in events if event["event"] == "ended"] == ["finished"] * 4, output
     crashes = [event for event in events if event["event"] == "paused" and event["cause"] == "crash"]
     assert crashes and all("libcudart" in event["reason"] for event in crashes), "the bad node was tried"
     assert {event["node"] for event in crashes} == {bad.name}
-    assert len(crashes) <= 3, "and then avoided"
+    assert len(crashes) <= 2, "and then avoided"
