@@ -243,7 +243,7 @@ def one_run(
         if run.driver.returncode:
             wrong.append(f"the driver ended with {run.driver.returncode}: {run.output.read_text()[-800:]}")
         wrong += faults(events, trials, run.work / "mlflow.db", expected or events)
-        used = len({one.get("node") for one in run.reports()})
+        used = len({node for one in run.reports() for node in one["nodes"]})
         if event == "join" and used < 3:
             wrong.append("the node that joined was not used")
         figures = {

@@ -111,14 +111,19 @@ class Nodes:
         }  # fmt: skip
         self._start("--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false")
 
-    def add(self, cpus: int = 1, covered: Sequence[tuple[Path, str]] = ()) -> Node:
+    def add(
+        self, cpus: int = 1, covered: Sequence[tuple[Path, str]] = (), labels: str = "", **environment: str
+    ) -> Node:
         """Add a node.
 
         Args:
             cpus: that it has.
             covered: folders over which this node alone sees an empty disk, each with its size, such as `64k`.
+            labels: that it has in Ray, such as `kind=small`.
+            environment: variables that its processes have besides.
         """
-        return self._start("--address", self.address, "--num-cpus", str(cpus), covered=covered)
+        more = ("--labels", labels) if labels else ()
+        return self._start("--address", self.address, "--num-cpus", str(cpus), *more, covered=covered, **environment)
 
     def kill_all(self) -> None:
         """Kill the head and all nodes."""
@@ -142,7 +147,7 @@ class Nodes:
             check=True, env=self.environment, capture_output=True,
         )  # fmt: skip
 
-    def _start(self, *arguments: str, covered: Sequence[tuple[Path, str]] = ()) -> Node:
+    def _start(self, *arguments: str, covered: Sequence[tuple[Path, str]] = (), **environment: str) -> Node:
         # A folder for each, or nodes would take each other's sockets. Workers find the head's by its address.
         self._temp += 1
         shared = self.network is None or "--head" in arguments
@@ -164,8 +169,8 @@ class Nodes:
             command += ["--node-ip-address", self.address.partition(":")[0]]
         before = self._alive()
         log = (self._folder / f"node{self._temp}.log").open("wb")
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self.environment,
-                                   start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log,
+                                   env={**self.environment, **environment}, start_new_session=True)  # fmt: skip
         address, cable = "", ""
         if self.network and not shared:
             time.sleep(0.5)  # until it has its namespace

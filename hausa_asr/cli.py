@@ -198,8 +198,8 @@ def finetune(
     """Fine-tune one model by one recipe, without a sweep.
 
     Scores the best checkpoint on dev and test, and exports it to DIR/model. Of the settings it uses data, model and
-    finetune. You can stop it at any time: the same command resumes from the last checkpoint, with the same result as
-    without the stop. docs/settings.md lists every setting.
+    finetune. You can stop it at any time: the same command resumes from the last checkpoint. On a CPU the result is
+    exactly that without the stop; on a GPU the last bits differ. docs/settings.md lists every setting.
 
     \b
     hausa-asr finetune --config sweeps/configs/demo.yaml --out my_trial

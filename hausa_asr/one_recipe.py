@@ -235,7 +235,7 @@ class _ProgressDisplay:
 
     def __init__(self, console: Console, updates: int, step: int) -> None:
         self._console, self._updates, self._first = console, updates, step
-        self._started = time.monotonic()
+        self._began_s: float | None = None
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
         self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("until the first evaluation", total=updates, completed=step)
@@ -249,10 +249,13 @@ class _ProgressDisplay:
 
     def report(self, progress: Progress) -> Answer:
         """Show one evaluation and the time left, and let the trial continue."""
-        metrics, done = progress.metrics, progress.step - self._first
+        metrics, done, now = progress.metrics, progress.step - self._first, time.monotonic()
+        if self._began_s is None:  # without set-up, which may have made the feature cache
+            took_s = progress.seen_s / metrics["audio_s_per_s"] + metrics["eval_runtime_s"] if done > 0 else 0.0
+            self._began_s = now - took_s
         left = "–"
         if done > 0:
-            left_s = (time.monotonic() - self._started) / done * (self._updates - progress.step)
+            left_s = (now - self._began_s) / done * (self._updates - progress.step)
             left = f"{int(left_s // 60)}:{int(left_s % 60):02d} left"
         mark = " *" if progress.step == progress.best["step"] else ""
         speed = f"{metrics['audio_s_per_s']:.{0 if metrics['audio_s_per_s'] >= 10 else 1}f}"

@@ -127,6 +127,12 @@ class FinetuneConfig:
     compile: str = "auto"
     feature_cache: str = "auto"
 
+    @property
+    def can_cache_features(self) -> bool:
+        """Whether the feature cache is of use: the convolutions' output must be the same in every epoch."""
+        frozen = self.freeze_feature_encoder or self.adapter_dim > 0
+        return self.feature_cache == "auto" and frozen and self.speed_perturb == 0 and self.noise_prob == 0
+
 
 class Answer(Enum):
     """The answer to a report: go on or not. PAUSE and STOP both end the call; the checkpoint is on disk either way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from hausa_asr.model.windows import WHOLE_S, Samples, Survey, Window, normalised
 from hausa_asr.text import PAD, VOCAB, WORD, fold
 from hausa_asr.utterance import SAMPLE_RATE, Example, Split
 
+log = logging.getLogger("hausa_asr.trial")
+
 EVAL_BATCH_S = 120.0
-"""Seconds of audio per evaluation batch, padding included. Without gradients it fits wherever training does."""
+"""Seconds of audio per evaluation batch, padding included; fewer where memory is too little."""
 _SURE = 20.0
 """The logit of a blank where a recording is silent, and of the space where a word ends; all others are 0."""
 
@@ -36,6 +39,7 @@ class EvalReport:
         wer_folded, cer_folded: the same with hooked letters and apostrophes folded on both sides.
         ids, references, hypotheses, speakers: one entry per utterance, in the order of the split.
         runtime_s: wall-clock seconds.
+        batch_s: seconds of audio that this rank scored at once, fewer than asked for if memory was too little.
     """
 
     loss: float
@@ -48,6 +52,7 @@ class EvalReport:
     hypotheses: list[str]
     speakers: list[str]
     runtime_s: float
+    batch_s: float = EVAL_BATCH_S
 
 
 class _Scored(NamedTuple):
@@ -71,10 +76,11 @@ def evaluate(
         model: the model; left in the mode (train or eval) that it was in.
         processor: its processor.
         split: N examples, at least one.
-        batch_s: seconds of audio at once, padding included.
+        batch_s: seconds of audio at once, padding included; halved while memory is too little.
 
     Raises:
         ValueError: the split is empty.
+        torch.OutOfMemoryError: not even one utterance fits.
     """
     if len(split) == 0:
         raise ValueError("a split without utterances has no scores")
@@ -82,7 +88,7 @@ def evaluate(
     share = Share.current()
     was_training = model.training
     model.eval()
-    mine = _scored(model, processor, split, share.of(np.arange(len(split))), batch_s)
+    mine, batch_s = _scored(model, processor, split, share.of(np.arange(len(split))), batch_s)
     model.train(was_training)
     parts = share.gathered((mine, _counted(mine)))
     rows = sorted(row for part, _ in parts for row in part)
@@ -99,6 +105,7 @@ def evaluate(
         hypotheses=[row.hypothesis for row in rows],
         speakers=[row.speaker for row in rows],
         runtime_s=time.monotonic() - started,
+        batch_s=batch_s,
     )
 
 
@@ -114,23 +121,44 @@ def _counted(rows: list[_Scored]) -> np.ndarray:
 
 def _scored(
     model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, split: Split, indices: np.ndarray, batch_s: float
-) -> list[_Scored]:
-    """Score some utterances of a split, in the order that batches best."""
+) -> tuple[list[_Scored], float]:
+    """Score some utterances of a split, in the order that batches best; also how many seconds at once have fit."""
     device = next(model.parameters()).device
     do_normalize = processor.feature_extractor.do_normalize
     n_samples = np.asarray(split.n_samples)
     edges = pad_lengths(n_samples)
     sizes = edges[np.searchsorted(edges, n_samples)]
-    rows = []
-    for part in evaluation_batches(sizes[indices], batch_s):
-        chosen = [int(indices[i]) for i in part]
-        examples = [split[index] for index in chosen]
+    rows: list[_Scored] = []
+    left = [indices[part] for part in evaluation_batches(sizes[indices], batch_s)]
+    while left:
+        examples = [split[int(index)] for index in left[0]]
         batch = collate(examples, do_normalize, lambda n: frame_lengths(model, n), edges).to(device)
+        found = _losses_and_texts(model, batch, device)
+        if found is None:
+            batch_s /= 2
+            log.warning("too little memory: dev is scored in batches of %g s of audio from now on", batch_s)
+            rest = np.concatenate(left)
+            left = [rest[part] for part in evaluation_batches(sizes[rest], batch_s)]
+            continue
+        for index, example, loss, text in zip(left.pop(0), examples, *found, strict=True):
+            rows.append(_Scored(int(index), example.id, loss, example.text, text, example.speaker))
+    return rows, batch_s
+
+
+def _losses_and_texts(
+    model: Wav2Vec2ForCTC, batch: Batch, device: torch.device
+) -> tuple[list[float], list[str]] | None:
+    """The CTC losses and greedy transcripts of a batch; None if memory is too little for it and there are smaller."""
+    try:
         logits = _logits(model, batch, device)
         losses = ctc_losses(logits, batch.frames, batch.labels, batch.label_lengths).tolist()
-        for index, example, loss, text in zip(chosen, examples, losses, greedy(logits, batch.frames), strict=True):
-            rows.append(_Scored(index, example.id, loss, example.text, text, example.speaker))
-    return rows
+        return losses, greedy(logits, batch.frames)
+    except torch.OutOfMemoryError:
+        if len(batch.frames) == 1:
+            raise
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def transcribe_samples(

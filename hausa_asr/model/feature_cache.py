@@ -33,7 +33,7 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from hausa_asr.errors import first_line
 from hausa_asr.model.batch import collate, evaluation_batches
 from hausa_asr.model.forward import autocast, encode_audio, frame_lengths
-from hausa_asr.recipe import CACHE_VARIABLE, FinetuneConfig
+from hausa_asr.recipe import CACHE_VARIABLE
 from hausa_asr.utterance import Example, Split
 
 log = logging.getLogger("hausa_asr.trial")
@@ -78,16 +78,6 @@ class CachedSplit:
     def __reduce__(self) -> tuple:
         """Pickle the file's name only: a memory map would be pickled with its content."""
         return CachedSplit, (self.inner, self._file, self._frames, self._channels)
-
-
-def worthwhile(config: FinetuneConfig) -> bool:
-    """Whether a recipe can use a cache: the convolutions' output must be the same in every epoch."""
-    return (
-        config.feature_cache == "auto"
-        and (config.freeze_feature_encoder or config.adapter_dim > 0)
-        and config.speed_perturb == 0
-        and config.noise_prob == 0
-    )
 
 
 def key_of(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, fingerprint: str) -> str:

@@ -144,7 +144,13 @@ class ClusterSettings(Strict):
         600.0,
         gt=0,
         description="Seconds without a report after which workers count as hung and are restarted: at least ten times "
-        "the longest wait for a report so far, and six hours before a slot's first.",
+        "the longest wait so far between two reports.",
+    )
+    first_report_timeout_s: float = Field(
+        21600.0,
+        gt=0,
+        description="The same for a trial's first report, whose wait includes set-up, such as making the feature "
+        "cache. Once trials of the same base checkpoint have reported, ten times what they took, if that is less.",
     )
     crashes_per_trial: int = Field(
         3, ge=1, description="A trial fails after this number of crashes, if other trials go on meanwhile."

@@ -23,7 +23,7 @@ from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpoint_files import remove_needless
-from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, has_diverged, update
+from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, agree_on_micro_batches, has_diverged, update
 from hausa_asr.training.report import figures, progress_at
 from hausa_asr.training.run import Data, Run, Window, chosen_device, close, start
 from hausa_asr.training.saving import Best, Saving
@@ -193,7 +193,9 @@ def _evaluate(run: Run, may_end: bool) -> Progress:
     elif run.share.rank == 0:
         saving = Best(run.folder, run.step, run.model, run.processor, run.optimizer, run.base, run.digests)
     try:
-        scores = evaluate(run.model, run.processor, run.data.dev)
+        scores = evaluate(run.model, run.processor, run.data.dev, batch_s=run.eval_batch_s)
+        run.eval_batch_s = scores.batch_s
+        agree_on_micro_batches(run)
         metrics = figures(run, scores, window_s)
         if not run.best or _order(metrics) < _order(run.best):
             run.best = {"step": run.step} | {name: metrics[name] for name in ("wer", "cer", "loss")}

@@ -86,12 +86,14 @@ class Loader:
                 self._ready[ahead] = self._pool.submit(self._load, ahead)
         return [batch.to(self._device) for batch in self._ready.pop(step).result()]
 
-    def halve(self) -> None:
+    def cut_to(self, micro_batch_s: float) -> None:
         """Cut smaller micro-batches from now on. Their sums are the same, so the results are."""
+        if micro_batch_s == self.micro_batch_s:
+            return
         for future in self._ready.values():
             future.cancel()
         self._ready.clear()
-        self.micro_batch_s /= 2
+        self.micro_batch_s = micro_batch_s
 
     def close(self) -> None:
         """End the threads."""

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from hausa_asr.model.batch import Batch
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio
 from hausa_asr.training.freezing import set_trainable, trainable
-from hausa_asr.training.run import FITTING, Run
+from hausa_asr.training.run import Run
 from hausa_asr.utterance import SAMPLE_RATE
 
 log = logging.getLogger("hausa_asr.trial")
@@ -81,14 +81,21 @@ def _add_gradients(run: Run, utterances: int) -> tuple[torch.Tensor, float] | No
 
 
 def _cut_smaller(run: Run) -> None:
-    """After a lack of memory: halve the micro-batches, for this trial and those that this process trains after it."""
+    """After a lack of memory: halve this rank's micro-batches; `agree_on_micro_batches` is for the others."""
     for parameter in run.model.parameters():
         parameter.grad = None
     if run.device.type == "cuda":
         torch.cuda.empty_cache()
-    run.loader.halve()
-    FITTING[run.base] = run.loader.micro_batch_s
+    run.loader.cut_to(run.loader.micro_batch_s / 2)
     log.warning("too little memory: micro-batches have %g s of audio from now on", run.loader.micro_batch_s)
+
+
+def agree_on_micro_batches(run: Run) -> None:
+    """Cut the micro-batches of all ranks to the size that fits on each; every rank must call this.
+
+    At an evaluation, not at each update: that would let all ranks wait for each other once more.
+    """
+    run.loader.cut_to(min(run.share.gathered(run.loader.micro_batch_s)))
 
 
 def _losses(run: Run, batch: Batch) -> torch.Tensor:

@@ -6,7 +6,6 @@ Called by `finetune`; `update` moves it on.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,8 @@ from hausa_asr.dataset.parts import dev_part, train_part
 from hausa_asr.errors import UserError
 from hausa_asr.model.batch import Share
 from hausa_asr.model.compiled import compile_layers
-from hausa_asr.model.feature_cache import cached, worthwhile
+from hausa_asr.model.evaluate import EVAL_BATCH_S
+from hausa_asr.model.feature_cache import cached
 from hausa_asr.model.forward import computes_in_bfloat16
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
@@ -36,10 +36,6 @@ from hausa_asr.training.updates import UpdatePlan
 from hausa_asr.utterance import Split
 
 log = logging.getLogger("hausa_asr.trial")
-
-FITTING: dict[str, float] = {}
-"""Seconds of audio in a micro-batch that fit into this process's memory, by base checkpoint, where fewer do than asked.
-"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +92,7 @@ class Run:
     unwritten: Best | None = None  # the best checkpoint, where it is not on disk yet
     parts: Trainable | None = None  # the parts that learn; None before the first update
     learning: list[torch.nn.Parameter] = field(default_factory=list)
+    eval_batch_s: float = EVAL_BATCH_S  # seconds of audio that are scored at once
 
 
 def chosen_device(wanted: torch.device | None) -> torch.device:
@@ -126,7 +123,6 @@ def start(
     """
     share = Share.current()
     _set_up(device)
-    config = replace(config, micro_batch_s=min(config.micro_batch_s, FITTING.get(base, math.inf)))
     _check_agreed(saved.step if saved else 0, folder, share)
     model, processor = checkpoint.load(saved.folder, base) if saved else new_model(base, config)
     model.to(device).train()  # type: ignore[arg-type]
@@ -134,7 +130,7 @@ def start(
         name = torch.cuda.get_device_name(device)
         log.warning("%s has no bfloat16, so it computes in float32, which is slower and takes more memory", name)
     data = _with_dev_part(data, config.dev_part_s)
-    if cache and data.fingerprint and worthwhile(config):
+    if cache and data.fingerprint and config.can_cache_features:
         splits = {"train": data.train, "dev": data.dev}
         splits = cached(splits, data.fingerprint, model, processor, cache, device, keep_free)
         data = replace(data, train=splits["train"], dev=splits["dev"])

@@ -35,12 +35,13 @@ class Failures:
         settings: how many crashes are too many.
 
     Attributes:
-        living: gives the ids of the nodes that trials may be on now; None if that is not known.
+        others: gives the ids of the nodes that trials may be on when they avoid these; none if no trial fits there.
+            By default of those that trials of this driver's were on.
     """
 
     def __init__(self, ledger: Ledger, settings: ClusterSettings) -> None:
         self._ledger, self._settings = ledger, settings
-        self.living: Callable[[], Collection[str] | None] = lambda: None
+        self.others: Callable[[Collection[str]], Collection[str]] = lambda these: self._state.crashes.nodes - {*these}
 
     @property
     def _state(self) -> State:
@@ -60,18 +61,18 @@ class Failures:
             self._ledger.append("ended", trial=trial, state="failed", cause=CRASH, reason=why, best=best)
 
     def _own(self, trial: str) -> list[Crash]:
-        """A trial's crashes since its last report, those on bad nodes left out."""
-        bad = self.avoided()
-        return [crash for crash in self._state.crashes.of_trial.get(trial, []) if crash.node not in bad]
+        """A trial's crashes since its last report, those on bad nodes left out.
+
+        Those of which nothing is known too, where there are several nodes: its workers never came to their work, so
+        that one of the nodes is bad, or the head. If others do no better, the sweep pauses itself.
+        """
+        bad, alone = self.avoided(), len(self.others(())) < 2
+        crashes = self._state.crashes.of_trial.get(trial, [])
+        return [crash for crash in crashes if crash.node not in bad and (alone or crash.node or crash.host)]
 
     def _is_anywhere(self, nodes: set[str]) -> bool:
         """Whether a trial that broke on these nodes would break on any that there is."""
-        return len(nodes) > 1 or "" in nodes or not self._known() - nodes
-
-    def _known(self) -> set[str]:
-        """The nodes that trials may be on now; where that is not known, those that trials of this driver's were on."""
-        living = self.living()
-        return self._state.crashes.nodes if living is None else set(living)
+        return len(nodes) > 1 or "" in nodes or not self.others(nodes)
 
     def found_no_room(self, trial: str, reason: str) -> None:
         """Write down that no worker came for a trial. That is no crash, and its time costs nothing."""
@@ -80,7 +81,7 @@ class Failures:
     def avoided(self) -> list[str]:
         """The ids of the nodes on which trials broke in a row, and not only one of them; none if there is no other."""
         bad = {node for node, crashes in self._state.crashes.of_node.items() if self._is_bad(crashes)}
-        return sorted(bad) if self._known() - bad else []
+        return sorted(bad) if bad and self.others(bad) else []
 
     def avoided_by(self, trial: str) -> list[str]:
         """The ids of the nodes that a trial had better not go to: the bad ones, and where it broke itself."""

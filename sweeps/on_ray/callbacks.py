@@ -15,10 +15,10 @@ from ray import tune
 from sweeps.driver.board import Board
 from sweeps.driver.checkpoint_space import CheckpointSpace
 from sweeps.mlflow_mirror.mirror import Mirror
+from sweeps.on_ray.broken import broken_by
 from sweeps.on_ray.capacity import Capacity
 from sweeps.on_ray.messages import WORKERS
 from sweeps.on_ray.scheduler import error_text
-from sweeps.on_ray.slot import broken_by
 from sweeps.record.ledger import Ledger
 
 log = logging.getLogger("sweeps")

@@ -88,14 +88,17 @@ class Capacity:
 
     def avoidable(self, nodes: Collection[str]) -> list[str]:
         """Which of these nodes can be avoided: none, if no other one has what a worker takes."""
-        self.slots()
-        others = [one.resources for name, one in self._nodes.items() if name not in nodes and self._fits(one)]
-        return sorted({*nodes} & {*self._nodes}) if fits_on(others, self._wanted) else []
+        return sorted({*nodes} & {*self._nodes}) if self.others(nodes) else []
 
-    def usable(self) -> set[str]:
-        """The ids of the nodes that trials may be on now."""
+    def others(self, avoided: Collection[str] = ()) -> set[str]:
+        """The ids of the nodes that trials may be on when they avoid these; none if together they hold no trial."""
         self.slots()
-        return {name for name, one in self._nodes.items() if self._fits(one) and fits_on([one.resources], self._wanted)}
+        others = {
+            name: one.resources
+            for name, one in self._nodes.items()
+            if name not in avoided and self._fits(one) and workers_on(one.resources, self._wanted)
+        }
+        return {*others} if fits_on([*others.values()], self._wanted) else set()
 
     def leaving(self) -> set[str]:
         """The ids of the nodes that are about to go, such as spot machines that were given notice."""

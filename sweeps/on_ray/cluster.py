@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.load import in_ray_job
 from hausa_asr.settings.sweep import ClusterSettings
 from hausa_asr.tracking.store import environment_lock
-from sweeps.planning.slots import has_labels, usable_cpus
+from sweeps.planning.slots import HEAD, has_labels, usable_cpus
 
 log = logging.getLogger("sweeps")
 
@@ -77,7 +77,7 @@ class Connection:
         self._thread.start()
 
     def nodes(self, labels: Mapping[str, str]) -> list[dict[str, float]]:
-        """Wait for Ray, and give the resources of each living node that has these labels.
+        """Wait for Ray, and give the resources that the living nodes have for workers, see `resources_for_workers`.
 
         Raises:
             UserError: the cluster does not answer.
@@ -87,8 +87,7 @@ class Connection:
         self._tried.wait()
         if self._fault is not None:
             raise self._fault
-        living = [node for node in ray.nodes() if node["Alive"]]
-        return [node["Resources"] for node in living if has_labels(node.get("Labels", {}), labels)]
+        return resources_for_workers(ray.nodes(), labels)
 
     def close(self) -> None:
         """Leave the cluster, or end the local Ray and keep its logs."""
@@ -134,6 +133,25 @@ class Connection:
         self._warden = _set_warden(self._temp)
 
 
+def resources_for_workers(nodes: Iterable[Mapping[str, Any]], labels: Mapping[str, str]) -> list[dict[str, float]]:
+    """The resources of each living node that has these labels, and of a head without them its memory alone.
+
+    Slots' own processes are on the head wherever the workers are, so the plan has to know its memory.
+
+    Args:
+        nodes: as `ray.nodes()` lists them.
+        labels: those that workers want.
+    """
+    found = []
+    for node in nodes:
+        resources = node["Resources"]
+        if node["Alive"] and has_labels(node.get("Labels", {}), labels):
+            found.append(resources)
+        elif node["Alive"] and HEAD in resources:
+            found.append({HEAD: resources[HEAD], "CPU": 0.0, "memory": resources.get("memory", 0.0)})
+    return found
+
+
 @contextmanager
 def connecting(settings: ClusterSettings, logs: Path) -> Iterator[Connection]:
     """Begin to connect to Ray, for the length of the block; arguments as in `Connection`."""
@@ -148,7 +166,7 @@ def connecting(settings: ClusterSettings, logs: Path) -> Iterator[Connection]:
 def connected(
     settings: ClusterSettings, logs: Path, labels: Mapping[str, str] | None = None
 ) -> Iterator[list[dict[str, float]]]:
-    """Connect to Ray for the length of the block; gives the resources of each living node that has these labels.
+    """Connect to Ray for the length of the block; gives what `Connection.nodes` does.
 
     Raises:
         UserError: the cluster does not answer.

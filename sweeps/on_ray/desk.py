@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from hausa_asr.recipe import Answer
-from sweeps.on_ray.messages import Message, Reported
+from sweeps.on_ray.messages import Message, Place, Reported
 
 
 @ray.remote(num_cpus=0)
@@ -27,6 +27,7 @@ class Desk:
         self._messages: asyncio.Queue[tuple[int, Message]] = asyncio.Queue()
         self._answers: dict[int, asyncio.Queue[Answer]] = {}
         self._changed = asyncio.Event()
+        self._places: dict[int, Place] = {}
 
     # Called by the slot.
 
@@ -53,12 +54,22 @@ class Desk:
         """Answer the last report of a job."""
         self._answers[number].put_nowait(answer)
 
+    def places(self) -> dict[int, Place]:
+        """Where each worker of the group is, by rank; empty before they have come."""
+        return self._places
+
     def close(self) -> None:
         """Hand out no more jobs: every report is answered with STOP, and the workers end."""
         self._closed = True
         for answers in self._answers.values():
             answers.put_nowait(Answer.STOP)
         self._changed.set()
+
+    # Called by Ray Train's controller.
+
+    def placed(self, places: dict[int, Place]) -> None:
+        """Take down where each worker is, before it imports anything."""
+        self._places = places
 
     # Called by the workers.
 

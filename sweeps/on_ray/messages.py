@@ -13,6 +13,8 @@ from hausa_asr.recipe import Progress
 
 MOST_LETTERS = 500
 """Of an error's line, which the ledger and MLflow keep."""
+Place = tuple[str, str]
+"""Where a worker is: its node's id, in Ray's words, and that node's address, for people."""
 MESSAGE = "message"
 """A field of a Tune result: a message as text, "" from a slot that waits."""
 WORKERS = "workers"
@@ -21,15 +23,7 @@ WORKERS = "workers"
 
 @dataclass(frozen=True)
 class Taken:
-    """The workers have taken the job.
-
-    Attributes:
-        node: the id of the node that they are on, in Ray's words; "" if they are on several.
-        host: its address, for people.
-    """
-
-    node: str = ""
-    host: str = ""
+    """The workers have taken the job."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +32,17 @@ class Reported:
 
     Attributes:
         progress: the evaluation.
-        slot, node, workers: the slot that trained it, the node of its workers as in `Taken`, and how many they are.
+        slot, nodes, workers: the slot that trained it, the ids of its workers' nodes, and how many workers they are.
+        wait_s: seconds that the slot waited for it.
+        is_first: the slot's first of the trial, whose wait includes its set-up.
     """
 
     progress: Progress
     slot: str = ""
-    node: str = ""
+    nodes: tuple[str, ...] = ()
     workers: int = 0
+    wait_s: float = 0.0
+    is_first: bool = False
 
     @property
     def is_end(self) -> bool:
@@ -59,7 +57,8 @@ class Failed:
     Attributes:
         error: its first line.
         own: the trial's settings cause it wherever it runs, so it is not tried again.
-        node, host: as in `Taken`.
+        node: the id of the node where it broke, in Ray's words; "" if the workers are on several and it may be any.
+        host: the address of that node or of these, for people; "" if no worker has come to any.
     """
 
     error: str
@@ -88,4 +87,4 @@ def from_text(text: str) -> Reported | Failed:
     fields = json.loads(text)
     if fields.pop("kind") == "Failed":
         return Failed(**fields)
-    return Reported(**{**fields, "progress": Progress(**fields["progress"])})
+    return Reported(**{**fields, "progress": Progress(**fields["progress"]), "nodes": tuple(fields["nodes"])})

@@ -22,8 +22,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from hausa_asr.recipe import GPU_ENERGY, Progress
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.agenda import Agenda
+from sweeps.on_ray.broken import NoRoom, broken_by
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, from_text
-from sweeps.on_ray.slot import WRITING_S, NoRoom, broken_by
+from sweeps.on_ray.slot import WRITING_S
 from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhausted
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
@@ -51,6 +52,7 @@ class SweepScheduler(FIFOScheduler):
         guess: the eval loss of guessing.
         leaving: the ids of the nodes that are about to go.
         is_short: whether a slot waits for room that one without a trial may hold.
+        learn: is given each report with its trial.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,9 +69,10 @@ class SweepScheduler(FIFOScheduler):
         guess: float = math.inf,
         leaving: Callable[[], Collection[str]] = tuple,
         is_short: Callable[[], bool] = bool,
+        learn: Callable[[TrialRecord, Reported], None] = lambda trial, message: None,
     ) -> None:
         super().__init__()
-        self._is_short = is_short
+        self._is_short, self._learn = is_short, learn
         self._config, self._ledger, self._rule, self._agenda = config, ledger, rule, agenda
         self._trial_of, self._guess, self._leaving = trial_of, guess, leaving
         self._warm = 0
@@ -131,6 +134,7 @@ class SweepScheduler(FIFOScheduler):
         if isinstance(message, Failed):
             self._failed(name, message)
             return False
+        self._learn(trial, message)
         progress = message.progress
         workers = {"workers": message.workers} if self._config.resources.has_range and message.workers else {}
         if progress.step > trial.last_step:
@@ -138,10 +142,10 @@ class SweepScheduler(FIFOScheduler):
             if self._config.resources.gpus_per_worker % 1:
                 # The meter is a whole GPU's, and other trials use it too.
                 kept["metrics"] = {key: value for key, value in progress.metrics.items() if key != GPU_ENERGY}
-            self._ledger.append("reported", trial=name, slot=message.slot, node=message.node, **kept, **workers)
+            self._ledger.append("reported", trial=name, slot=message.slot, nodes=message.nodes, **kept, **workers)
         elif progress.step > self._came.get((name, message.slot), progress.step):
             # Its first report after a crash is that of its checkpoint; what follows shows that it trains.
-            came = {"slot": message.slot, "node": message.node, "step": progress.step}
+            came = {"slot": message.slot, "nodes": message.nodes, "step": progress.step}
             self._ledger.append("repeated", trial=name, **came, **workers)
         self._came[name, message.slot] = progress.step
         why = self._divergence(trial, progress)
@@ -151,7 +155,9 @@ class SweepScheduler(FIFOScheduler):
         if progress.last:
             self._end(name, "finished", "")
             return False
-        return self._passes(trial, progress.seen_s) and self._can_be_paid(trial) and self._can_stay(trial, message.node)
+        return (
+            self._passes(trial, progress.seen_s) and self._can_be_paid(trial) and self._can_stay(trial, message.nodes)
+        )
 
     def _divergence(self, trial: TrialRecord, progress: Progress) -> str:
         """How the trial has diverged, in words; "" if it has not."""
@@ -205,9 +211,9 @@ class SweepScheduler(FIFOScheduler):
             self._pause(trial.id, "budget", why)
         return not why
 
-    def _can_stay(self, trial: TrialRecord, node: str) -> bool:
-        """Whether a trial's node stays; if not, the trial is paused and goes on elsewhere at once."""
-        if not node or node not in self._leaving():
+    def _can_stay(self, trial: TrialRecord, nodes: Collection[str]) -> bool:
+        """Whether a trial's nodes stay; if not, the trial is paused and goes on elsewhere at once."""
+        if {*self._leaving()}.isdisjoint(nodes):
             return True
         self._pause(trial.id, NOTICE, "its node is about to go")
         return False

@@ -10,72 +10,36 @@ Workers report and wait for the answer. The answer comes with Tune's next call: 
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 import time
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
 import ray
 from ray import tune
 
-from hausa_asr.errors import first_line
 from hausa_asr.recipe import Answer
 from hausa_asr.storage.address import here
+from sweeps.on_ray.broken import NoRoom, SlotBroken, of_group, place_of
 from sweeps.on_ray.desk import Desk
-from sweeps.on_ray.messages import MESSAGE, MOST_LETTERS, WORKERS, Ended, Failed, Message, Reported, Taken, to_text
-from sweeps.on_ray.trainer import trainer_of
+from sweeps.on_ray.experience import OVERDUE
+from sweeps.on_ray.messages import MESSAGE, WORKERS, Ended, Failed, Message, Place, Reported, Taken, to_text
+from sweeps.on_ray.trainer import trainer_of, who_places
 from sweeps.planning.groups import Group, Offer
 
 _POLL_S = 1.0
 """How often a slot that waits for a message checks that its workers are still alive."""
 _IDLE_S = 0.2
 """How long a step of a slot without a job lasts."""
-_FIRST_REPORT_S = 6 * 3600.0
-"""How long a slot's first report may take: the model may be large, and its feature cache has to be made."""
 WRITING_S = 60.0
 """How long workers may take to write the checkpoints of a trial that was stopped: gigabytes, perhaps on a slow disk."""
-_OVERDUE = 10.0
-"""A report that takes this many times the longest wait so far is overdue."""
 NODE_LABEL = "ray.io/node-id"
 """Ray's own label of every node."""
 _THERE_S = 120.0
 """How long a trial waits for workers on the node where there was room for them, which somebody else may have taken."""
 _ELSEWHERE_S = 60.0
 """How long a trial that avoids a node waits for workers elsewhere, before it is given back."""
-
-
-class SlotBroken(RuntimeError):
-    """The worker group has ended, or hangs: the slot goes, and the trial goes on in another one.
-
-    Args:
-        reason: what broke, in words.
-        node, host: where, as in `messages.Taken`.
-        own: the trial's settings cause it wherever it runs.
-    """
-
-    def __init__(self, reason: str, node: str = "", host: str = "", own: bool = False) -> None:
-        super().__init__(reason, node, host, own)
-        self.reason, self.node, self.host, self.own = reason, node, host, own
-
-    def __str__(self) -> str:
-        """One line that `broken_by` reads: of an exception in an actor Tune hands on no more than its text."""
-        return json.dumps(vars(self))
-
-
-def broken_by(text: str) -> SlotBroken:
-    """What broke a slot, from the text of the error that Tune has."""
-    found = re.findall(rf"\b({SlotBroken.__name__}|{NoRoom.__name__}): (\{{.*\}})", text)
-    if not found:
-        line = next((line for line in reversed(text.splitlines()) if line.strip()), "no reason given")
-        return SlotBroken(f"its slot broke: {line.strip()[:MOST_LETTERS]}")
-    kind, fields = found[-1]
-    return (NoRoom if kind == NoRoom.__name__ else SlotBroken)(**json.loads(fields))
-
-
-class NoRoom(SlotBroken):
-    """No worker has come: nothing has broken, and the slot would only stand in the way of the others."""
 
 
 class Phase(Enum):
@@ -94,8 +58,6 @@ class Slot(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self._spec = config["slot"]
         self._name = f"slot-{time.time_ns()}"
-        self._longest_wait_s = 0.0
-        self._node = self._host = ""
         self._group_ends = False
         self._ask()
         self._open()
@@ -111,6 +73,7 @@ class Slot(tune.Trainable):
         self._desk: Any = Desk.remote()  # type: ignore[attr-defined]
         self._failure: BaseException | None = None
         self._has_workers = False
+        self._places: dict[int, Place] = {}
         self._fit = threading.Thread(target=self._run_train, args=(self._desk, self._group), daemon=True)
         self._fit.start()
 
@@ -137,7 +100,11 @@ class Slot(tune.Trainable):
                     resources_per_worker=spec["resources_per_worker"],
                     label_selector=labels or None,
                 ),
-                run_config=RunConfig(name=f"train-{time.time_ns()}", storage_path=str(here(spec["train_storage"]))),
+                run_config=RunConfig(
+                    name=f"train-{time.time_ns()}",
+                    storage_path=str(here(spec["train_storage"])),
+                    callbacks=[who_places(desk)],
+                ),
             ).fit()
         except BaseException as error:  # raised by the next step, which Tune hears of
             self._failure = error
@@ -146,6 +113,8 @@ class Slot(tune.Trainable):
         self._posted_s = time.monotonic()
         self._phase = Phase.IDLE if job is None else Phase.STARTING
         if job is not None:
+            self._is_first, self._first_report_s = True, job["first_report_s"]
+            self._longest_wait_s = job["longest_wait_s"]
             self._job_number = ray.get(self._desk.post.remote(job))
 
     def step(self) -> dict[str, Any]:
@@ -160,9 +129,11 @@ class Slot(tune.Trainable):
         message = self._next_message(since_s)
         while isinstance(message, Taken):
             self._phase, since_s, self._has_workers = Phase.TRAINING, time.monotonic(), True
-            self._node, self._host = message.node, message.host
+            self._places = ray.get(self._desk.places.remote())
             message = self._next_message(since_s)
-        self._longest_wait_s = max(self._longest_wait_s, time.monotonic() - since_s)
+        wait_s, is_first, self._is_first = time.monotonic() - since_s, self._is_first, False
+        if not is_first:
+            self._longest_wait_s = max(self._longest_wait_s, wait_s)
         if isinstance(message, Ended):  # its last report has been lost
             message = Failed(f"it ended as {message.end} without a last report")
         goes_on = isinstance(message, Reported) and not message.is_end
@@ -170,7 +141,11 @@ class Slot(tune.Trainable):
         # On a GPU the workers end with a fault, though that takes Ray Train some seconds to see.
         self._group_ends = isinstance(message, Failed) and self._spec["gpus_per_worker"] > 0
         if isinstance(message, Reported):
-            message = Reported(message.progress, self._name, self._node, self._group.workers)
+            name, nodes, workers = self._name, self._nodes, self._group.workers
+            message = Reported(message.progress, name, nodes, workers, wait_s, is_first)
+        elif isinstance(message, Failed):
+            node, host = place_of(self._places.values())
+            message = replace(message, node=node, host=host)
         return {MESSAGE: to_text(message), WORKERS: self._group.workers}
 
     def _next_message(self, since_s: float) -> Message:
@@ -188,16 +163,20 @@ class Slot(tune.Trainable):
             if message is not None:
                 return message
             if not self._fit.is_alive():
-                why, own = _why_ended(self._failure)
-                own = own and self._phase is Phase.TRAINING  # else it was the trial before
-                raise SlotBroken(f"the worker group has ended: {why}", self._node, self._host, own)
+                self._places = ray.get(self._desk.places.remote())
+                raise of_group(self._failure, self._places, self._phase is Phase.TRAINING)
             waited_s = time.monotonic() - self._posted_s
             if self._phase is Phase.STARTING and waited_s > self._patience_for_room_s():
                 raise NoRoom(f"no worker has taken the trial within {waited_s:.0f} s")
             # A call that hangs, in NCCL or a network file system, would hold the slot for ever.
             if self._phase is Phase.TRAINING and time.monotonic() - since_s > self._patience_s():
                 why = f"its workers have not reported for {time.monotonic() - since_s:.0f} s"
-                raise SlotBroken(why, self._node, self._host)
+                raise SlotBroken(why, *place_of(self._places.values()))
+
+    @property
+    def _nodes(self) -> tuple[str, ...]:
+        """The ids of the nodes that its workers are on."""
+        return tuple(sorted({node for node, _ in self._places.values()}))
 
     def _patience_for_room_s(self) -> float:
         """How long to wait for workers: less where there may be room elsewhere."""
@@ -208,9 +187,9 @@ class Slot(tune.Trainable):
 
     def _patience_s(self) -> float:
         """How long to wait for a report."""
-        if not self._longest_wait_s:
-            return _FIRST_REPORT_S
-        return max(self._spec["report_timeout_s"], _OVERDUE * self._longest_wait_s)
+        if self._is_first or not self._longest_wait_s:
+            return self._first_report_s
+        return max(self._spec["report_timeout_s"], OVERDUE * self._longest_wait_s)
 
     def _answer(self, answer: Answer) -> None:
         ray.get(self._desk.answer.remote(self._job_number, answer))
@@ -235,7 +214,7 @@ class Slot(tune.Trainable):
             # Even when no report waits: one may be on its way, and its worker would wait for ever.
             if self._phase is not Phase.IDLE:
                 self._answer(Answer.STOP)
-            if self._node in self._spec["avoid"]:
+            if not {*self._spec["avoid"]}.isdisjoint(self._nodes):
                 raise NoRoom("its slot's node is avoided")
             larger = None if new_config["job"] is None else self._larger()
             if larger and not self._group_ends:
@@ -251,7 +230,6 @@ class Slot(tune.Trainable):
             self._desk = None
             self._ask()
         if self._desk is None:
-            self._node = self._host = ""
             self._open()
         self._take(new_config["job"])
         return True
@@ -260,7 +238,8 @@ class Slot(tune.Trainable):
         """A larger group that the driver offers; None if this one is the largest, or has not come yet."""
         if not self._has_workers:
             return None
-        held = Group(self._group.workers, self._node or self._group.node)
+        node, _ = place_of(self._places.values())
+        held = Group(self._group.workers, node or self._group.node)
         return Offer(**self._spec["offer"]).larger_than(held, self._spec["most_workers"])
 
     def cleanup(self) -> None:
@@ -270,14 +249,3 @@ class Slot(tune.Trainable):
             return  # none has come, so none has anything to write
         busy = self._phase in (Phase.STARTING, Phase.TRAINING)
         self._fit.join(timeout=self._spec["goodbye_s"] if busy else WRITING_S)
-
-
-def _why_ended(error: BaseException | None) -> tuple[str, bool]:
-    """What ended a worker group, in a line, and whether the trial's settings cause it wherever it runs."""
-    failures = getattr(error, "worker_failures", None) or {0: error}
-    first = next(iter(failures.values()))
-    if first is None:
-        return "no reason given", False
-    cause = getattr(first, "cause", None) or first
-    name, line = type(cause).__name__, first_line(cause)
-    return line if line == name else f"{name}: {line}", name == "OutOfMemoryError" and "torch" in type(cause).__module__

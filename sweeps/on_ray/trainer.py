@@ -1,12 +1,15 @@
 """Ray Train's trainer for a slot, with fewer helpers: each of them is a process of over 100 MB for every slot.
 
-In: how many workers a trial has. Out: a trainer class. Called by `slot`.
+In: how many workers a trial has. Out: a trainer class, and a callback that says where the workers are. Called by
+`slot`.
 """
 
 from __future__ import annotations
 
 import functools
 from typing import Any
+
+import ray
 
 _HELPERS = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 """What starts helpers: for Ray Data, which we don't use, and to free a dead slot's place, which `guard` does."""
@@ -37,3 +40,21 @@ def _lean(trainer: Any) -> Any:
             return [one for one in callbacks if type(one).__name__ not in _HELPERS]
 
     return Lean
+
+
+def who_places(desk: Any) -> Any:
+    """A callback of Ray Train's that writes down at the desk where each worker is.
+
+    It comes before the workers import anything: one whose GPU, driver or Python packages are broken could not say so
+    itself. Several that share a process group import torch before they run a function of ours.
+    """
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class Places(WorkerGroupCallback):
+        def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
+            ray.get(desk.placed.remote({
+                one.distributed_context.world_rank: (one.metadata.node_id, one.metadata.node_ip) for one in workers
+            }))  # fmt: skip
+            return {}
+
+    return Places()

@@ -10,7 +10,7 @@ import itertools
 import os
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.on_ray.callbacks import SweepCallback
 from sweeps.on_ray.capacity import Capacity
 from sweeps.on_ray.cluster import address_of
+from sweeps.on_ray.experience import Experience
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
@@ -70,16 +71,23 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
     }
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
     storage = sweep.folder / "ray"
-    _tune(sweep, agenda, mirror, board, slot, storage)
+    experience = Experience(sweep.config, sweep.ledger.state.trials.values())
+    _tune(sweep, agenda, mirror, board, slot, storage, experience)
     while agenda.is_to_go_on():  # its end was given out when something broke under the last trials
         agenda.begin_anew()
-        _tune(sweep, agenda, mirror, board, slot, storage)
+        _tune(sweep, agenda, mirror, board, slot, storage, experience)
     shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
     return agenda.is_done()
 
 
 def _tune(
-    sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: type[tune.Trainable], storage: Path
+    sweep: Sweep,
+    agenda: Agenda,
+    mirror: Mirror,
+    board: Board,
+    slot: type[tune.Trainable],
+    storage: Path,
+    experience: Experience,
 ) -> None:
     """One Tune run, until the agenda gives out its end, or until an interrupt."""
     grows = address_of(sweep.config.cluster) is not None
@@ -93,7 +101,7 @@ def _tune(
         in_vain = trial is not None and trial.cause == NO_ROOM
         offer = capacity.offer(order, avoid, in_vain, is_last=trial is not None and searcher.out >= slots())
         spec = {**_slot_spec(sweep, storage), "order": order, "avoid": avoid, "offer": asdict(offer)}
-        return _tune_config(sweep, spec, trial)
+        return _tune_config(sweep, spec, trial, experience)
 
     def slots() -> int:
         most = sweep.config.search.trials
@@ -102,7 +110,7 @@ def _tune(
             sweep.ledger.append("slots", slots=min(capacity.steady, most))
         return found
 
-    agenda.failures.living = capacity.usable
+    agenda.failures.others = capacity.others
 
     def is_short() -> bool:
         return capacity.is_short
@@ -120,7 +128,15 @@ def _tune(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=SweepScheduler(
-                sweep.config, sweep.ledger, sweep.rule, agenda, trial_of, sweep.guess_loss(), capacity.leaving, is_short
+                sweep.config,
+                sweep.ledger,
+                sweep.rule,
+                agenda,
+                trial_of,
+                sweep.guess_loss(),
+                capacity.leaving,
+                is_short,
+                experience.learn,
             ),
             num_samples=-1,  # the agenda says when it is over
             reuse_actors=True,
@@ -157,19 +173,24 @@ def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
     }
 
 
-def _tune_config(sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None) -> dict[str, Any]:
+def _tune_config(
+    sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None, experience: Experience
+) -> dict[str, Any]:
     """A Tune trial's configuration: the slot's, and the job of one trial of ours; None to wait."""
     if trial is None:
         return {"slot": spec, "job": None}
+    recipe = replace(sweep.config.recipe(trial.settings), micro_batch_s=experience.micro_batch_s(trial))
     job = {
         "trial": trial.id,
-        "recipe": asdict(sweep.config.recipe(trial.settings)),
-        "base": sweep.config.recipe(trial.settings).base,
+        "recipe": asdict(recipe),
+        "base": recipe.base,
         "prepared": portable(sweep.prepared.path),
         "folder": portable(sweep.ledger.trial_folder(trial.id)),
         "cache": join(sweep.config.storage, CACHE, FEATURES),
         "keep_free": checkpoint_space(sweep.config, sweep.plan.slots).least or 0.0,
         "rungs": [] if trial.of else sweep.ledger.state.marks,  # finalists are not ranked
         "on_a_cluster": address_of(sweep.config.cluster) is not None,
+        "first_report_s": experience.first_report_s(trial),
+        "longest_wait_s": experience.longest_wait_s(trial),
     }
     return {"slot": spec, "job": job}

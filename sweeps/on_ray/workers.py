@@ -44,13 +44,11 @@ def work(config: dict[str, Any]) -> None:
     # Ray does not hide GPUs from workers that asked for none.
     device = torch.device("cuda", torch.cuda.current_device()) if spec["gpus_per_worker"] else torch.device("cpu")
     rank, world = train.get_context().get_world_rank(), train.get_context().get_world_size()
-    together = world == train.get_context().get_local_world_size()
-    place = (ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()) if together else ("", "")
     number, datasets = -1, {}
     while (taken := ray.get(desk.job_after.remote(number))) is not None:
         number, job = taken
         if rank == 0:
-            ray.get(desk.send.remote(number, Taken(*place)))
+            ray.get(desk.send.remote(number, Taken()))
         try:
             if job["prepared"] not in datasets:
                 datasets[job["prepared"]] = load_prepared(at_hand(job["prepared"]))
@@ -61,7 +59,7 @@ def work(config: dict[str, Any]) -> None:
             name = type(error).__name__
             why = first_line(error, MOST_LETTERS)
             own = isinstance(error, torch.OutOfMemoryError)  # with one utterance at a time
-            ray.get(desk.send.remote(number, Failed(why if why == name else f"{name}: {why}", own, *place)))
+            ray.get(desk.send.remote(number, Failed(why if why == name else f"{name}: {why}", own)))
             if device.type != "cpu":
                 raise  # an error of the device stays with its process: the next trial gets a new one
         else:

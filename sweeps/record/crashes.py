@@ -19,8 +19,8 @@ class Crash:
 
     Attributes:
         trial: its id.
-        node: the id of the node whose workers trained it, in Ray's words; "" if that is not known.
-        host: that node's address, for people.
+        node: the id of the node where it broke, in Ray's words; "" if it may be any of several, or is not known.
+        host: the address of that node or of these, for people; "" if no worker had come to any.
         reason: what broke, in words.
         time: when, in seconds since the epoch.
     """
@@ -67,9 +67,10 @@ class Crashes:
             self.slots = max(self.slots, self._slots_now)
         elif kind in ("reported", "repeated"):
             self.in_a_row, self.slots = [], self._slots_now
-            self.nodes |= {*filter(None, [event.get("node")])}
+            self.nodes |= {*event.get("nodes", [])}
             self.of_trial.pop(event["trial"], None)
-            self.of_node.pop(event.get("node", ""), None)
+            for node in event.get("nodes", []):
+                self.of_node.pop(node, None)
         elif kind == "paused" and event.get("cause") == CRASH:
             crash = Crash.of(event)
             self.in_a_row.append(crash)

@@ -19,11 +19,11 @@ class Breaking(Slots):
     """Slots on which something breaks."""
 
     def crash(self, trial: TrialRecord, node: str = "n1", reason: str = DISK) -> None:
-        self.agenda.failures.crashed(trial.id, reason, node, f"host of {node}")
+        self.agenda.failures.crashed(trial.id, reason, node, f"host of {node}" if node else "")
         self.agenda.back(trial)
 
     def report(self, trial: TrialRecord, units: int = 10, node: str = "n1") -> None:
-        self.ledger.append("reported", trial=trial.id, node=node, **report(units, loss=1.0))
+        self.ledger.append("reported", trial=trial.id, nodes=[node], **report(units, loss=1.0))
 
 
 @pytest.fixture
@@ -219,6 +219,33 @@ def test_a_trial_that_comes_again_where_it_had_been_shows_that_all_is_well(tmp_p
     for trial in (one, other):
         slots.crash(trial)
     assert slots.order().do == "wait"
-    slots.ledger.append("repeated", trial=one.id, step=10, slot="s", node="n1")
+    slots.ledger.append("repeated", trial=one.id, step=10, slot="s", nodes=["n1"])
     assert not slots.ledger.state.crashes.in_a_row and one.last_step == 20
     assert slots.order().do == "train"
+
+
+@pytest.mark.parametrize(("nodes", "failed"), [({"one", "other"}, False), ({"one"}, True)])
+def test_a_crash_of_which_no_node_is_known_burns_no_trial_while_there_are_several(
+    tmp_path: Path, at_once: None, nodes: set[str], failed: bool
+) -> None:
+    slots = Breaking(tmp_path, "search.trials=40", "cluster.crashes_in_a_row=4")
+    slots.agenda.failures.others = lambda these: nodes - {*these}
+    broken, well = slots.take(), slots.take()
+    for number in range(3):
+        slots.report(well, 10 + number, "one")
+        slots.crash(broken, "")
+        slots.report(well, 20 + number, "one")
+        assert failed or slots.take() is broken
+    assert (broken.state == "failed") is failed
+    if not failed:
+        for _ in range(4):
+            slots.crash(broken, "")
+        assert broken.state == "paused" and slots.agenda.failures.too_many(), "if nothing goes on the sweep pauses"
+
+
+def test_a_node_that_no_trial_can_do_without_is_not_avoided(tmp_path: Path, at_once: None) -> None:
+    slots = Breaking(tmp_path, "search.trials=40")
+    slots.agenda.failures.others = lambda these: () if these else ("good", "bad")  # a trial takes both
+    for _ in range(3):
+        slots.crash(slots.take(), "bad")
+    assert slots.agenda.failures.avoided() == []

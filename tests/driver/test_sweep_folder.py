@@ -9,7 +9,9 @@ import pytest
 from hausa_asr.errors import UserError
 from hausa_asr.storage.address import here
 from helpers.slots import Slots
-from sweeps.driver.sweep_folder import by_name, save, settings_of, to_type
+from sweeps.driver.sweep_folder import by_name, refuse_retry, save, settings_of, to_type
+from sweeps.record.ledger import Ledger
+from sweeps.record.trial import DIVERGED
 
 
 def test_finalists_that_have_begun_keep_their_length(tmp_path: Path) -> None:
@@ -42,3 +44,27 @@ def test_a_sweep_can_be_named_by_its_folder_and_is_where_it_is_not_in_the_usual_
     assert by_name(str(away), [])[1] == [f"storage={away.parent}"]
     assert by_name("s3://bucket/runs/one/", []) == ("one", ["storage=s3://bucket/runs"])
     assert to_type(here("s3://bucket/runs/one")) == "s3://bucket/runs/one"
+
+
+def test_a_failed_trial_is_tried_again_where_somebody_asks_and_no_other(tmp_path: Path) -> None:
+    slots = Slots(tmp_path, "search.trials=2")
+    failed, well = slots.take(), slots.take()
+    slots.ledger.append("ended", trial=failed.id, state="failed", reason=DIVERGED, detail="its loss is not finite")
+    slots.agenda.back(failed)
+    slots.finish(well, 0.5)
+    for folder, names, said in (
+        (tmp_path, [failed.id, well.id], rf"Trial {well.id} has not failed.*name one that has: {failed.id}"),
+        (tmp_path, ["t004"], rf"Trial t004 has not failed.*name one that has: {failed.id}"),
+        (None, [failed.id], rf"Trial {failed.id} has not failed.*--retry.*none has"),
+    ):
+        with pytest.raises(UserError, match=f"(?s){said}"):
+            refuse_retry(folder, names)
+    refuse_retry(tmp_path, [failed.id])
+    slots.open()
+    assert slots.agenda.is_done(), "one that diverged is not tried again by itself"
+    slots.ledger.append("retried", trial=failed.id)
+    slots.open()
+    again = slots.take()
+    assert (again.id, again.state, again.reason, again.detail) == (failed.id, "running", "", "")
+    slots.finish(again, 0.4)
+    assert slots.agenda.is_done() and Ledger(tmp_path).state.trials[failed.id].state == "finished"

@@ -61,9 +61,9 @@ def start(*arguments: object, **more: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+def finish(process: subprocess.Popen[str], code: int = 0, within_s: float = 240) -> str:
     try:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=within_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise

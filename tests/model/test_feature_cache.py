@@ -17,7 +17,7 @@ import torch
 
 from hausa_asr.model import feature_cache as features
 from hausa_asr.model.evaluate import evaluate
-from hausa_asr.model.feature_cache import CachedSplit, cached, worthwhile
+from hausa_asr.model.feature_cache import CachedSplit, cached
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import CACHE_VARIABLE, Answer, FinetuneConfig, Progress
 from hausa_asr.training.finetune import Data, finetune
@@ -136,7 +136,7 @@ def test_other_data_or_other_weights_are_another_cache(layer_norm_base: Path, tm
 def test_no_cache_where_features_would_change(changes: dict, layer_norm_base: Path, tmp_path: Path) -> None:
     trained(layer_norm_base, tmp_path / "trial", tmp_path / "cache", length_s=60, **changes)
     assert not (tmp_path / "cache").exists()
-    assert not worthwhile(dataclasses.replace(RECIPE, **changes))
+    assert not dataclasses.replace(RECIPE, **changes).can_cache_features
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_trial(

@@ -22,12 +22,16 @@ class Cluster:
 
     def __init__(self, **cpus: int) -> None:
         self.cpus, self.others, self.groups, self.leaving = dict(cpus), Counter[str](), list[Placed](), set[str]()
+        self.labels: dict[str, dict[str, str]] = {}
 
     def nodes(self) -> dict[str, Node]:
         held = Counter(self.others)
         for group in self.groups:
             held.update(group.on)
-        return {n: Node({"CPU": float(all_)}, {"CPU": float(all_ - held[n])}, {}) for n, all_ in self.cpus.items()}
+        return {
+            name: Node({"CPU": float(all_)}, {"CPU": float(all_ - held[name])}, self.labels.get(name, {}))
+            for name, all_ in self.cpus.items()
+        }
 
     def place(self, **on: int) -> Placed:
         self.groups.append(Placed(f"group-{len(self.groups)}", on))
@@ -173,6 +177,16 @@ def test_nodes_that_are_avoided_or_about_to_go_are_offered_to_nobody(look: Calla
     assert capacity.offer(1, ("a", "b"), False, is_last=False).is_free is False
 
 
+def test_nodes_without_the_labels_that_workers_want_are_no_room(look: Callable[..., Capacity]) -> None:
+    kind, cluster = "ray.io/accelerator-type", Cluster(a=8, b=4, c=4)
+    cluster.labels = {"a": {kind: "A100"}, "b": {kind: "H100"}}
+    capacity = look(cluster, 1, 4, labels={kind: "H100"})
+    assert capacity.slots(()) == 1 and capacity.others() == {"b"}
+    assert capacity.offer(0, (), False, is_last=False) == Offer(4, "b")
+    assert capacity.offer(1, (), False, is_last=False).is_free is False
+    assert capacity.avoidable(("b",)) == [], "there is no other with the label"
+
+
 def test_a_fixed_number_is_offered_as_it_is_and_counted_as_before(look: Callable[..., Capacity]) -> None:
     cluster = Cluster(a=5, b=5)
     capacity = look(cluster, 2, 2)
@@ -187,7 +201,8 @@ def test_a_fixed_number_is_offered_as_it_is_and_counted_as_before(look: Callable
     assert capacity.slots() == 5
     cluster.others["a"] = 1
     assert capacity.slots() == 4, "five CPUs are left beside two groups"
-    assert capacity.usable() == {"a", "b"}
+    assert capacity.others() == {"a", "b"}
+    assert capacity.others(("a",)) == {"b"}
     assert look(Cluster(a=5), 1, 1).offer(0, (), False, is_last=True) == Offer(1), "one is on one node anyway"
 
 

@@ -18,6 +18,7 @@ from helpers.events import report
 from helpers.slots import Slots
 from sweeps.driver.agenda import Agenda
 from sweeps.driver.sweep import rule_of
+from sweeps.on_ray.broken import NoRoom, SlotBroken
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, to_text
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.pruning.rungs import ready_s, rungs_s
@@ -178,10 +179,42 @@ def test_a_trial_that_can_no_longer_update_ends_though_its_loss_is_finite(tmp_pa
     assert sweep.ledger.state.trials["t1"].reason == DIVERGED
 
 
-def test_a_trial_that_raised_is_failed_with_its_words(tmp_path: Path) -> None:
+def test_a_trial_that_raised_is_paused_with_its_words_and_may_be_tried_again(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 2)
-    assert sweep.send("t1", Failed("RuntimeError: out of memory")) == STOP
-    assert sweep.ledger.state.trials["t1"].reason == "RuntimeError: out of memory"
+    assert sweep.send("t1", Failed("OSError: No space left on device")) == STOP
+    assert sweep.state_of("t1") == ("paused", "crash")
+    assert sweep.ledger.state.trials["t1"].reason == "OSError: No space left on device"
+
+
+OWN = "OutOfMemoryError: CUDA out of memory."
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [
+        (Failed(OWN, own=True), ("failed", "")),
+        (SlotBroken(OWN, "n1", "10.0.0.1", own=True), ("failed", "")),
+        (SlotBroken(OWN, "n1", "10.0.0.1"), ("paused", "crash")),
+        (NoRoom("no worker has taken the trial within 300 s"), ("paused", "no room")),
+    ],
+)
+def test_what_its_own_settings_cause_ends_a_trial_and_anything_else_does_not(
+    tmp_path: Path, fault: Failed | SlotBroken, state: tuple[str, str]
+) -> None:
+    sweep = Sweep(tmp_path, 2)
+    sweep.report("t1", 5, 2.0)
+    if isinstance(fault, Failed):
+        assert sweep.send("t1", fault) == STOP
+    else:
+        (tmp_path / "error.txt").write_text(
+            f"ray::Slot.train()\nsweeps.on_ray.broken.{type(fault).__name__}: {fault}\n"
+        )
+        trial = SimpleNamespace(trial_id="t1", last_result={}, error_file=str(tmp_path / "error.txt"))
+        sweep.scheduler.on_trial_error(None, trial)
+    assert sweep.state_of("t1") == state
+    record = sweep.ledger.state.trials["t1"]
+    if state[0] == "failed":
+        assert record.reason.endswith(OWN) and not sweep.ledger.state.crashes.in_a_row, "nobody tries it again"
 
 
 def test_after_a_resume_the_rungs_are_as_they_were(tmp_path: Path) -> None:
@@ -216,7 +249,7 @@ def test_the_ledger_says_how_many_workers_a_report_is_of_only_where_they_may_dif
         sweep = Sweep(tmp_path / name, 2, None, f"resources.workers_per_trial={setting}")
         for step in (5, 6):
             fields = {**report(step), "samples": [], "checkpoint": "", "best_checkpoint": ""}
-            sweep.send("t1", Reported(Progress(**fields), "slot-1", "node", 3))
+            sweep.send("t1", Reported(Progress(**fields), "slot-1", ("node",), 3))
         trial = sweep.ledger.state.trials["t1"]
         assert [one.workers for one in trial.reports] == [workers, workers]
         assert trial.workers == workers

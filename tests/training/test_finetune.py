@@ -18,13 +18,11 @@ from transformers import Wav2Vec2ForCTC
 
 from hausa_asr.dataset.parts import dev_part
 from hausa_asr.errors import UserError
-from hausa_asr.model.batch import Batch
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.forward import ctc_logits
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.training import checkpoint, one_update
-from hausa_asr.training import run as runs
+from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, evaluations, finetune
 from hausa_asr.training.freezing import set_trainable, trainable
 from hausa_asr.training.updates import UpdatePlan
@@ -151,45 +149,6 @@ def test_micro_batches_change_nothing(data: Data, layer_norm_base: Path, tmp_pat
     _, cut = run(dataclasses.replace(RECIPE, micro_batch_s=3), data, layer_norm_base, tmp_path / "many")
     for one, many in zip(losses(whole), losses(cut), strict=True):
         assert many == pytest.approx(one, rel=2e-3)
-
-
-@pytest.fixture
-def little_memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Simulate a device whose memory holds `fits` utterances at once; more raise torch's out-of-memory error."""
-    memory = {"fits": 3}
-    real = one_update._losses
-
-    def losses_if_they_fit(run: runs.Run, batch: Batch) -> torch.Tensor:
-        found = real(run, batch)
-        if len(batch.frames) > memory["fits"]:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return found
-
-    monkeypatch.setattr(one_update, "_losses", losses_if_they_fit)
-    monkeypatch.setattr(runs, "FITTING", {})
-    monkeypatch.setattr(one_update, "FITTING", runs.FITTING)
-    return memory
-
-
-def test_too_little_memory_costs_smaller_micro_batches_and_nothing_else(
-    data: Data, layer_norm_base: Path, tmp_path: Path, little_memory: dict[str, int]
-) -> None:
-    _, small = run(dataclasses.replace(RECIPE, micro_batch_s=3), data, layer_norm_base, tmp_path / "small")
-    little_memory["fits"] = 2
-    _, found = run(RECIPE, data, layer_norm_base, tmp_path / "found")
-    for one, other in zip(losses(found), losses(small), strict=True):
-        assert one == pytest.approx(other, rel=2e-3)
-    assert found[-1].metrics["micro_batch_s"] < RECIPE.micro_batch_s
-    _, later = run(RECIPE, data, layer_norm_base, tmp_path / "later", {5: Answer.STOP})
-    assert later[0].metrics["micro_batch_s"] == found[-1].metrics["micro_batch_s"], "the next trial knows it"
-
-
-def test_where_not_even_one_utterance_fits_the_trial_fails(
-    data: Data, layer_norm_base: Path, tmp_path: Path, little_memory: dict[str, int]
-) -> None:
-    little_memory["fits"] = 0
-    with pytest.raises(torch.OutOfMemoryError):
-        run(RECIPE, data, layer_norm_base, tmp_path)
 
 
 def test_frozen_parts_stay_as_they_were(data: Data, layer_norm_base: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A sweep that compares two base checkpoints, and one of whose workers hangs."""
+"""A sweep that compares two base checkpoints, and whose workers hang twice: before their first report and later."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from helpers.whole_sweeps import (
     gone,
     ledger_of,
     start,
+    wait_for,
     workers_of,
 )
 
@@ -32,16 +33,20 @@ def test_a_worker_that_hangs_is_replaced_and_trials_start_from_the_base_that_was
     path = tmp_path / "tiny.yaml"
     path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=tmp_path))
     bases = [str(layer_norm_base), str(group_norm_base)]
-    more = ("--set", "cluster.report_timeout_s=1", "--set", "finetune.length_s=480", "--set", "pruning.rule=none",
+    more = ("--set", "cluster.report_timeout_s=1", "--set", "cluster.first_report_timeout_s=20",
+            "--set", "finetune.length_s=480", "--set", "pruning.rule=none",
             "--set", f"space.base={{choices: [{', '.join(bases)}]}}", "--set", "search.trials=5")  # fmt: skip
     process = start("--config", path, "--set", "name=hangs", *ONE_SLOT, *more)
     sweep = tmp_path / "runs/hangs"
     try:
+        wait_for((sweep / "trials/t000/train.log").is_file, process)
+        [worker] = workers_of(process.pid)
+        os.kill(worker, signal.SIGSTOP)
+        assert not exposed(process.pid), "whoever reaches Ray's ports could run code"
         deadline = time.monotonic() + 120
         while sum(event["event"] == "reported" for event in ledger_of(sweep)) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
-        assert not exposed(process.pid), "whoever reaches Ray's ports could run code"
         [worker] = workers_of(process.pid)
         os.kill(worker, signal.SIGSTOP)
         output = finish(process)
@@ -50,7 +55,10 @@ def test_a_worker_that_hangs_is_replaced_and_trials_start_from_the_base_that_was
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     result = check_whole(tmp_path, "hangs", 5)
-    assert "have not reported for" in (sweep / "sweep.log").read_text() + output
+    said = [event["reason"] for event in ledger_of(sweep) if event["event"] == "paused" and event["cause"] == "crash"]
+    hung_s = [float(reason.rpartition("not reported for ")[2].removesuffix(" s")) for reason in said]
+    assert len(hung_s) == 2 and 20 <= hung_s[0] < 30, output
+    assert hung_s[1] < 20, "a wait that included set-up does not count among the others"
     assert len({event["slot"] for event in ledger_of(sweep) if event["event"] == "reported"}) > 1, "on new workers"
     assert gone(process.pid) == []
     chosen = {trial["id"]: trial["settings"].get("base", bases[0]) for trial in result["trials"]}
