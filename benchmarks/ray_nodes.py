@@ -8,6 +8,7 @@ outlives the block.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -86,14 +87,15 @@ class Nodes:
         folder: a short path for Ray's files, since it keeps sockets there.
         network: for the nodes; None if they share 127.0.0.1.
         patience: how many times as long as usual a node may not answer before it counts as lost.
+        scales_to: how many nodes of one CPU Ray's autoscaler may bring; none where it is 0.
 
     Attributes:
         address: of the head, for `cluster.address`.
         environment: what a driver needs to join it.
     """
 
-    def __init__(self, folder: Path, network: Network | None, patience: int) -> None:
-        self._folder, self._patience, self._temp = folder, patience, 0
+    def __init__(self, folder: Path, network: Network | None, patience: int, scales_to: int) -> None:
+        self._folder, self._patience, self._scales_to, self._temp = folder, patience, scales_to, 0
         self._all: list[Node] = []
         self.network = network
         self.start_head()
@@ -109,7 +111,29 @@ class Nodes:
             "RAY_health_check_timeout_ms": str(3000 * self._patience), "RAY_health_check_failure_threshold": "3",
             "RAY_worker_register_timeout_seconds": str(60 * self._patience),
         }  # fmt: skip
-        self._start("--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false")
+        scaling = self._scaling() if self._scales_to else ()
+        self._start("--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false", *scaling,
+                    RAY_FAKE_CLUSTER="1", AUTOSCALER_UPDATE_INTERVAL_S="1")  # fmt: skip
+
+    def _scaling(self) -> tuple[str, str]:
+        """What starts an autoscaler whose nodes are processes of this machine, by Ray's own stand-in for a cloud."""
+        head, worker = "ray.head.default", "worker"
+        file = self._folder / "scaling.json"
+        file.write_text(json.dumps({
+            "cluster_name": "nodes", "max_workers": self._scales_to, "idle_timeout_minutes": 0.2,
+            "provider": {"type": "fake_multinode", "gcs_address": self.address, "launch_multiple": True},
+            "available_node_types": {
+                head: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                worker: {
+                    "resources": {"CPU": 1, "object_store_memory": _OBJECT_STORE_BYTES}, "node_config": {},
+                    "min_workers": 0, "max_workers": self._scales_to,
+                },
+            },
+            "head_node_type": head, "upscaling_speed": 1.0, "auth": {}, "file_mounts": {}, "cluster_synced_files": [],
+            "initialization_commands": [], "setup_commands": [], "head_setup_commands": [],
+            "worker_setup_commands": [], "head_start_ray_commands": [], "worker_start_ray_commands": [],
+        }))  # fmt: skip
+        return "--autoscaling-config", str(file)
 
     def add(
         self, cpus: int = 1, covered: Sequence[tuple[Path, str]] = (), labels: str = "", **environment: str
@@ -208,12 +232,12 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def cluster(patience: int = 1) -> Iterator[Nodes]:
-    """A cluster for the length of the block, at first only its head; patience as for `Nodes`."""
+def cluster(patience: int = 1, scales_to: int = 0) -> Iterator[Nodes]:
+    """A cluster for the length of the block, at first only its head; the arguments as for `Nodes`."""
     folder = Path(tempfile.mkdtemp(prefix="hausa-asr-nodes-", dir="/tmp"))
     nodes, network = None, Network() if may_network() else None
     try:
-        nodes = Nodes(folder, network, patience)
+        nodes = Nodes(folder, network, patience, scales_to)
         yield nodes
     finally:
         if nodes is not None:
