@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -31,7 +31,6 @@ from sweeps.driver.sweep_folder import (
     by_name,
     data_of,
     log_to,
-    only_driver,
     refuse_retry,
     refuse_taken,
     refuse_useless_lm,
@@ -144,7 +143,7 @@ def main(
             show_plan(settings, console)
             return
         if retry:
-            refuse_retry(Path(settings.storage) / name if resume else None, retry)
+            refuse_retry(here(join(settings.storage, name)) if resume else None, retry)
         run(settings, name, resume is not None, console, retry or [])
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
@@ -261,8 +260,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
                 prediction = calibrated(config, plan, prepared, prediction)
             check(config, prediction)
         folder.mkdir(parents=True, exist_ok=True)
-        with only_driver(folder):
-            publisher = publisher or hold.enter_context(driving())
+        with nullcontext(publisher) if resumed else driving() as publisher:
             log_to(folder / LOG_FILE)
             sweep = open_sweep(config, folder, prepared, plan, publisher)
             for trial in retry:

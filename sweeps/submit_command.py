@@ -266,7 +266,7 @@ def _how_to_go_on(request: Request, address: str) -> str:
     from hausa_asr.userinfo import without_userinfo
     from sweeps.on_ray.jobs import ray_job
 
-    watch = f"\ntable     hausa-asr watch {shlex.quote(request.resume)}, where its storage is mounted"
+    watch = f"\ntable     hausa-asr watch {shlex.quote(request.resume)} --wait, where its storage is mounted"
     return (
         f"follow    {ray_job('logs', request.job, address)} --follow"
         + ("" if "/" not in request.resume else watch)

@@ -160,7 +160,14 @@ def _locked(address: str) -> Iterator[None]:
     """Look after a folder alone for the block; then hold it in use until this process ends."""
     key = _key(address)
     with _file(address, "turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"The file system of the scratch folder has no locks: {error.strerror}.",
+                where=scratch(),
+                fix="Set HAUSA_ASR_SCRATCH to a folder on a local disk.",
+            ) from None
         yield
         if key not in _held:
             use = _file(address, "lock").open("w")

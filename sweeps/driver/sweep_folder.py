@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shlex
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from sweeps.driver.log_lines import formatter
 from sweeps.planning.finalists import refuse_mixed_lengths
 from sweeps.record.folders import bring, is_there, sweeps_in
 from sweeps.record.ledger import read_state
-from sweeps.record.names import SETTINGS_FILE
+from sweeps.record.names import LOCK_FILE, SETTINGS_FILE
 from sweeps.record.state import State
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from hausa_asr.dataset.prepared import Prepared
 
-LOCK_FILE = ".lock"
+_LOOKS, _LOOK_S = 3, 0.1
 CHANGEABLE = (
     "search",
     "space",
@@ -213,18 +214,30 @@ def only_driver(folder: Path) -> IO[str]:
     """Lock a sweep's folder against other drivers, until this process ends or the file is closed.
 
     Raises:
-        UserError: another driver is at work.
+        UserError: another driver is at work, or the file system has no locks.
     """
     lock = (folder / LOCK_FILE).open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(
-            "Another driver is at work on this sweep.",
-            where=folder,
-            fix="Let it finish, or stop it (Ctrl-C, or `ray job stop`), before you resume the sweep.",
-        ) from None
-    return lock
+    for left in reversed(range(_LOOKS)):  # who asks whether a driver is at work holds the lock for a moment
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if left:
+                time.sleep(_LOOK_S)
+        except OSError as error:
+            raise UserError(
+                f"This file system has no locks, so two drivers could write one sweep: {error.strerror}.",
+                where=folder,
+                fix="Mount it with locks, or put the storage on another file system or into an object store "
+                "(storage=s3://bucket/runs)."
+                if not is_remote(portable(folder))
+                else "Set HAUSA_ASR_SCRATCH to a folder on a local disk.",
+            ) from None
+    raise UserError(
+        "Another driver is at work on this sweep.",
+        where=folder,
+        fix="Let it finish, or stop it (Ctrl-C, or `ray job stop`), before you resume the sweep.",
+    )
 
 
 def log_to(path: Path) -> None:

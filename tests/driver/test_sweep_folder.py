@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
 from hausa_asr.errors import UserError
 from hausa_asr.storage.address import here
+from hausa_asr.storage.fetched import at_hand
 from helpers.slots import Slots
-from sweeps.driver.sweep_folder import by_name, save, settings_of, to_type
+from sweeps.driver.sweep_folder import by_name, only_driver, save, settings_of, to_type
 
 
 def test_finalists_that_have_begun_keep_their_length(tmp_path: Path) -> None:
@@ -27,6 +31,27 @@ def test_finalists_that_have_begun_keep_their_length(tmp_path: Path) -> None:
     assert "-s1" in str(refused.value)
     config, _ = settings_of(None, [storage, "finalists.length_s=1000", "finalists.seeds=3"], name)
     assert config.finalists.seeds == 3, "the same length in words, and more seeds"
+
+
+def test_a_file_system_without_locks_is_not_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with only_driver(tmp_path), pytest.raises(UserError, match="Another driver is at work"):
+        only_driver(tmp_path)
+
+    def flock(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"no locks, .*: No locks available") as refused:
+        only_driver(tmp_path)
+    assert str(tmp_path) in str(refused.value) and "s3://bucket/runs" in str(refused.value)
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path))
+    twin = here("s3://bucket/runs/one")
+    twin.mkdir(parents=True)
+    with pytest.raises(UserError, match="no locks") as refused:
+        only_driver(twin)
+    assert "HAUSA_ASR_SCRATCH" in str(refused.value)
+    with pytest.raises(UserError, match="scratch folder has no locks"):
+        at_hand("s3://bucket/data")
 
 
 def test_a_sweep_can_be_named_by_its_folder_and_is_where_it_is_not_in_the_usual_place(
