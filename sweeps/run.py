@@ -27,6 +27,7 @@ from hausa_asr.command_options import Resume, Retry
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here, join, portable
+from sweeps.driver.moved_mlflow import passed_over
 from sweeps.driver.sweep_folder import (
     by_name,
     data_of,
@@ -229,6 +230,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
 
             tracker = Tracker(config.mlflow.uri, config.mlflow.experiment, patient=resumed)
             warm = earlier(config, name, prepared.fingerprint, patient=resumed)
+        if resumed and (note := passed_over(config)):
+            _say(console, note)
         if not tracker.answers:
             _say(console, f"MLflow at {tracker.shown_uri} does not answer: what is new waits in the ledger")
         with console.status("waiting for Ray"):

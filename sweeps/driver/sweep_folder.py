@@ -25,6 +25,7 @@ from hausa_asr.storage.address import absolute, here, is_remote, join, parent, p
 from hausa_asr.storage.address import name as last_of
 from hausa_asr.storage.fetched import at_hand, share
 from sweeps.driver.log_lines import formatter
+from sweeps.driver.moved_mlflow import with_moved_mlflow
 from sweeps.planning.finalists import refuse_mixed_lengths
 from sweeps.record.folders import bring, is_there, sweeps_in
 from sweeps.record.ledger import read_state
@@ -66,6 +67,26 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
         config = make_absolute(load(path, overrides), in_job=in_ray_job())
         when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         return config, config.name or f"{re.sub(r'[^A-Za-z0-9._-]', '-', path.stem)}-{when}"
+    refuse_changes(path, overrides, resume)
+    state, config = saved(storage_of(overrides), resume, overrides)
+    refuse_mixed_lengths(state, config)
+    config = make_absolute(config, in_job=in_ray_job())
+    if not any(override.partition("=")[0].strip() == "mlflow.uri" for override in overrides):
+        config = with_moved_mlflow(config, state.run_id)
+    return config, resume
+
+
+def refuse_changes(path: Path | None, overrides: Sequence[str], resume: str) -> None:
+    """Refuse what a sweep that goes on must keep.
+
+    Args:
+        path: a file of settings, which it has already.
+        overrides: `name=value` each.
+        resume: what names the sweep.
+
+    Raises:
+        UserError: with what may change.
+    """
     names = [override.partition("=")[0].strip() for override in overrides]
     others = [name for name in names if not any(name == one or name.startswith(f"{one}.") for one in CHANGEABLE)]
     if path is not None or others:
@@ -74,9 +95,6 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
             where=f"--resume {resume}",
             fix=f"Only {', '.join(CHANGEABLE)} can be set with --resume; for anything else start a new sweep.",
         )
-    state, config = saved(storage_of(overrides), resume, overrides)
-    refuse_mixed_lengths(state, config)
-    return make_absolute(config, in_job=in_ray_job()), resume
 
 
 def saved(storage: str, name: str, overrides: Sequence[str] = ()) -> tuple[State, SweepConfig]:
@@ -93,7 +111,8 @@ def saved(storage: str, name: str, overrides: Sequence[str] = ()) -> tuple[State
             where=storage,
             fix=f"Name one of the storage (newest last: {names}), or give its storage with --set storage=DIR.",
         )
-    config = load(file, [*overrides, f"storage={storage}"], environment={})  # the folder may have been moved
+    # Its own address of MLflow, not that of the environment; the folder may have been moved.
+    config = load(file, [*overrides, f"storage={storage}"], environment={})
     return read_state(file.parent), config
 
 
