@@ -156,7 +156,7 @@ def listing(place: str, without: Collection[str] = ()) -> dict[str, Entry]:
             for about in system.ls(path, detail=True):
                 if about["type"] != "directory":
                     every[about["name"]] = about
-                elif str(about["name"]).rstrip("/").rpartition("/")[2] not in without:
+                elif str(about["name"]).strip("/") not in (root, *(f"{root}/{name}" for name in without)):
                     every |= system.find(about["name"], detail=True)
         else:
             every = system.find(path, detail=True)
