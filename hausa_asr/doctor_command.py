@@ -1,4 +1,7 @@
-"""The command `hausa-asr doctor`: looks at this machine before a sweep does, and says what to mend. Called by `cli`."""
+"""The command `hausa-asr doctor`: looks at this machine before a sweep does, and says what to mend. Called by `cli`.
+
+Long, since all that it looks at is here, one function each.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ import importlib.util
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -20,7 +25,8 @@ import typer
 
 from hausa_asr.command_options import Config, Json, Set, print_json, settings_of
 from hausa_asr.errors import EXIT_USER_ERROR, UserError, first_line
-from hausa_asr.storage.address import here, is_remote
+from hausa_asr.storage import objects, retry
+from hausa_asr.storage.address import filesystem, here, is_remote
 
 if TYPE_CHECKING:
     from hausa_asr.settings.sweep import SweepConfig
@@ -38,7 +44,7 @@ _WRITTEN_MB, _SLOW_MB_S, _LEAST_GB = 32, 50.0, 20.0
 _LEAST_SHM_GB = 1.0
 _SKEW_S = 5.0
 """Clocks that differ by more make a mess of what is newest."""
-_PATIENCE_S, _STORE_S = 4.0, 8.0
+_PATIENCE_S, _STORE_S, _RAY_S = 4.0, 8.0, 20.0
 
 
 class Finding(NamedTuple):
@@ -160,13 +166,14 @@ def storage(settings: SweepConfig) -> Iterator[Finding]:
 
 def _store(address: str) -> Iterator[Finding]:
     """What an object store is like: whether we may write, read and delete there, and how fast it answers."""
-    from hausa_asr.storage import objects, retry
-
     probe, began = f"{address}/.hausa-asr-doctor-{os.getpid()}", time.monotonic()
     try:
         with retry.patience(_STORE_S):
             objects.write(probe, b"here")
+            written_s = time.time()
             objects.read(probe)
+            system, path = filesystem(probe)
+            skew_s = abs(system.modified(path).timestamp() - written_s)
             objects.delete([probe])
     except UserError as error:
         yield Finding("fault", f"storage {address}: {error.what}", error.fix or "")
@@ -174,6 +181,8 @@ def _store(address: str) -> Iterator[Finding]:
     took_ms = 1000 * (time.monotonic() - began)
     yield Finding("ok", f"storage {address}: an object written, read and deleted in {took_ms:,.0f} ms; "
                   "the next line is this node's scratch folder")  # fmt: skip
+    if skew_s > _SKEW_S:
+        yield Finding("fault", f"storage {address}: its clock is {skew_s:.0f} s off this machine's", "Set this by NTP.")
 
 
 def _measured(place: Path, there: Path) -> Iterator[Finding]:
@@ -218,22 +227,15 @@ def mlflow(settings: SweepConfig) -> Iterator[Finding]:
     if not uri.startswith("http"):
         yield Finding("note", f"MLflow: {shown} is not looked at")
         return
+    from email.utils import parsedate_to_datetime
+
     import requests
 
-    try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=_PATIENCE_S)
-    except requests.RequestException as error:
-        yield Finding("fault", f"MLflow: {shown} does not answer ({type(error).__name__})",
-                      "Start the server, or set mlflow.uri to another.")  # fmt: skip
-        return
-    if not answer.ok:
-        yield Finding("fault", f"MLflow: {shown} answers {answer.status_code}",
-                      "401 and 403 are for MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.")  # fmt: skip
-        return
-    yield Finding("ok", f"MLflow: {shown} answers in {answer.elapsed.total_seconds():.2f} s")
-    if (stated := answer.headers.get("Date")) is not None:
-        from email.utils import parsedate_to_datetime
+    from hausa_asr.tracking.tracker import ask
 
+    yield Finding("ok", f"MLflow: {shown} lets us in, and answers in {ask(uri):.2f} s")  # /health asks for no login
+    with suppress(requests.RequestException, KeyError, ValueError):
+        stated = requests.get(f"{uri.rstrip('/')}/health", timeout=_PATIENCE_S).headers["Date"]
         skew_s = abs(parsedate_to_datetime(stated).timestamp() - time.time())
         if skew_s > _SKEW_S:
             yield Finding("fault", f"MLflow's clock is {skew_s:.0f} s off this machine's", "Set both by NTP.")
@@ -244,18 +246,24 @@ def checkpoints(settings: SweepConfig) -> Iterator[Finding]:
     from hausa_asr.model.base_check import check_base
 
     for base in settings.bases:
-        check_base(base)
+        with retry.patience(_STORE_S):
+            check_base(base)
         yield Finding("ok", f"base checkpoint {base}")
 
 
 def dataset(settings: SweepConfig) -> Iterator[Finding]:
     """The prepared dataset of the settings, if they name one."""
-    from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.dataset.prepared import listed, load_prepared
 
-    if settings.data.prepared:
-        splits = load_prepared(settings.data.prepared).splits
+    place = settings.data.prepared
+    if place and is_remote(place):
+        with retry.patience(_STORE_S):
+            files = listed(place)
+        yield Finding("ok", f"dataset {place}: whole, {sum(files.values()) / 1e9:,.2f} GB, not fetched")
+    elif place:
+        splits = load_prepared(place).splits
         counts = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
-        yield Finding("ok", f"dataset {settings.data.prepared}: {counts} utterances")
+        yield Finding("ok", f"dataset {place}: {counts} utterances")
 
 
 def cluster(settings: SweepConfig) -> Iterator[Finding]:
@@ -270,6 +278,8 @@ def cluster(settings: SweepConfig) -> Iterator[Finding]:
                           "Start the head with `ray start --head`, or set cluster.address to another.")  # fmt: skip
             return
         yield Finding("ok", f"Ray: {address} answers")
+        if "://" not in address:
+            yield _versions(address)
         return
     try:
         shm_gb = shutil.disk_usage("/dev/shm").total / 1e9
@@ -280,6 +290,26 @@ def cluster(settings: SweepConfig) -> Iterator[Finding]:
                       "In a container: --shm-size=4g.")  # fmt: skip
     else:
         yield Finding("ok", f"Ray {metadata.version('ray')}, on this machine; /dev/shm has {shm_gb:.1f} GB")
+
+
+def _versions(address: str) -> Finding:
+    """What the cluster runs, which must be what is here; asked in a process of its own, as Ray may wait for long."""
+    code = "import sys; from sweeps.on_ray.cluster import versions_of; print(*versions_of(sys.argv[1]))"
+    ours = f"Ray {metadata.version('ray')}, Python {'.'.join(map(str, sys.version_info[:3]))}"
+    try:
+        done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=_RAY_S)
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is not None and done.returncode == 0:
+        theirs = "Ray {}, Python {}".format(*done.stdout.split()[-2:])
+        if theirs == ours:
+            return Finding("ok", f"Ray: the cluster has {theirs}, as this machine")
+        return Finding("fault", f"Ray: the cluster has {theirs}, this machine {ours}",
+                       "Use one environment on all nodes: cluster/locks, or the image.")  # fmt: skip
+    if done is not None and "token" in done.stderr:
+        return Finding("fault", f"Ray: {address} refuses us, or this machine has no token",
+                       "Set RAY_AUTH_MODE=token, and have the head's token in ~/.ray/auth_token.")  # fmt: skip
+    return Finding("note", f"Ray: {address} does not say which version it has", "It may be no Ray; try `ray status`.")
 
 
 Check = Callable[[Any], Iterator[Finding]]

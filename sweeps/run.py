@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -27,11 +27,11 @@ from hausa_asr.command_options import Resume, Retry
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here, join, portable
+from sweeps.driver.moved_mlflow import passed_over
 from sweeps.driver.sweep_folder import (
     by_name,
     data_of,
     log_to,
-    only_driver,
     refuse_retry,
     refuse_taken,
     refuse_useless_lm,
@@ -144,7 +144,7 @@ def main(
             show_plan(settings, console)
             return
         if retry:
-            refuse_retry(Path(settings.storage) / name if resume else None, retry)
+            refuse_retry(here(join(settings.storage, name)) if resume else None, retry)
         run(settings, name, resume is not None, console, retry or [])
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
@@ -230,6 +230,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
 
             tracker = Tracker(config.mlflow.uri, config.mlflow.experiment, patient=resumed)
             warm = earlier(config, name, prepared.fingerprint, patient=resumed)
+        if resumed and (note := passed_over(config)):
+            _say(console, note)
         if not tracker.answers:
             _say(console, f"MLflow at {tracker.shown_uri} does not answer: what is new waits in the ledger")
         with console.status("waiting for Ray"):
@@ -261,8 +263,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
                 prediction = calibrated(config, plan, prepared, prediction)
             check(config, prediction)
         folder.mkdir(parents=True, exist_ok=True)
-        with only_driver(folder):
-            publisher = publisher or hold.enter_context(driving())
+        with nullcontext(publisher) if resumed else driving() as publisher:
             log_to(folder / LOG_FILE)
             sweep = open_sweep(config, folder, prepared, plan, publisher)
             for trial in retry:

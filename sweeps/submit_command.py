@@ -210,15 +210,9 @@ def _settings_of(config: Path, overrides: Sequence[str], environment: Mapping[st
 
 def _resumed(config: Path | None, overrides: Sequence[str], resume: str, environment: Mapping[str, str]) -> str:
     """The name of a sweep that goes on."""
-    from sweeps.driver.sweep_folder import CHANGEABLE
+    from sweeps.driver.sweep_folder import refuse_changes
 
-    others = [one for one in overrides if one.partition("=")[0].partition(".")[0].strip() not in CHANGEABLE]
-    if config is not None or others:
-        raise UserError(
-            f"A sweep that goes on keeps its settings, but {', '.join(others) or config} would change them.",
-            where=f"--resume {resume}",
-            fix=f"Only {', '.join(CHANGEABLE)} can be set with --resume; for anything else start a new sweep.",
-        )
+    refuse_changes(config, overrides, resume)
     storage = environment.get("HAUSA_ASR_STORAGE", "")
     for override in overrides:
         if override.startswith("storage="):
@@ -266,7 +260,7 @@ def _how_to_go_on(request: Request, address: str) -> str:
     from hausa_asr.userinfo import without_userinfo
     from sweeps.on_ray.jobs import ray_job
 
-    watch = f"\ntable     hausa-asr watch {shlex.quote(request.resume)}, where its storage is mounted"
+    watch = f"\ntable     hausa-asr watch {shlex.quote(request.resume)} --wait, where its storage is mounted"
     return (
         f"follow    {ray_job('logs', request.job, address)} --follow"
         + ("" if "/" not in request.resume else watch)

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from sweeps.record.state import Left, State
 
 _EVERY_S = 1.0
-_FETCH_EVERY_S = 5.0
-"""The same where the sweep is in an object store."""
+_FETCH_EVERY_S = 10.0
+"""The same where the sweep is in an object store; what is no more than a report is put there as often."""
+EXIT_LEFT = 3
+"""The driver has ended before the sweep has: somebody must act."""
 _QUIET_S = 60.0
 """Shorter silences are never worth a word."""
 _DEAD = 3.0
@@ -38,18 +40,24 @@ def watch(
         str | None,
         typer.Option(metavar="DIR", help="The folder of all sweeps; by default HAUSA_ASR_STORAGE, else runs."),
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Go on after the driver has ended, until somebody resumes the sweep.")
+    ] = False,
 ) -> None:
     """Show the table of a sweep that runs elsewhere, until it ends.
 
-    Says why where a sweep has paused itself, was interrupted or has written nothing for long, and how to go on; then
-    waits for somebody to do so. Reads the sweep's folder and changes nothing in it, so it may be started and ended
-    (Ctrl-C) at any time, on every machine that has the folder. Without a terminal it prints a line for each report.
+    Ends as well when its driver has: the sweep has paused itself, was interrupted or its driver has died. Then it
+    prints why and how to go on, unless --wait is given. Reads the sweep's folder and changes nothing in it, so it may
+    be started and ended (Ctrl-C) at any time, on every machine that has the folder. Without a terminal it prints a line
+    for each report.
 
-    The exit status is 0 after a sweep with a winner, and 1 after one without.
+    The exit status is 0 after a sweep with a winner, 1 after one without, and 3 if the driver has ended before the
+    sweep has.
 
     \b
     hausa-asr watch my_sweep --storage /shared/runs
     hausa-asr watch /shared/runs/my_sweep
+    hausa-asr watch s3://bucket/runs/my_sweep --wait
     """
     from sweeps.driver.sweep_folder import by_name, storage_of
     from sweeps.record.folders import bring
@@ -61,7 +69,7 @@ def watch(
     follower = Follower(bring(place, name))
     try:
         while (result := _result(follower.folder)) is None:
-            _watch_a_driver(place, name, follower, console)
+            _watch_a_driver(place, name, follower, console, wait)
     except KeyboardInterrupt:
         return
     bring(place, name)
@@ -72,8 +80,12 @@ def watch(
         raise typer.Exit(1)
 
 
-def _watch_a_driver(storage: str, name: str, follower: Follower, console: Console) -> None:
-    """Show the table until the sweep ends, or another driver takes over: it may have other settings and slots."""
+def _watch_a_driver(storage: str, name: str, follower: Follower, console: Console, wait: bool) -> None:
+    """Show the table until the sweep ends, or another driver takes over: it may have other settings and slots.
+
+    Raises:
+        typer.Exit: the driver has ended before the sweep has, and `wait` is not given.
+    """
     from sweeps.driver.board import Board
     from sweeps.driver.sweep_folder import saved
     from sweeps.record.folders import bring
@@ -90,12 +102,16 @@ def _watch_a_driver(storage: str, name: str, follower: Follower, console: Consol
         waited_s=max(0.0, time.time() - follower.opened) if follower.opened else 0.0,
         remark=lambda: _remark(follower, config),
     )  # fmt: skip
+    line = ""
     with board:
         _show_open(board, follower)
         said_s: float = 0.0
         last_left: Left | None = None
+        has_ended = False
         every_s = _EVERY_S if not is_remote(storage) else _FETCH_EVERY_S
         while _result(follower.folder) is None:
+            if has_ended := not wait and _has_ended(storage, name, follower, config):
+                break
             time.sleep(every_s)
             bring(storage, name)
             for trial in follower.poll():
@@ -109,12 +125,26 @@ def _watch_a_driver(storage: str, name: str, follower: Follower, console: Consol
             left_now = follower.state.left
             is_due = left_now != last_left if left_now is not None else quiet_s > max(2 * said_s, _QUIET_S)
             last_left = left_now
-            if is_due and (line := _remark(follower, config)):
+            if is_due and (remark := _remark(follower, config)):
+                line = remark
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
                 said_s = quiet_s
             said_s = min(said_s, quiet_s)
         for trial in follower.poll():
             board.update(trial)
+    if has_ended:
+        if (remark := _remark(follower, config)) != line:
+            console.print(remark, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_LEFT)
+
+
+def _has_ended(storage: str, name: str, follower: Follower, config: SweepConfig) -> bool:
+    """Whether the driver has left the sweep or is silent for longer than it could be, and holds it no more."""
+    from sweeps.record.folders import has_driver
+
+    if follower.state.left is None and not _may_be_dead(follower, config):
+        return False
+    return not has_driver(storage, name)
 
 
 def _show_open(board: Board, follower: Follower) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hausa_asr import doctor_command
 from hausa_asr.cli import main
+from hausa_asr.storage import objects
+from hausa_asr.storage.folders import put
 from helpers.speech import prepared_speech
 
 
@@ -83,15 +90,29 @@ def closed() -> int:
         return int(free.getsockname()[1])
 
 
+LOGIN = "Basic " + base64.b64encode(b"ada:secret").decode()
+
+
 @contextmanager
-def answering(status: int, date: str) -> Iterator[str]:
-    """A server whose clock says `date`."""
+def answering(date: str = "", open_paths: tuple[str, ...] = ("/",)) -> Iterator[str]:
+    """A server whose clock says `date`, and which asks for ada's login but where a path begins with an open one.
+
+    MLflow's own with `--app-name basic-auth` leaves /health open, a proxy mostly nothing.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response_only(status)
+            allowed = self.path.startswith(open_paths) or self.headers.get("Authorization") == LOGIN
+            body = b'{"experiments": []}' if allowed else b"You are not authenticated."
+            self.send_response_only(200 if allowed else 401)
             self.send_header("Date", date or self.date_time_string())
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -105,17 +126,99 @@ def answering(status: int, date: str) -> Iterator[str]:
         server.server_close()
 
 
-@pytest.mark.parametrize(
-    ("status", "date", "fault"),
-    [(200, "", ""), (401, "", "answers 401"), (200, "Wed, 21 Oct 2015 07:28:00 GMT", "clock is")],
-)
-def test_a_server_that_refuses_or_has_another_time(
-    status: int, date: str, fault: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("date", "fault"), [("", ""), ("Wed, 21 Oct 2015 07:28:00 GMT", "MLflow's clock is")])
+def test_a_server_of_another_time(
+    date: str, fault: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with answering(status, date) as address:
+    monkeypatch.setattr(doctor_command, "_RAY_S", 0.1)
+    with answering(date) as address:
         code, kinds = findings(capsys, f"mlflow.uri=http://{address}", f"cluster.address={address}")
     assert [fault in one for one in kinds["fault"]] == ([True] if fault else []) and code == (2 if fault else 0)
     assert f"Ray: {address} answers" in kinds["ok"]
+    assert any("does not say which version" in one for one in kinds["note"])
+
+
+@pytest.mark.parametrize("open_paths", [("/health",), ("/nothing",)])
+def test_mlflow_is_asked_as_us(
+    open_paths: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_command, "CHECKS", (doctor_command.mlflow,))
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    with answering(open_paths=open_paths) as address:
+        for password, right in (("wrong", False), ("secret", True)):
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+            began_s = time.monotonic()
+            code, kinds = findings(capsys, f"mlflow.uri=http://{address}")
+            assert (code, kinds["fault"] == []) == ((0, True) if right else (2, False)), kinds
+            assert right or "MLflow server refuses us" in kinds["fault"][0]
+            assert time.monotonic() - began_s < 20
+
+
+def test_what_a_bucket_holds_is_looked_at_and_not_fetched(
+    bucket: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor_command, "CHECKS", (doctor_command.storage, doctor_command.dataset))
+    prepared = prepared_speech(tmp_path)
+    put(prepared, f"{bucket}/data")
+    capsys.readouterr()
+    code, kinds = findings(capsys, f"storage={bucket}/runs", f"data.prepared={bucket}/data")
+    assert (code, kinds["fault"]) == (0, []) and any("whole, " in one and "not fetched" in one for one in kinds["ok"])
+    assert not (tmp_path / "scratch").exists()
+    file = max((prepared / "splits").rglob("train.arrow"))
+    objects.write(f"{bucket}/data/{file.relative_to(prepared)}", b"cut")
+    assert (
+        "missing or cut short"
+        in findings(capsys, f"storage={bucket}/runs", f"data.prepared={bucket}/data")[1]["fault"][0]
+    )
+    assert (
+        "no such prepared dataset"
+        in findings(capsys, f"storage={bucket}/runs", f"data.prepared={bucket}/no")[1]["fault"][0]
+    )
+    monkeypatch.setattr(doctor_command, "CHECKS", (doctor_command.storage,))
+    now_s = time.time
+    monkeypatch.setattr(doctor_command, "time", SimpleNamespace(time=lambda: now_s() - 90, monotonic=time.monotonic))
+    assert any(
+        f"storage {bucket}" in one and "s off" in one for one in findings(capsys, f"storage={bucket}")[1]["fault"]
+    )
+
+
+@pytest.mark.slow
+def test_a_cluster_says_what_it_runs_to_those_who_have_its_token(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_command, "CHECKS", (doctor_command.cluster,))
+    token = "a" * 64
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    ray = subprocess.Popen(
+        [sys.executable, "-c", RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert ray.stdin is not None and ray.stdout is not None
+    try:
+        address = ray.stdout.readline().strip()
+        code, kinds = findings(capsys, f"cluster.address={address}")
+        assert (code, kinds["note"]) == (0, []) and f"Ray {metadata.version('ray')}, Python 3." in kinds["ok"][1]
+        monkeypatch.setattr(metadata, "version", lambda name: "1.0")
+        code, kinds = findings(capsys, f"cluster.address={address}")
+        assert code == 2 and "this machine Ray 1.0" in kinds["fault"][0]
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 64)
+        code, kinds = findings(capsys, f"cluster.address={address}")
+        assert code == 2 and "refuses us" in kinds["fault"][0]
+    finally:
+        ray.communicate("\n", timeout=30)
+
+
+RAY = """
+import ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False,
+         object_store_memory=80 * 1024**2)
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+ray.shutdown()
+"""
 
 
 def test_a_package_of_another_version_or_a_missing_one(

@@ -126,6 +126,8 @@ SECRET = "http://me:planted@mlflow:5000"
         ("no trials to try again", {"retry": ["t004"]}),
         ("would change them", {"resume": "night"}),
         ("would change them", {"settings": None, "resume": "night", "overrides": ("data.path=/x",)}),
+        ("but mlflow.experiment would", {"settings": None, "resume": "night", "overrides": ("mlflow.experiment=x",)}),
+        ("but mlflow would", {"settings": None, "resume": "night", "overrides": ("mlflow={uri: http://x}",)}),
         ("would not find this sweep", {"settings": None, "resume": "runs/night"}),
         ("would not find this sweep", {"settings": None, "resume": "night", "ours": {"HAUSA_ASR_STORAGE": ""}}),
     ],
@@ -152,6 +154,11 @@ def test_a_resumed_sweep_is_found_by_its_storage() -> None:
     assert asked(None, resume="night").sweep == "night"
     assert asked(None, "storage=/other", resume="night", ours={"HAUSA_ASR_STORAGE": ""}).sweep == "night"
     assert asked(None, resume="s3://bucket/runs/night").sweep == "night"
+
+
+@pytest.mark.parametrize("name", ["mlflow.uri=http://moved:5000", "data.prepared=s3://b/data", "budget.hours=9"])
+def test_what_may_change_when_a_sweep_goes_on_is_passed_on(name: str) -> None:
+    assert asked(None, name, resume="night").entrypoint == f"python sweeps/run.py --resume night --set {name}"
 
 
 def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

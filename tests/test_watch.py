@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from hausa_asr.storage.address import here
 from helpers.plans import an_earlier_sweep
 from helpers.whole_sweeps import ROOT, environment, hear_interrupts
 from sweeps.driver.failures import Failures
-from sweeps.driver.sweep_folder import saved
+from sweeps.driver.publisher import published
+from sweeps.driver.sweep_folder import only_driver, saved
 from sweeps.record.follow import Follower
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import INTERRUPTED, PAUSED_ITSELF
+from sweeps.watch_command import EXIT_LEFT
 
 SCORES = {"wer": 0.25, "cer": 0.1, "loss": 0.8, "audio_s_per_s": 40.0}
 RESULT = {
@@ -33,6 +36,14 @@ RESULT = {
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "hausa_asr.cli", "watch", *map(str, arguments)]
+
+
+def watching(*arguments: object, **more: str) -> subprocess.Popen[bytes]:
+    """A watch that prints all it has to say into one pipe."""
+    return subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=environment(PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{ROOT}", **more),
+    )  # fmt: skip
 
 
 def report(ledger: Ledger, trial: str, step: int, wer: float = 0.25) -> None:
@@ -151,25 +162,47 @@ def test_on_a_terminal_it_is_a_table_that_ctrl_c_leaves(ledger: Ledger) -> None:
 
 def test_a_driver_that_has_died_is_said_to_be_silent(tmp_path: Path) -> None:
     folder = three_trials(tmp_path, ago_s=7200)
-    process = subprocess.Popen(
-        command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=environment(PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{ROOT}"),
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        text = Lines(process, process.stdout.fileno()).until(lambda text: "may have ended" in text)
-        assert "nothing written since" in text and "ago: its driver may have ended; then go on with:  python" in text
-    finally:
-        process.kill()
+    with only_driver(folder):
+        process = watching(folder)
+        assert process.stdout is not None
+        shown = Lines(process, process.stdout.fileno())
+        try:
+            text = shown.until(lambda text: "may have ended" in text)
+            assert (
+                "nothing written since" in text and "ago: its driver may have ended; then go on with:  python" in text
+            )
+            time.sleep(2)
+            assert process.poll() is None, "it holds the sweep, and may only wait"
+        except BaseException:
+            process.kill()
+            raise
+    assert process.wait(timeout=20) == EXIT_LEFT
+
+
+@pytest.mark.parametrize("how", [PAUSED_ITSELF, INTERRUPTED])
+def test_it_ends_with_the_driver_and_a_script_can_see_it(ledger: Ledger, how: str) -> None:
+    with only_driver(ledger.folder):
+        process = watching(ledger.folder)
+        assert process.stdout is not None
+        shown = Lines(process, process.stdout.fileno())
+        shown.until(lambda text: "trials tried" in text)
+        ledger.append_at_once("left", how=how, why="the disk is full." if how == PAUSED_ITSELF else "")
+        shown.until(lambda text: "--resume" in text)
+        time.sleep(1.5)
+        assert process.poll() is None, "the driver is still at work on its end"
+    assert process.wait(timeout=20) == EXIT_LEFT
+    text = shown.until(lambda _: True) + process.stdout.read().decode()
+    assert text.count("--resume") == 1, "once"
+    again = subprocess.run(
+        command(ledger.folder), capture_output=True, text=True, timeout=60, env=environment(PYTHONPATH=str(ROOT))
+    )
+    assert again.returncode == EXIT_LEFT and f"with:  python sweeps/run.py --resume {ledger.folder}" in again.stdout
 
 
 def test_a_sweep_that_paused_itself_is_said_to_have_and_how_to_go_on(ledger: Ledger) -> None:
     _, config = saved(str(ledger.folder.parent), "night")
     failures = Failures(ledger, config.cluster)
-    process = subprocess.Popen(
-        command(ledger.folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=environment(PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{ROOT}"),
-    )  # fmt: skip
+    process = watching(ledger.folder, "--wait")
     assert process.stdout is not None
     shown = Lines(process, process.stdout.fileno())
     try:
@@ -206,10 +239,39 @@ def test_the_table_of_a_sweep_that_paused_itself_promises_nothing(ledger: Ledger
     try:
         text = shown.until(lambda text: "--resume" in text)
         assert "the sweep has paused itself at" in text and "worker groups starting" not in text
+        shown.until(lambda _: process.poll() is not None)
+        assert process.wait(timeout=20) == EXIT_LEFT
     finally:
         process.kill()
         os.close(ours)
         os.close(theirs)
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_bucket_is_watched_from_another_machine(bucket: str, tmp_path: Path) -> None:
+    folder = here(f"{bucket}/night")
+    three_trials(folder.parent)
+    with published(folder, lambda: None, print) as publisher:
+        assert publisher is not None
+        ledger = Ledger(folder)
+        publisher.files()
+        ledger.published = publisher.ledger
+        ledger.append("opened", slots=1)
+        publisher.start()
+        process = watching(f"{bucket}/night", HAUSA_ASR_SCRATCH=str(tmp_path / "elsewhere"))
+        assert process.stdout is not None
+        shown = Lines(process, process.stdout.fileno())
+        try:
+            shown.until(lambda text: "trials tried" in text)
+            report(ledger, "t002", 140)
+            shown.until(lambda text: "t002  running  step 140/280  loss 0.800  WER 0.250" in text, within_s=40)
+            (folder / "result.json").write_text(json.dumps(RESULT))
+            publisher.files()
+            assert process.wait(timeout=40) == 0
+            assert RESULT["headline"] in shown.text + process.stdout.read().decode()  # type: ignore[operator]
+        finally:
+            process.kill()
+    assert not (tmp_path / "elsewhere/stores/s3" / bucket.removeprefix("s3://") / "night/.lock").exists()
 
 
 def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:

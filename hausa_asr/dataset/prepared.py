@@ -25,7 +25,8 @@ from hausa_asr.dataset import clip_store
 from hausa_asr.dataset.clip_store import FULL_SCALE, Clips, storable
 from hausa_asr.dataset.report import Kept
 from hausa_asr.errors import UserError
-from hausa_asr.storage.address import here, is_remote
+from hausa_asr.storage import objects
+from hausa_asr.storage.address import here, is_remote, join
 from hausa_asr.storage.fetched import at_hand
 from hausa_asr.text import encode
 from hausa_asr.utterance import SAMPLE_RATE, SPLITS, Example
@@ -174,19 +175,12 @@ def load_prepared(path: str | Path) -> Prepared:
     if not folder.is_dir():
         raise UserError("There is no such prepared dataset.", where=folder, fix="Make it with `hausa-asr prepare`.")
     about = _read_json(folder / "prepared.json")
-    if about.get("format") != FORMAT:
-        older = isinstance(about.get("format"), int) and about["format"] < FORMAT
-        raise UserError(
-            f"The prepared dataset is of format {about.get('format')}, {'older' if older else 'other'} than "
-            f"{FORMAT}, which this version reads.",
-            where=folder,
-            fix="Prepare it again into the same folder, from the same corpus." if older else "Use the newer version.",
-        )
+    _refuse_other_format(about, folder)
     # Sizes are compared first: mapping a file that a copy cut short would end in a crash at some later example.
     for name, size in about["files"].items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != size:
-            raise UserError("The file is missing or cut short.", where=file, fix="Copy it again, or prepare it again.")
+            raise _cut_short(file)
     tables = folder / "splits" / about["fingerprint"]
     try:
         splits = {name: PreparedSplit(tables / f"{name}.arrow") for name in SPLITS if name in about["splits"]}
@@ -197,13 +191,51 @@ def load_prepared(path: str | Path) -> Prepared:
     return Prepared(folder, splits, _read_json(tables / "report.json"), about["fingerprint"])
 
 
+def listed(address: str) -> dict[str, int]:
+    """Look at a prepared dataset in a store without fetching it: the sizes of its files in bytes, by name.
+
+    Raises:
+        UserError: there is none, or a file is missing or cut short.
+        StorageAway: the store does not answer.
+    """
+    try:
+        about = json.loads(objects.read(join(address, "prepared.json")))
+    except FileNotFoundError:
+        raise _none_there(address) from None
+    _refuse_other_format(about, address)
+    there = objects.listing(address)
+    for name, size in about["files"].items():
+        if name not in there or there[name].size != size:
+            raise _cut_short(join(address, name))
+    return dict(about["files"])
+
+
+def _refuse_other_format(about: dict[str, Any], where: object) -> None:
+    if about.get("format") != FORMAT:
+        older = isinstance(about.get("format"), int) and about["format"] < FORMAT
+        raise UserError(
+            f"The prepared dataset is of format {about.get('format')}, {'older' if older else 'other'} than "
+            f"{FORMAT}, which this version reads.",
+            where=where,
+            fix="Prepare it again into the same folder, from the same corpus." if older else "Use the newer version.",
+        )
+
+
+def _cut_short(file: object) -> UserError:
+    return UserError("The file is missing or cut short.", where=file, fix="Copy it again, or prepare it again.")
+
+
+def _none_there(address: str) -> UserError:
+    return UserError(
+        "There is no such prepared dataset.", where=address, fix="Put the folder of `hausa-asr prepare` there."
+    )
+
+
 def _fetched(address: str) -> Path:
     try:
         return at_hand(address)
     except FileNotFoundError:
-        raise UserError(
-            "There is no such prepared dataset.", where=address, fix="Put the folder of `hausa-asr prepare` there."
-        ) from None
+        raise _none_there(address) from None
 
 
 def prepared_if_same(path: str | Path, fingerprint: str | None) -> Prepared | None:

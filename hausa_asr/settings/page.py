@@ -38,6 +38,7 @@ checkpoint. This page is made from the code: `python -m hausa_asr.settings.page`
 - **On the command line**, `--set NAME=VALUE` replaces one setting, such as `--set search.trials=8`. Repeat it for more.
   The value is YAML, so quote one with spaces: `--set "space.layerdrop={{low: 0.0, high: 0.2}}"`.
 - **In the environment**, `{STORAGE_VARIABLE}` replaces `storage`, and `{TRACKING_VARIABLE}` replaces `mlflow.uri`.
+  With `--resume` it does so if that server has the sweep's run.
 - **If a setting is given twice**, `--set` wins over the environment, and the environment over the file.
 - **Mistakes** are all listed in one message before anything starts, with the nearest valid name.
 - **Units.** Names that end in `_s` are in seconds. Names that end in `_fraction` are shares of a trial's updates, from

@@ -31,8 +31,8 @@ from hausa_asr.storage.folders import MANIFEST, Manifest, fetch, manifest, put
 log = logging.getLogger("sweeps")
 
 LIMIT_VARIABLE = "HAUSA_ASR_SCRATCH_GB"
-_LIMIT_GB = 200.0
-"""What fetched folders may take of a node's disk, unless the environment says otherwise."""
+_LIMIT_GB, _LIMIT_SHARE = 200.0, 0.7
+"""What fetched folders may take of a node's disk, the less of both, unless the environment says otherwise."""
 _held: dict[str, IO[str]] = {}
 """The locks of this process, by the folder's key."""
 
@@ -127,7 +127,7 @@ def _download(address: str, found: Manifest, folder: Path) -> None:
 
 def _make_room(needed: int) -> None:
     """Clear away what was not used for longest, until what is to come fits below the limit."""
-    limit = float(os.environ.get(LIMIT_VARIABLE) or _LIMIT_GB) * 1e9
+    limit = limit_bytes()
     records = []
     for file in _registry().glob("*.json"):
         with suppress(OSError, ValueError):
@@ -138,6 +138,13 @@ def _make_room(needed: int) -> None:
             return
         if _clear(file):
             total -= size
+
+
+def limit_bytes() -> float:
+    """What fetched folders may take of this node's disk."""
+    if given := os.environ.get(LIMIT_VARIABLE):
+        return float(given) * 1e9
+    return min(_LIMIT_GB * 1e9, _LIMIT_SHARE * shutil.disk_usage(_registry()).total)
 
 
 def _clear(record: Path) -> bool:
@@ -160,7 +167,14 @@ def _locked(address: str) -> Iterator[None]:
     """Look after a folder alone for the block; then hold it in use until this process ends."""
     key = _key(address)
     with _file(address, "turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"The file system of the scratch folder has no locks: {error.strerror}.",
+                where=scratch(),
+                fix="Set HAUSA_ASR_SCRATCH to a folder on a local disk.",
+            ) from None
         yield
         if key not in _held:
             use = _file(address, "lock").open("w")

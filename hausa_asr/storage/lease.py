@@ -34,6 +34,15 @@ _LONG_DEAD_S = 600.0
 """A lease that was renewed so long ago, by its own clock and ours, is dead whatever the clocks' difference."""
 
 
+def is_held(place: str) -> bool:
+    """Whether somebody holds a lease, as far as its clock and ours agree: a crashed holder counts for a minute."""
+    try:
+        holder = json.loads(objects.read(place))
+    except (FileNotFoundError, ValueError):
+        return False
+    return not holder.get("released") and abs(time.time() - float(holder.get("renewed", 0.0))) < LEASE_S
+
+
 class LeaseLost(RuntimeError):
     """Somebody else has taken the lease over."""
 

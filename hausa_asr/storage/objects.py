@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -36,17 +36,22 @@ class Entry(NamedTuple):
     tag: str
 
 
-def read(place: str) -> bytes:
-    """Read a whole file.
+def read(place: str, span: tuple[int, int] | None = None) -> bytes:
+    """Read a file.
+
+    Args:
+        place: of the file.
+        span: the first byte that is wanted and the one after the last; by default all, which asks for the size first.
 
     Raises:
         FileNotFoundError: there is none.
         StorageAway: the store does not answer.
     """
+    start, end = span or (None, None)
     if not is_remote(place):
-        return Path(place).read_bytes()
+        return Path(place).read_bytes()[start:end]
     system, path = filesystem(place)
-    return patiently(lambda: bytes(system.cat_file(path)), place)
+    return patiently(lambda: bytes(system.cat_file(path, start=start, end=end)), place)
 
 
 def write(place: str, content: bytes) -> None:
@@ -124,11 +129,18 @@ def entry(place: str) -> Entry | None:
         return None
 
 
-def listing(place: str) -> dict[str, Entry]:
-    """All files below a folder, by their names from there, sorted; empty if there is none."""
+def listing(place: str, without: Collection[str] = ()) -> dict[str, Entry]:
+    """All files below a folder, by their names from there, sorted; empty if there is none.
+
+    Args:
+        place: the folder.
+        without: names of folders in it that are left out, and not looked into.
+    """
     if not is_remote(place):
         found = {}
-        for folder, _, names in os.walk(place):
+        for folder, below, names in os.walk(place):
+            if folder == place:
+                below[:] = [name for name in below if name not in without]
             for name in names:
                 file = os.path.join(folder, name)
                 if (one := entry(file)) is not None:
@@ -139,7 +151,15 @@ def listing(place: str) -> dict[str, Entry]:
     def ask() -> dict[str, Entry]:
         system.invalidate_cache()
         root = path.strip("/")
-        every = system.find(path, detail=True)
+        if without:
+            every = {}
+            for about in system.ls(path, detail=True):
+                if about["type"] != "directory":
+                    every[about["name"]] = about
+                elif str(about["name"]).strip("/") not in (root, *(f"{root}/{name}" for name in without)):
+                    every |= system.find(about["name"], detail=True)
+        else:
+            every = system.find(path, detail=True)
         return {str(name).strip("/")[len(root) + 1 :]: _entry(about) for name, about in sorted(every.items())}
 
     try:

@@ -320,6 +320,21 @@ class Tracker(Reader):
         self.set_status(run_id, state, ended_s)
 
 
+def ask(uri: str) -> float:
+    """Ask a server for one experiment, as us, and say how many seconds its answer took.
+
+    Raises:
+        UserError: it does not answer soon, or refuses us.
+    """
+    began_s = time.monotonic()
+    try:
+        with environment(http_limits(PROBE_S, retries=0), override=True):
+            MlflowClient(uri).search_experiments(max_results=1)
+    except Exception as fault:
+        raise unusable(fault, uri, None) from fault
+    return time.monotonic() - began_s
+
+
 def _open_database(uri: str) -> None:
     """Have MLflow open a database, which makes its tables where they are missing, and let go of it."""
     MlflowClient(uri)._tracking_client.store.engine.dispose()

@@ -1,12 +1,14 @@
 """A sweep's folder in an object store: the driver works on its twin, and a thread puts there what is new.
 
-In: a sweep's folder. Out: with an address, the ledger's new lines as parts every two seconds, and before anything acts
-on an event that must not be lost; the other files once a minute and at the end. Checkpoints are put by the workers.
+In: a sweep's folder. Out: with an address, the ledger's new lines as parts: before anything acts on an event that must
+not be lost, soon after one that others wait for, and else every ten seconds; the other files once a minute and at the
+end. Now and then one part replaces all before it, so that their number stays small. Checkpoints are put by the workers.
 On a disk the folder itself is what counts, and there is nothing to do. Called by `run`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -19,14 +21,19 @@ from hausa_asr.storage.address import is_remote, join, name, portable
 from hausa_asr.storage.folders import put_file
 from hausa_asr.storage.lease import Lease
 from sweeps.driver.storage_outage import outages_said
+from sweeps.driver.sweep_folder import only_driver
 from sweeps.record.folders import AT_THE_END, LEASE_FILE, OF_OTHERS
 from sweeps.record.ledger_parts import drop_older, part, refresh
 from sweeps.record.names import LEDGER_FILE
 
 log = logging.getLogger("sweeps")
 
-LEDGER_S, FILES_S = 2.0, 60.0
-"""How often the ledger's new lines and the other files are put into the store."""
+LOOK_S, LEDGER_S, FILES_S = 2.0, 10.0, 60.0
+"""How often the ledger is looked at for what others wait for, and how often all its new lines and the files are put."""
+MAY_WAIT = ("started", "reported", "repeated", "ranked", "waits", "waited")
+"""Events of a trial's ordinary life: whoever goes on without the last of them finds the same checkpoints."""
+MOST_PARTS = 200
+"""After so many parts one is put that replaces them: whoever reads the ledger anew reads no more than these."""
 
 
 class Publisher:
@@ -42,6 +49,7 @@ class Publisher:
         self._folder, self._place, self._lease = folder, place, lease
         self._lock, self._over = threading.Lock(), threading.Event()
         self._number, self._sent = 0, 0
+        self._all_in = 0
         self._files: dict[str, tuple[int, int]] = {}
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -58,20 +66,42 @@ class Publisher:
         """
         with self._lock:
             self._lease.check()
-            with (self._folder / LEDGER_FILE).open("rb") as file:
-                file.seek(self._sent)
-                new = file.read()
-            new = new[: new.rfind(b"\n") + 1]
+            new = self._lines(self._sent)
             if not new:
                 return
-            place = part(self._place, self._lease.number, self._number + 1)
-            if not objects.create(place, new):
-                raise UserError(
-                    "A part of the sweep's ledger is there already.", where=place, fix="Start the driver again."
-                )
-            self._number, self._sent = self._number + 1, self._sent + len(new)
+            self._put(new)
         if self._number == 1:
-            drop_older(self._place, self._lease.number)
+            drop_older(self._place, self._lease.number, 1)
+
+    def gather(self) -> None:
+        """Once there are many parts, put all of the ledger as one, and delete those that it replaces."""
+        if self._number - self._all_in < MOST_PARTS:
+            return
+        with self._lock:
+            self._lease.check()
+            self._put(self._lines(0), has_all=True)
+        drop_older(self._place, self._lease.number, self._all_in)
+
+    def _put(self, lines: bytes, *, has_all: bool = False) -> None:
+        place = part(self._place, self._lease.number, self._number + 1, has_all=has_all)
+        if not objects.create(place, lines):
+            raise UserError(
+                "A part of the sweep's ledger is there already.", where=place, fix="Start the driver again."
+            )
+        self._number, self._sent = self._number + 1, len(lines) if has_all else self._sent + len(lines)
+        if has_all or self._number == 1:
+            self._all_in = self._number
+
+    def _lines(self, start: int) -> bytes:
+        """The ledger's whole lines from a byte on."""
+        with (self._folder / LEDGER_FILE).open("rb") as file:
+            file.seek(start)
+            new = file.read()
+        return new[: new.rfind(b"\n") + 1]
+
+    def _is_urgent(self) -> bool:
+        """Whether the new lines have an event that others wait for."""
+        return any(json.loads(line)["event"] not in MAY_WAIT for line in self._lines(self._sent).splitlines())
 
     def files(self, at_end: bool = False) -> None:
         """Put the files that have changed into the store."""
@@ -89,6 +119,12 @@ class Publisher:
                         put_file(file, join(self._place, named))
                         self._files[named] = stamp
 
+    def drop(self, named: str) -> None:
+        """Delete one of the files from the store."""
+        self._lease.check()
+        objects.delete([join(self._place, named)])
+        self._files.pop(named, None)
+
     def close(self) -> None:
         """Put all that is new, and stop."""
         self._over.set()
@@ -100,13 +136,16 @@ class Publisher:
             self.files(at_end=True)
 
     def _work(self) -> None:
-        waited_s = FILES_S
-        while not self._over.wait(LEDGER_S) and not self._lease.is_lost:
-            waited_s += LEDGER_S
+        ledger_s, files_s = LEDGER_S, FILES_S  # since they were put
+        while not self._over.wait(LOOK_S) and not self._lease.is_lost:
+            ledger_s, files_s = ledger_s + LOOK_S, files_s + LOOK_S
             try:
-                self.ledger()
-                if waited_s >= FILES_S:
-                    waited_s = 0.0
+                if ledger_s >= LEDGER_S or self._is_urgent():
+                    ledger_s = 0.0
+                    self.ledger()
+                self.gather()
+                if files_s >= FILES_S:
+                    files_s = 0.0
                     self.files()
             except Exception as fault:  # what must not wait is put by `Ledger.append`, which passes it on
                 log.warning("the sweep's files could not be put into the storage: %s", fault)
@@ -114,7 +153,9 @@ class Publisher:
 
 @contextmanager
 def published(folder: Path, lost: Callable[[], None], say: Callable[[str], None]) -> Iterator[Publisher | None]:
-    """Hold the right to drive a sweep in an object store, with its ledger up to date, for the length of the block.
+    """Hold the right to drive a sweep for the block: the folder's lock and, in an object store, its lease too.
+
+    There the ledger is brought up to date first, and all that is new is put there before the lock is given back.
 
     Args:
         folder: the sweep's, on this node.
@@ -122,14 +163,19 @@ def published(folder: Path, lost: Callable[[], None], say: Callable[[str], None]
         say: is given a line for the console.
 
     Raises:
-        UserError: another driver is at work.
+        UserError: another driver is at work, or this disk has no locks.
         StorageAway: the store does not answer.
     """
-    place = portable(folder)
-    if not is_remote(place):
-        yield None
-        return
+    with only_driver(folder):
+        if is_remote(place := portable(folder)):
+            with _leased(folder, place, lost, say) as publisher:
+                yield publisher
+        else:
+            yield None
 
+
+@contextmanager
+def _leased(folder: Path, place: str, lost: Callable[[], None], say: Callable[[str], None]) -> Iterator[Publisher]:
     def waiting(seconds: float) -> None:
         say(f"another driver may still be at work; waiting up to {seconds:.0f} s to be sure")
 

@@ -6,7 +6,6 @@ by `run --report`.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here, join
 from hausa_asr.utterance import SAMPLE_RATE
-from sweeps.driver.sweep_folder import LOCK_FILE, saved
+from sweeps.driver.sweep_folder import saved
+from sweeps.record.folders import is_driven
 from sweeps.record.names import RESULT_FILE
 from sweeps.record.state import State
 from sweeps.report.page import Findings, write_report
@@ -111,7 +111,7 @@ def report_again(storage: str, name: str, say: Callable[[str], None]) -> None:
     """
     live, said = True, False
     while live:
-        live = _is_driven(here(join(storage, name)))
+        live = is_driven(here(join(storage, name)))
         file = _written(storage, name, live)
         if live and not said:
             say(f"report    {file}, written again every {_EVERY_S:.0f} s while the sweep runs; Ctrl-C ends this")
@@ -131,15 +131,3 @@ def _written(storage: str, name: str, live: bool) -> Path:
         return report_of(config, state, folder, prepared_if_same(state.prepared, state.fingerprint), live=live)
     except OSError as error:
         raise UserError(f"The report can't be written: {error}.", where=folder) from error
-
-
-def _is_driven(folder: Path) -> bool:
-    """Whether a driver is at work on a sweep of this machine."""
-    try:
-        with (folder / LOCK_FILE).open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no lock was ever made, or this file system has none
-        return False
-    return False

@@ -7,7 +7,7 @@ to the search and to the sweep's end.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +17,7 @@ from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.errors import first_line
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import portable
+from hausa_asr.storage.retry import patience
 from hausa_asr.text import VOCAB
 from sweeps.driver.publisher import Publisher
 from sweeps.driver.sweep_folder import save
@@ -28,6 +29,9 @@ from sweeps.pruning.rungs import rungs_s
 from sweeps.record.ledger import Ledger
 from sweeps.record.names import RESULT_FILE
 from sweeps.record.state import FAULT, INTERRUPTED, State
+
+_LEAVE_S = 2.0
+"""How long a store that is away is waited for when the driver leaves."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Sweep:
         """
         if self.ledger.state.left is None and not (self.folder / RESULT_FILE).exists():
             self.ledger.append_at_once("left", how=how, why=why)
+            with suppress(Exception), patience(_LEAVE_S):  # the driver's end may be too sudden for anything later
+                self.ledger.published()
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
@@ -125,9 +131,11 @@ def open_sweep(
     """
     ledger, place = Ledger(folder), portable(prepared.path)
     save(config, folder)
-    if publisher is not None:
-        ledger.published = publisher.ledger
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of a finished sweep that is given more trials
+    if publisher is not None:
+        publisher.drop(RESULT_FILE)
+        publisher.files()  # before the ledger's first part: a sweep that is killed here has what a resume needs
+        ledger.published = publisher.ledger
     if not ledger.state.name:
         ledger.append(
             "sweep", name=folder.name, prepared=place, fingerprint=prepared.fingerprint,
@@ -139,7 +147,6 @@ def open_sweep(
         **({"prepared": place} if ledger.state.prepared != place else {}),
     )  # fmt: skip
     if publisher is not None:
-        publisher.files()
         publisher.start()
     rule = rule_of(config, ledger.state)
     return Sweep(config, ledger, prepared, plan, rule, predictor_of(config, rule))

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shlex
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,10 +25,11 @@ from hausa_asr.storage.address import absolute, here, is_remote, join, parent, p
 from hausa_asr.storage.address import name as last_of
 from hausa_asr.storage.fetched import at_hand, share
 from sweeps.driver.log_lines import formatter
+from sweeps.driver.moved_mlflow import with_moved_mlflow
 from sweeps.planning.finalists import refuse_mixed_lengths
 from sweeps.record.folders import bring, is_there, sweeps_in
 from sweeps.record.ledger import read_state
-from sweeps.record.names import SETTINGS_FILE
+from sweeps.record.names import LOCK_FILE, SETTINGS_FILE
 from sweeps.record.state import State
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from hausa_asr.dataset.prepared import Prepared
 
-LOCK_FILE = ".lock"
+_LOOKS, _LOOK_S = 3, 0.1
 CHANGEABLE = (
     "search",
     "space",
@@ -65,6 +67,26 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
         config = make_absolute(load(path, overrides), in_job=in_ray_job())
         when = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         return config, config.name or f"{re.sub(r'[^A-Za-z0-9._-]', '-', path.stem)}-{when}"
+    refuse_changes(path, overrides, resume)
+    state, config = saved(storage_of(overrides), resume, overrides)
+    refuse_mixed_lengths(state, config)
+    config = make_absolute(config, in_job=in_ray_job())
+    if not any(override.partition("=")[0].strip() == "mlflow.uri" for override in overrides):
+        config = with_moved_mlflow(config, state.run_id)
+    return config, resume
+
+
+def refuse_changes(path: Path | None, overrides: Sequence[str], resume: str) -> None:
+    """Refuse what a sweep that goes on must keep.
+
+    Args:
+        path: a file of settings, which it has already.
+        overrides: `name=value` each.
+        resume: what names the sweep.
+
+    Raises:
+        UserError: with what may change.
+    """
     names = [override.partition("=")[0].strip() for override in overrides]
     others = [name for name in names if not any(name == one or name.startswith(f"{one}.") for one in CHANGEABLE)]
     if path is not None or others:
@@ -73,9 +95,6 @@ def settings_of(path: Path | None, overrides: list[str], resume: str | None) -> 
             where=f"--resume {resume}",
             fix=f"Only {', '.join(CHANGEABLE)} can be set with --resume; for anything else start a new sweep.",
         )
-    state, config = saved(storage_of(overrides), resume, overrides)
-    refuse_mixed_lengths(state, config)
-    return make_absolute(config, in_job=in_ray_job()), resume
 
 
 def saved(storage: str, name: str, overrides: Sequence[str] = ()) -> tuple[State, SweepConfig]:
@@ -92,7 +111,8 @@ def saved(storage: str, name: str, overrides: Sequence[str] = ()) -> tuple[State
             where=storage,
             fix=f"Name one of the storage (newest last: {names}), or give its storage with --set storage=DIR.",
         )
-    config = load(file, [*overrides, f"storage={storage}"], environment={})  # the folder may have been moved
+    # Its own address of MLflow, not that of the environment; the folder may have been moved.
+    config = load(file, [*overrides, f"storage={storage}"], environment={})
     return read_state(file.parent), config
 
 
@@ -213,18 +233,30 @@ def only_driver(folder: Path) -> IO[str]:
     """Lock a sweep's folder against other drivers, until this process ends or the file is closed.
 
     Raises:
-        UserError: another driver is at work.
+        UserError: another driver is at work, or the file system has no locks.
     """
     lock = (folder / LOCK_FILE).open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(
-            "Another driver is at work on this sweep.",
-            where=folder,
-            fix="Let it finish, or stop it (Ctrl-C, or `ray job stop`), before you resume the sweep.",
-        ) from None
-    return lock
+    for left in reversed(range(_LOOKS)):  # who asks whether a driver is at work holds the lock for a moment
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if left:
+                time.sleep(_LOOK_S)
+        except OSError as error:
+            raise UserError(
+                f"This file system has no locks, so two drivers could write one sweep: {error.strerror}.",
+                where=folder,
+                fix="Mount it with locks, or put the storage on another file system or into an object store "
+                "(storage=s3://bucket/runs)."
+                if not is_remote(portable(folder))
+                else "Set HAUSA_ASR_SCRATCH to a folder on a local disk.",
+            ) from None
+    raise UserError(
+        "Another driver is at work on this sweep.",
+        where=folder,
+        fix="Let it finish, or stop it (Ctrl-C, or `ray job stop`), before you resume the sweep.",
+    )
 
 
 def log_to(path: Path) -> None:

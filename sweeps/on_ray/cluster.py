@@ -152,6 +152,15 @@ def resources_for_workers(nodes: Iterable[Mapping[str, Any]], labels: Mapping[st
     return found
 
 
+def versions_of(address: str) -> tuple[str, str]:
+    """The versions of Ray and of Python that a cluster runs; asks the head, and starts or joins nothing."""
+    from ray._common.usage.usage_lib import get_cluster_metadata
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    about = get_cluster_metadata(GcsClient(address=address))
+    return about["ray_version"], about["python_version"]
+
+
 @contextmanager
 def connecting(settings: ClusterSettings, logs: Path) -> Iterator[Connection]:
     """Begin to connect to Ray, for the length of the block; arguments as in `Connection`."""

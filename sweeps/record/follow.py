@@ -36,6 +36,7 @@ class Follower:
         self.state = State()
         self.drivers, self.opened, self.reports_before, self.longest_s = 0, 0.0, 0, 0.0
         self._read = self._lines = 0
+        self._last = b""
 
     def poll(self) -> list[str]:
         """Take in what was written since the last call; a last line that is not whole yet waits for the next.
@@ -48,7 +49,8 @@ class Follower:
         """
         try:
             with self.path.open("rb") as file:
-                if file.seek(0, 2) < self._read:  # another file under this name
+                file.seek(max(0, self._read - len(self._last)))
+                if file.read(len(self._last)) != self._last:  # another file under this name
                     self._restart()
                 file.seek(self._read)
                 new = file.read()
@@ -57,7 +59,8 @@ class Follower:
         new = new[: new.rfind(b"\n") + 1]
         self._read += len(new)
         touched: dict[str, None] = {}
-        for line in new.splitlines():
+        for line in new.splitlines(keepends=True):
+            self._last = line
             self._lines += 1
             if not line.strip():
                 continue

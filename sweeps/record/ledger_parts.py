@@ -1,58 +1,144 @@
 """The ledger in an object store: whole, numbered parts, `ledger/FENCE-NUMBER.jsonl`, each a closed run of lines.
 
-FENCE is the number of the driver's lease. A driver's first part has all that came before it, so the parts of the
-highest fence are the whole ledger, and what a driver still writes whose lease was taken over is passed over.
+FENCE is the number of the driver's lease. A driver's first part has all that came before it, and so has each that is
+called `FENCE-NUMBER-all.jsonl`. The ledger is the last of these of the highest fence, and what follows it. So what a
+driver still writes whose lease was taken over is passed over, and a driver may delete what its last such part replaces.
+
+A copy on a node's disk has a note of how far it goes, so that only the parts after that are read.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 
+from hausa_asr.files import write_whole
 from hausa_asr.storage import objects
 from hausa_asr.storage.address import join
 
 PARTS_FOLDER = "ledger"
-_PART = re.compile(r"(\d{6})-(\d{8})\.jsonl")
+_PART = re.compile(r"(\d{6})-(\d{8})(-all)?\.jsonl")
+_NOTE = ".ledger.json"
+_AT_ONCE = 16
+"""Parts that are read or deleted at the same time."""
+_TRIES = 5
+"""How often parts are listed again, since the driver has just replaced some of those that were to be read."""
 
 
-def part(place: str, fence: int, number: int) -> str:
+def part(place: str, fence: int, number: int, *, has_all: bool = False) -> str:
     """The address of a part of a sweep's ledger."""
-    return join(place, PARTS_FOLDER, f"{fence:06d}-{number:08d}.jsonl")
+    return join(place, PARTS_FOLDER, f"{fence:06d}-{number:08d}{'-all' if has_all else ''}.jsonl")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as the store lists it: the bytes of the ledger from `start` on, up to `end`."""
+
+    place: str
+    fence: int
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Copied:
+    """How far a copy goes: up to a part, with its bytes; and the file's own size and time, which show a change."""
+
+    fence: int
+    number: int
+    end: int
+    size: int
+    changed_ns: int
 
 
 def read_parts(place: str) -> bytes:
-    """Read a sweep's ledger from its address; empty if there is none.
-
-    A part that is missing ends it: those after it are not closed runs of what is there.
-    """
-    numbers: dict[int, list[int]] = {}
-    for name in objects.listing(join(place, PARTS_FOLDER)):
-        if found := _PART.fullmatch(name):
-            numbers.setdefault(int(found[1]), []).append(int(found[2]))
-    whole = {fence: every for fence, every in numbers.items() if 1 in every}
-    if not whole:
-        return b""
-    fence, content, number = max(whole), b"", 1
-    while number in whole[fence]:
-        content += objects.read(part(place, fence, number))
-        number += 1
-    return content
+    """Read a sweep's ledger from its address; empty if there is none."""
+    return _read(place, None)[2]
 
 
-def drop_older(place: str, fence: int) -> None:
-    """Delete the parts of earlier drivers, once the first of this one is there."""
+def drop_older(place: str, fence: int, number: int) -> None:
+    """Delete the parts before one that has all of them, of this driver and of earlier ones."""
     folder = join(place, PARTS_FOLDER)
-    old = [name for name in objects.listing(folder) if (found := _PART.fullmatch(name)) and int(found[1]) < fence]
-    objects.delete([join(folder, name) for name in old])
+    found = {name: _PART.fullmatch(name) for name in objects.listing(folder)}
+    old = [name for name, one in found.items() if one and (int(one[1]), int(one[2])) < (fence, number)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda name: objects.delete([join(folder, name)]), old))
 
 
-def refresh(file: Path, place: str) -> None:
-    """Bring this node's copy of a ledger up to date with the store.
+def refresh(file: Path, place: str) -> bool:
+    """Bring this node's copy of a ledger up to date with the store; False if that has none.
 
     A copy that has all of the store's, and more, stays: it is a driver's of this node, which has written ahead.
     """
-    there = read_parts(place)
+    known = _noted(file)
+    parts, start, new = _read(place, known)
+    if not parts:
+        return False
+    if known is not None and not new:
+        return True
     mine = file.read_bytes() if file.is_file() else b""
-    if there and not mine.startswith(there):
-        objects.write(str(file), there)
+    if len(mine) < start or not mine[start:].startswith(new):
+        objects.write(str(file), mine[:start] + new)
+    status, last = file.stat(), parts[-1]
+    note = Copied(last.fence, last.number, last.end, status.st_size, status.st_mtime_ns)
+    write_whole(file.with_name(_NOTE), json.dumps(asdict(note)))
+    return True
+
+
+def _noted(file: Path) -> Copied | None:
+    """What a copy's note says; None if there is none, or the copy has changed since."""
+    with suppress(OSError, ValueError, TypeError):
+        note = Copied(**json.loads(file.with_name(_NOTE).read_text(encoding="utf-8")))
+        status = file.stat()
+        if (status.st_size, status.st_mtime_ns) == (note.size, note.changed_ns):
+            return note
+    return None
+
+
+def _read(place: str, known: Copied | None) -> tuple[Sequence[Part], int, bytes]:
+    """The parts that are the ledger, where what a copy lacks begins, and that."""
+    for left in reversed(range(_TRIES)):
+        parts = _listed(place)
+        start = 0
+        if known is not None and parts and known.fence == parts[0].fence and known.number <= parts[-1].number:
+            start = known.end
+        lacking = [one for one in parts if one.end > start]
+        try:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                return parts, start, b"".join(pool.map(_bytes_of, lacking, repeat(start)))
+        except FileNotFoundError:
+            if not left:
+                raise
+    raise AssertionError
+
+
+def _bytes_of(one: Part, start: int) -> bytes:
+    return objects.read(one.place, (max(0, start - one.start), one.end - one.start))
+
+
+def _listed(place: str) -> list[Part]:
+    """The parts that are the ledger, in order; a number that is missing ends it."""
+    fences: dict[int, dict[int, tuple[str, int]]] = {}
+    starts: dict[int, int] = {}
+    for name, about in objects.listing(join(place, PARTS_FOLDER)).items():
+        if found := _PART.fullmatch(name):
+            fence, number = int(found[1]), int(found[2])
+            fences.setdefault(fence, {})[number] = name, about.size
+            if number == 1 or found[3]:
+                starts[fence] = max(number, starts.get(fence, 0))
+    if not starts:
+        return []
+    fence = max(starts)
+    number, end, parts = starts[fence], 0, list[Part]()
+    while number in fences[fence]:
+        name, size = fences[fence][number]
+        parts.append(Part(join(place, PARTS_FOLDER, name), fence, number, end, end + size))
+        number, end = number + 1, end + size
+    return parts

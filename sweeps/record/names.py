@@ -5,6 +5,7 @@ from __future__ import annotations
 SETTINGS_FILE = "sweep.yaml"
 LEDGER_FILE = "ledger.jsonl"
 LOG_FILE = "sweep.log"
+LOCK_FILE = ".lock"
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.html"
 EXPORT_FOLDER = "export"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
 from hausa_asr.errors import UserError
 from hausa_asr.storage.address import here
+from hausa_asr.storage.fetched import at_hand
+from hausa_asr.tracking.tracker import Tracker
+from helpers.plans import an_earlier_sweep
 from helpers.slots import Slots
-from sweeps.driver.sweep_folder import by_name, refuse_retry, save, settings_of, to_type
+from sweeps.driver.moved_mlflow import passed_over
+from sweeps.driver.sweep_folder import by_name, only_driver, refuse_retry, save, settings_of, to_type
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import DIVERGED
 
@@ -29,6 +36,57 @@ def test_finalists_that_have_begun_keep_their_length(tmp_path: Path) -> None:
     assert "-s1" in str(refused.value)
     config, _ = settings_of(None, [storage, "finalists.length_s=1000", "finalists.seeds=3"], name)
     assert config.finalists.seeds == 3, "the same length in words, and more seeds"
+
+
+def test_mlflow_at_another_address_is_taken_from_the_environment_if_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, other = (f"sqlite:///{tmp_path}/{name}/mlflow.db" for name in ("old", "new", "other"))
+    for name in ("old", "other"):
+        (tmp_path / name).mkdir()
+    run_id = Tracker(old, "hausa-asr").start_sweep("one", {}, {})
+    Tracker(other, "hausa-asr").start_sweep("one", {}, {})
+    (tmp_path / "old").rename(tmp_path / "new")
+    storage = tmp_path / "runs"
+    an_earlier_sweep(storage, "one", 30.0, f"mlflow.uri={old}").append("mirrored", run_id=run_id)
+    set_ = f"storage={storage}"
+    for named, then in (
+        (None, old),
+        (new, new),
+        (other, old),
+        (f"sqlite:///{tmp_path}/none.db", old),
+        ("junk://", old),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", named or "")
+        config, _ = settings_of(None, [set_], "one")
+        assert config.mlflow.uri == then
+        assert bool(passed_over(config)) == (named not in (None, then))
+    config, _ = settings_of(None, [set_, f"mlflow.uri={old}"], "one")
+    assert config.mlflow.uri == old, "what is typed counts"
+    an_earlier_sweep(storage, "two", 30.0, f"mlflow.uri={old}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    assert settings_of(None, [set_], "two")[0].mlflow.uri == other, "it has no run yet"
+
+
+def test_a_file_system_without_locks_is_not_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with only_driver(tmp_path), pytest.raises(UserError, match="Another driver is at work"):
+        only_driver(tmp_path)
+
+    def flock(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"no locks, .*: No locks available") as refused:
+        only_driver(tmp_path)
+    assert str(tmp_path) in str(refused.value) and "s3://bucket/runs" in str(refused.value)
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path))
+    twin = here("s3://bucket/runs/one")
+    twin.mkdir(parents=True)
+    with pytest.raises(UserError, match="no locks") as refused:
+        only_driver(twin)
+    assert "HAUSA_ASR_SCRATCH" in str(refused.value)
+    with pytest.raises(UserError, match="scratch folder has no locks"):
+        at_hand("s3://bucket/data")
 
 
 def test_a_sweep_can_be_named_by_its_folder_and_is_where_it_is_not_in_the_usual_place(

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -162,6 +163,16 @@ def test_room_is_made_by_what_was_not_used_for_longest_and_never_by_what_is_in_u
     at_hand(places[3])
     assert [here(place).is_dir() for place in places] == [True, False, True, True], "the oldest is in use"
     user.communicate()
+
+
+def test_fetched_folders_leave_room_on_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path))
+    monkeypatch.delenv("HAUSA_ASR_SCRATCH_GB", raising=False)
+    for disk_gb, limit_gb in ((100, 70), (1000, 200)):
+        monkeypatch.setattr(fetched.shutil, "disk_usage", lambda path, gb=disk_gb: SimpleNamespace(total=gb * 1e9))
+        assert fetched.limit_bytes() == pytest.approx(limit_gb * 1e9)
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH_GB", "500")
+    assert fetched.limit_bytes() == 500e9, "whoever sets it knows the disk"
 
 
 def test_a_store_that_is_away_for_a_while_costs_only_waiting(

@@ -1,4 +1,7 @@
-"""The same sweep in a bucket as on a disk: with a store that is away, a second driver, and a driver elsewhere."""
+"""The same sweep in a bucket as on a disk: with a store that is away, a second driver, and a driver elsewhere.
+
+With `-s` it prints what docs/results.md says of object stores: bytes for each node, requests, and what an outage costs.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,24 @@ def reported_at(events: list[dict[str, Any]]) -> list[float]:
 
 
 def downloads(scratch: Path) -> list[str]:
+    return [one["address"] for one in fetches(scratch)]
+
+
+def fetches(scratch: Path) -> list[dict[str, Any]]:
     log = scratch / ".fetched/log.jsonl"
-    return [json.loads(line)["address"] for line in log.read_text().splitlines()] if log.is_file() else []
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+
+
+def figures(name: str, scratch: Path, storage: str, server: S3Server) -> str:
+    """What a node has fetched so far, by kind, and how much is in the store after how many requests."""
+    kinds: dict[str, int] = {}
+    for one in fetches(scratch):
+        kind = "data" if "/_data/" in one["address"] else "checkpoints" if "/trials/" in one["address"] else "other"
+        kinds[kind] = kinds.get(kind, 0) + one["bytes"]
+    fetched = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in kinds.items()) or "nothing"
+    stored = sum(about.size for about in objects.listing(storage).values())
+    asked = ", ".join(f"{len(server.requests(method))} {method}" for method in ("PUT", "GET", "HEAD", "DELETE"))
+    return f"{name}: fetched {fetched}; the store holds {stored / 1e6:.2f} MB after {asked}"
 
 
 def test_a_sweep_in_a_bucket_is_the_same_sweep(
@@ -69,6 +88,7 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
     assert "Another driver is at work on the sweep one" in finish(other, code=2)
     output = finish(driver)
     assert "Traceback" not in output
+    print(figures("the first node", first, storage, s3_server))
     place = f"{storage}/one"
     assert learned(events_in(place)) == learned(on_disk)
     assert ledger_of(twin) == events_in(place)
@@ -82,6 +102,7 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
     went_on = events_in(place)
     assert learned(went_on)[: len(learned(on_disk)) - 2] == learned(on_disk)[:-2]
     assert [event["trial"] for event in went_on if event["event"] == "proposed"] == ["t000", "t001", "t002"]
+    print(figures("another node", second, storage, s3_server))
     fetched = downloads(second)
     assert len(fetched) == len(set(fetched)), "each thing once"
     assert any("/_data/" in one for one in fetched)
@@ -91,6 +112,7 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
     model = best_model(f"sqlite:///{tmp_path}/mlflow.db", "hausa-asr", sweep="one", out=tmp_path / "model", rank=2)
     assert model.source == "checkpoint" and (tmp_path / "model/model.safetensors").is_file()
     assert len(downloads(third)) == 1
+    print(figures("an export", third, storage, s3_server))
 
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in written if b"planted-secret" in path.read_bytes()]
