@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpoint_files import Digests
 from hausa_asr.training.ema import Ema
 from hausa_asr.training.energy import EnergyMeter
-from hausa_asr.training.freezing import Trainable
+from hausa_asr.training.freezing import Trainable, set_trainable
 from hausa_asr.training.loader import Loader, ModelInput
 from hausa_asr.training.optimizer import Optimizer
-from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best, Schedule
+from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best
+from hausa_asr.training.states import States
 from hausa_asr.training.updates import UpdatePlan
 from hausa_asr.utterance import Split
 
@@ -40,6 +42,9 @@ log = logging.getLogger("hausa_asr.trial")
 FITTING: dict[str, float] = {}
 """Seconds of audio in a micro-batch that fit into this process's memory, by base checkpoint, where fewer do than asked.
 """
+
+_BYTES = 12
+"""Of a checkpoint to resume from, for each weight that learns: itself and Adam's two moments, all float32."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,11 @@ class Run:
     window: Window
     skipped_in_a_row: torch.Tensor  # () on the device
     ema: Ema | None
-    schedule: Schedule
+    states: States
     energy: EnergyMeter
-    resumable: int  # the step of the newest checkpoint to resume from; 0 if there is none
     digests: Digests = field(default_factory=dict)
     unwritten: Best | None = None  # the best checkpoint, where it is not on disk yet
+    put: Callable[[], None] = lambda: None  # puts new checkpoints into the store
     parts: Trainable | None = None  # the parts that learn; None before the first update
     learning: list[torch.nn.Parameter] = field(default_factory=list)
 
@@ -167,10 +172,16 @@ def start(
         window=Window(device),
         skipped_in_a_row=torch.zeros((), device=device),
         ema=ema,
-        schedule=Schedule(config.checkpoint_every_s),
+        states=States(config.checkpoint_every_s, _BYTES * _learning(model, config), saved.step if saved else 0),
         energy=EnergyMeter(device),
-        resumable=saved.step if saved else 0,
     )
+
+
+def _learning(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
+    """Count the weights that learn by the trial's end."""
+    every = Trainable(projection=True, first_layer=0)
+    set_trainable(model, every, feature_encoder=not config.freeze_feature_encoder, adapters=config.adapter_dim > 0)
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
 def close(run: Run) -> None:

@@ -29,9 +29,9 @@ from sweeps.on_ray.capacity import Capacity
 from sweeps.on_ray.cluster import address_of
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
-from sweeps.on_ray.slot import Slot
+from sweeps.on_ray.slot import WRITING_S, Slot
 from sweeps.planning.estimate import checkpoint_space
-from sweeps.record.crashes import NO_ROOM
+from sweeps.record.crashes import CRASH, NO_ROOM
 from sweeps.record.trial import TrialRecord
 
 _MOST_STARTING = 512
@@ -171,5 +171,17 @@ def _tune_config(sweep: Sweep, spec: dict[str, Any], trial: TrialRecord | None) 
         "keep_free": checkpoint_space(sweep.config, sweep.plan.slots).least or 0.0,
         "rungs": [] if trial.of else sweep.ledger.state.marks,  # finalists are not ranked
         "on_a_cluster": address_of(sweep.config.cluster) is not None,
+        "left_at": left_at(trial),
     }
     return {"slot": spec, "job": job}
+
+
+def left_at(trial: TrialRecord) -> tuple[int, float]:
+    """The step where a trial was paused, and for how many seconds the workers that it left may still write its state.
+
+    0 seconds where they are gone, or had written it before they reported.
+    """
+    if trial.state not in ("paused", "pruned") or trial.cause in (CRASH, NO_ROOM):
+        return 0, 0.0
+    reported = trial.reports[-1].time if trial.reports else 0.0
+    return trial.last_step, max(0.0, reported + WRITING_S - time.time())
