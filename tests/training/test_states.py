@@ -242,7 +242,7 @@ def test_a_store_that_is_away_trains_on_until_it_has_not_answered_for_long_and_t
 
     with pytest.raises(StorageAway):
         trained(layer_norm_base, tmp_path, [steps[10]], act, put=put)
-    assert [one.step for one in reports] == [5, 10, 15, 20, 25], "after the first update that follows"
+    assert [one.step for one in reports] == [5, 10, 15, 20, 25], "before the next report"
     assert not any(one.checkpoint for one in reports), "what is not in the store is not named"
     best = checkpoint.best(tmp_path)
     assert best is not None and best.step == reports[-1].best["step"] > 10, "what was in memory is on the disk"
@@ -251,7 +251,11 @@ def test_a_store_that_is_away_trains_on_until_it_has_not_answered_for_long_and_t
 def test_asked_for_at_every_evaluation_none_is_left_out(
     disk: Disk, layer_norm_base: Path, tmp_path: Path, steps: dict[int, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "fsync", lambda path: (time.sleep(0.05), disk.real(path)))
+    def slow(path: Path) -> None:
+        time.sleep(0.05)
+        disk.real(path)
+
+    monkeypatch.setattr(saving, "fsync", slow)
     reports: list[Progress] = []
 
     def report(progress: Progress) -> Answer:
