@@ -101,7 +101,7 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
 def test_a_store_that_is_away_for_half_a_minute_costs_no_result_and_a_wait_at_a_pause_at_most(
     settings: Path, tmp_path: Path, bucket: str, s3_server: S3Server, rule: str
 ) -> None:
-    """The trial trains on. Checkpoints of this tiny model come every few seconds, those of real ones every ten minutes."""
+    """The trial trains on. This tiny model has a checkpoint every few seconds, a real one every ten minutes."""
     common = ("--config", settings, *ONE_SLOT, "--set", "search.trials=1", "--set", "finetune.length_s=12000",
               "--set", "finetune.eval_every_steps=20", "--set", f"pruning.rule={rule}",
               "--set", "name=one")  # fmt: skip
