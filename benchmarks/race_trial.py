@@ -61,7 +61,7 @@ def train_trial(
     import torch
 
     from hausa_asr.dataset.prepared import load_prepared
-    from hausa_asr.recipe import FinetuneConfig
+    from hausa_asr.recipe import FinetuneConfig, step_folder
     from hausa_asr.training.finetune import Data, finetune
 
     torch.set_num_threads(1)
@@ -73,7 +73,8 @@ def train_trial(
 
     def written(progress: Progress) -> Answer:
         scores = {key: progress.metrics[key] for key in ("wer", "cer", "loss")}
-        write("evaluated", **scores, checkpoint=progress.checkpoint, last=progress.last)
+        place = step_folder(folder / "trials" / name, progress.step)  # which need not be there
+        write("evaluated", **scores, checkpoint=str(place), last=progress.last)
         return report(progress)
 
     write("begun", settings=settings)

@@ -41,7 +41,7 @@ from worlds import SHORTER, WORLDS
 
 from hausa_asr.metrics import word_counts
 from hausa_asr.model.evaluate import EvalReport, evaluate
-from hausa_asr.recipe import Answer, FinetuneConfig, Progress
+from hausa_asr.recipe import Answer, FinetuneConfig, Progress, step_folder
 from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, finetune
 from hausa_asr.training.one_update import update
@@ -99,6 +99,7 @@ def record(task: dict[str, Any], speech: Path, device: torch.device, bases: dict
     """Train one of them; its curve, or None if the time was up."""
     splits = {name: MappedSplit(speech / task["speech"] / f"{name}.i16") for name in ("train", "dev")}
     recipe, base = FinetuneConfig(**task["recipe"]), bases.get(task["base"], task["base"])
+    recipe = replace(recipe, checkpoint_every_s=0.0)  # so none is left out
     points: dict[str, list[float]] = {name: [] for name in ("step", "seen_s", *COLUMNS, "train_s", "eval_s")}
     folder = Path(tempfile.mkdtemp(prefix="hausa-asr-curve-", dir=speech))
     probes = [share * recipe.length_s for share in PROBES] if task["probes"] else []
@@ -119,7 +120,11 @@ def record(task: dict[str, Any], speech: Path, device: torch.device, bases: dict
         if probes and progress.seen_s >= probes[0]:
             probes.pop(0)
             set_aside.append(folder / f"probe-{len(set_aside)}")
-            shutil.copytree(progress.checkpoint, set_aside[-1] / Path(progress.checkpoint).name)
+            place = step_folder(folder / "trial", progress.step)
+            until_s = time.monotonic() + 60
+            while not place.is_dir() and time.monotonic() < until_s:
+                time.sleep(0.05)  # it is being written
+            shutil.copytree(place, set_aside[-1] / place.name)
         late = time.time() > until and not progress.last
         return Answer.STOP if late else Answer.CONTINUE
 

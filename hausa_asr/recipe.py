@@ -153,7 +153,9 @@ class Progress:
         metrics: the figures of this evaluation; NaN if no update since the last one had finite gradients.
         best: `step`, `wer`, `cer` and `loss` of the best checkpoint so far.
         samples: dev utterances as (id, reference, hypothesis).
-        checkpoint: the folder of this step's checkpoint; there only if it is to resume from, the best or the last.
+        checkpoint: the folder of the newest checkpoint that the trial can resume from, perhaps an earlier step's:
+            complete when this is reported, and gone when a newer one is. "" before the first one. At the trial's end
+            that of its last step.
         best_checkpoint: the folder of the best checkpoint so far; while the trial goes on it may not be written yet.
         last: the trial ends here, at its full length, whatever the answer.
         diverged: the trial has diverged and ends here, whatever the answer.

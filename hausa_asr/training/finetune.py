@@ -1,8 +1,8 @@
 """Fine-tune one model: a recipe, train and dev splits and a base checkpoint in; checkpoints and reports out.
 
 A laptop, a test and a Ray worker call the same function. It knows neither Ray nor MLflow: the caller's `report` gets
-the figures of each evaluation and answers whether to go on. A checkpoint to resume from is on disk before `report` is
-called, so the trial can resume from there, whatever ends it.
+the figures of each evaluation and answers whether to go on. Checkpoints to resume from are written while training goes
+on, one at a time. A report names the newest that is complete, so the trial can resume from there, whatever ends it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from hausa_asr.model.batch import Share
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import checkpoint
-from hausa_asr.training.checkpoint_files import remove_needless
+from hausa_asr.training.checkpointing import begin, finish, keep, make_resumable, named, write_best
 from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, agree_on_micro_batches, has_diverged, update
 from hausa_asr.training.report import figures, progress_at
 from hausa_asr.training.run import Data, Run, Window, chosen_device, close, start
@@ -53,6 +52,7 @@ def finetune(
     keep_free: float = 0.0,
     evaluate_at_s: Sequence[float] = (),
     hurry: Callable[[], bool] | None = None,
+    put: Callable[[], None] | None = None,
 ) -> FinetuneResult:
     """Fine-tune a wav2vec 2.0 checkpoint for Hausa by one recipe, or resume it.
 
@@ -63,7 +63,9 @@ def finetune(
     a CPU; on a GPU the last bits of sums differ from run to run). It first sends that checkpoint's report again,
     with the same step, since the first may have been lost. Where training can resume:
     at `evaluate_at_s`, where the answer was to pause or stop, and in between about every `config.checkpoint_every_s`.
-    The best checkpoint is on disk wherever training can resume, and when the call has ended.
+    Where that was neither, it is written while training goes on, and the next one is left out until it is. What goes
+    wrong with it is raised after the update that is being made. All is on disk when the call has ended, the best
+    checkpoint too.
 
     Under `torch.distributed` every rank calls this with the same arguments. The ranks share each global batch, and only
     rank 0 calls `report`.
@@ -83,6 +85,8 @@ def finetune(
             on: the rungs of a sweep.
         hurry: asked by all ranks every few updates: whether the machine is about to go. Then, once, the trial is
             evaluated at this step, a checkpoint to resume from is written, and `report` is called.
+        put: called on rank 0, perhaps by a thread, when checkpoints have come or gone in `folder`: to put them where
+            the trial can go on. Until it returns the new one does not count as complete.
 
     Returns:
         How it ended (`finished`, `stopped`, `paused` or `diverged`), and the last report. The best checkpoint is at
@@ -121,6 +125,7 @@ def finetune(
         torch.cuda.set_device(device)  # NCCL uses the current device
     saved = checkpoint.latest(folder)
     run = start(config, data, base, folder, device, saved, cache, keep_free)
+    run.put = put or run.put
     progress = progress_at(saved, folder) if saved else None
     due = evaluations(run.plan, config.eval_every_steps, evaluate_at_s)
     rungs = evaluations(run.plan, run.plan.updates, evaluate_at_s)
@@ -128,27 +133,31 @@ def finetune(
         while True:
             if progress is not None:
                 if progress.diverged:
-                    _write_best(run)
-                answer = _answer(report, progress, run.share)
+                    run.states.finish()
+                    write_best(run)
+                    run.put()
+                answer = _answer(report, named(run, progress), run.share)
                 if progress.diverged:
-                    return FinetuneResult("diverged", progress)
+                    return FinetuneResult("diverged", named(run, progress))
                 if progress.last:
-                    return FinetuneResult("finished", progress)
+                    return FinetuneResult("finished", named(run, progress))
                 if answer is not Answer.CONTINUE:
                     with run.ema.applied() if run.ema else nullcontext():
-                        _make_resumable(run, progress)
-                    return FinetuneResult("paused" if answer is Answer.PAUSE else "stopped", progress)
+                        make_resumable(run, progress)
+                    return FinetuneResult("paused" if answer is Answer.PAUSE else "stopped", named(run, progress))
             run.window = Window(device)
             hurried = False
             while not _due(run, due) and not hurried:
                 update(run)
+                run.states.check()
                 hurried = hurry is not None and run.step % _HURRY_EVERY == 0 and hurry()
             hurry = None if hurried else hurry
             with run.ema.applied() if run.ema else nullcontext():
-                progress = _evaluate(run, may_end=hurried or run.step in rungs)
+                progress = _evaluate(run, hurried, at_rung=run.step in rungs)
     except BaseException:
         with suppress(Exception):  # the first fault is the one to report
-            _write_best(run)
+            run.states.abandon()
+            write_best(run)
         raise
     finally:
         close(run)
@@ -178,20 +187,18 @@ def _due(run: Run, steps: frozenset[int]) -> bool:
     return run.step % MAX_NONFINITE_STEPS == 0 and has_diverged(run)
 
 
-def _evaluate(run: Run, may_end: bool) -> Progress:
-    """Score dev while a thread writes the checkpoint, and make the report.
+def _evaluate(run: Run, hurried: bool, at_rung: bool) -> Progress:
+    """Score dev while a thread copies or writes the checkpoint, and make the report.
 
     Args:
         run: the run.
-        may_end: the trial may be paused here, so the optimizer's state is written at once.
+        hurried: the machine is about to go, so training waits until the optimizer's state is written.
+        at_rung: the trial may be paused here, so its state is written, though not waited for.
     """
     window_s = _seconds(run.window, run.device)
-    ends = run.step == run.plan.updates
     saving: Saving | Best | None = None
-    if run.share.rank == 0 and (ends or may_end or run.schedule.due()):
-        saving = _saving(run, state=not ends)
-    elif run.share.rank == 0:
-        saving = Best(run.folder, run.step, run.model, run.processor, run.optimizer, run.base, run.digests)
+    if run.share.rank == 0:
+        saving = begin(run, hurried, at_rung)
     try:
         scores = evaluate(run.model, run.processor, run.data.dev, batch_s=run.eval_batch_s)
         run.eval_batch_s = scores.batch_s
@@ -217,49 +224,10 @@ def _evaluate(run: Run, may_end: bool) -> Progress:
             saving.abandon()
         raise
     if isinstance(saving, Saving):
-        _finish(run, saving, progress)
-    elif saving is not None and run.best["step"] == run.step:
-        run.unwritten = saving.done(asdict(progress))
+        finish(run, saving, progress)
     elif saving is not None:
-        saving.abandon()
+        keep(run, saving, progress)
     return progress
-
-
-def _saving(run: Run, state: bool) -> Saving:
-    weights = run.ema.others() if run.ema and state else None
-    return Saving(
-        run.folder, run.step, run.model, run.processor, run.optimizer, run.base,
-        state=state, weights=weights, digests=run.digests,
-    )  # fmt: skip
-
-
-def _write_best(run: Run) -> None:
-    """Write the best checkpoint so far, if it is not on disk."""
-    if run.unwritten is not None and run.unwritten.step == run.best["step"]:
-        run.unwritten.write()
-        remove_needless(run.folder, run.step, run.unwritten.step)
-    run.unwritten = None
-
-
-def _finish(run: Run, saving: Saving, progress: Progress) -> None:
-    if run.unwritten is not None and run.unwritten.step != run.step:
-        try:
-            _write_best(run)  # first: whoever resumes from this one needs it
-        except BaseException:
-            saving.abandon()
-            raise
-    saving.finish(asdict(progress), int(run.best["step"]))
-    run.unwritten = None
-    if saving.state:
-        run.schedule.written(saving.took_s)
-        run.resumable = run.step
-
-
-def _make_resumable(run: Run, progress: Progress) -> None:
-    """Write a checkpoint to resume from at this step, if it has none; before it the best, which is a third as large."""
-    if run.share.rank == 0 and run.resumable != run.step:
-        _write_best(run)
-        _finish(run, _saving(run, state=True), progress)
 
 
 def _seconds(window: Window, device: torch.device) -> float:

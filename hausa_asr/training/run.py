@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,18 @@ from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpoint_files import Digests
 from hausa_asr.training.ema import Ema
 from hausa_asr.training.energy import EnergyMeter
-from hausa_asr.training.freezing import Trainable
+from hausa_asr.training.freezing import Trainable, set_trainable
 from hausa_asr.training.loader import Loader, ModelInput
 from hausa_asr.training.optimizer import Optimizer
-from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best, Schedule
+from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best
+from hausa_asr.training.states import States
 from hausa_asr.training.updates import UpdatePlan
 from hausa_asr.utterance import Split
 
 log = logging.getLogger("hausa_asr.trial")
+
+_BYTES = 12
+"""Of a checkpoint to resume from, for each weight that learns: itself and Adam's two moments, all float32."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,11 @@ class Run:
     window: Window
     skipped_in_a_row: torch.Tensor  # () on the device
     ema: Ema | None
-    schedule: Schedule
+    states: States
     energy: EnergyMeter
-    resumable: int  # the step of the newest checkpoint to resume from; 0 if there is none
     digests: Digests = field(default_factory=dict)
     unwritten: Best | None = None  # the best checkpoint, where it is not on disk yet
+    put: Callable[[], None] = lambda: None  # puts new checkpoints into the store
     parts: Trainable | None = None  # the parts that learn; None before the first update
     learning: list[torch.nn.Parameter] = field(default_factory=list)
     eval_batch_s: float = EVAL_BATCH_S  # seconds of audio that are scored at once
@@ -163,10 +168,16 @@ def start(
         window=Window(device),
         skipped_in_a_row=torch.zeros((), device=device),
         ema=ema,
-        schedule=Schedule(config.checkpoint_every_s),
+        states=States(config.checkpoint_every_s, _BYTES * _learning(model, config), saved.step if saved else 0),
         energy=EnergyMeter(device),
-        resumable=saved.step if saved else 0,
     )
+
+
+def _learning(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
+    """Count the weights that learn by the trial's end."""
+    every = Trainable(projection=True, first_layer=0)
+    set_trainable(model, every, feature_encoder=not config.freeze_feature_encoder, adapters=config.adapter_dim > 0)
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
 def close(run: Run) -> None:

@@ -1,14 +1,13 @@
-"""Write a trial's checkpoints: in a thread beside the evaluation, complete or absent, and few of them.
+"""Write a trial's checkpoints: complete or absent, and few of them.
 
-In: a model, its optimizer and its report. Out: folders (`checkpoint_files`). `Schedule` says when a checkpoint to
-resume from is due. A model that is the best so far waits in memory (`Best`) until then, since a better one mostly comes
-first: written at every evaluation, a large model would keep the GPU waiting for the disk, and a sweep would write
-terabytes. Called by the fine-tune.
+In: a model, its optimizer and its report. Out: folders (`checkpoint_files`). What has to be on disk before the trial
+goes on, as at its end, is written from the model itself (`Saving`). A model that is the best so far is copied and waits
+in memory (`Best`) until a checkpoint to resume from is written (`states`), since a better one mostly comes first:
+written at every evaluation, a sweep would write terabytes. Called by the fine-tune.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
 import threading
 import time
@@ -35,29 +34,6 @@ from hausa_asr.training.optimizer import Optimizer
 
 WEIGHTS_BESIDE_EMA = "weights_beside_ema"
 """In `training.pt`: the weights, where `weights.safetensors` has their moving average."""
-_WRITING_SHARE = 0.002
-"""Writing optimizer states may take this share of a trial's time."""
-
-
-class Schedule:
-    """When a checkpoint gets the optimizer's state: so often that a crash costs little, so rarely that writing does.
-
-    Args:
-        every_s: seconds after which it is due, at the latest; 0 for every checkpoint.
-    """
-
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._at_s, self._took_s = -math.inf, 0.0
-
-    def due(self) -> bool:
-        """Whether so long has passed that writing takes little of a trial's time."""
-        wait_s = min(self._every_s, self._took_s / _WRITING_SHARE)
-        return time.monotonic() - self._at_s >= wait_s
-
-    def written(self, took_s: float) -> None:
-        """Note that a state was written, and how long it took."""
-        self._at_s, self._took_s = time.monotonic(), took_s
 
 
 class Saving:
@@ -163,43 +139,71 @@ class Best:
     ) -> None:
         self.step, self._trial = step, trial
         self._model, self._processor, self._base = model, processor, base
+        self._optimizer = optimizer
         self._progress: dict[str, Any] = {}
         self._frozen = untouched(model, optimizer)
-        self._copy = _Beside(next(model.parameters()).device, self._take, digests)
+        self._weights: dict[str, torch.Tensor] = {}
+        self._state: dict[str, Any] = {}
+        self._target, self._partial = places(trial, step)
+        self._is_copied, self._is_written = threading.Event(), False
+        self._thread = _Beside(next(model.parameters()).device, self._work, digests)
+
+    def _work(self, digests: Digests) -> None:
+        try:
+            self._take(digests)
+        finally:
+            self._is_copied.set()
 
     def _take(self, digests: Digests) -> None:
         weights = self._model.state_dict()
         # Now: some of what is frozen may learn before it is written.
         self._digests = {self._frozen: digest_of(weights, self._frozen, digests)}
-        self._weights = {
-            name: weight.detach().to("cpu", copy=True) for name, weight in weights.items() if name not in self._frozen
-        }
+        self._weights = on_cpu({name: weight for name, weight in weights.items() if name not in self._frozen})
 
-    def done(self, progress: dict[str, Any]) -> Best:
+    def done(self, progress: dict[str, Any]) -> None:
         """Wait for the copy, and note the content of `progress.json`."""
-        self._copy.finish()
+        self._thread.finish()
         self._progress = progress
-        return self
 
     def abandon(self) -> None:
         """Wait for the copy, which nobody wants."""
-        self._copy.join()
+        self._thread.join()
 
     def write(self) -> None:
-        """Write the checkpoint; those that nothing needs any more stay."""
-        target, partial = places(self._trial, self.step)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        """Write the checkpoint, unless it is; those that nothing needs any more stay."""
+        if not self._is_written:
+            self._fill()
+            self._complete()
+
+    def _fill(self) -> None:
+        """Write its files, where no reader looks."""
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir(parents=True)
         write_model(
-            partial, self._model, self._processor, self._base, self._frozen, self._digests, weights=self._weights
+            self._partial, self._model, self._processor, self._base, self._frozen, self._digests, weights=self._weights
         )
-        for file in partial.iterdir():
+        if self._state:
+            torch.save(self._state, self._partial / TRAINING)
+        for file in self._partial.iterdir():
             fsync(file)
-        complete(partial, target, self._progress)
+
+    def _complete(self) -> None:
+        complete(self._partial, self._target, self._progress)
+        self._is_written = True
+        self._weights, self._state = {}, {}  # gigabytes
+
+
+def on_cpu(held: Any) -> Any:
+    """Copies on the CPU of all tensors in dictionaries and lists."""
+    if isinstance(held, torch.Tensor):
+        return held.detach().to("cpu", copy=True)
+    if isinstance(held, dict):
+        return {name: on_cpu(one) for name, one in held.items()}
+    return [on_cpu(one) for one in held] if isinstance(held, list) else held
 
 
 class _Beside:
-    """Do something in a thread while the device evaluates.
+    """Do something in a thread, beside the evaluation and perhaps longer.
 
     Args:
         device: that has the model.
@@ -222,12 +226,21 @@ class _Beside:
         except BaseException as fault:  # raised again by `finish`
             self._fault = fault
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it goes on."""
+        return self._thread.is_alive()
+
     def join(self) -> None:
         """Wait for its end, well or badly."""
         self._thread.join()
 
+    def check(self) -> None:
+        """Raise what it has raised by now."""
+        if self._fault is not None:
+            raise self._fault
+
     def finish(self) -> None:
         """Wait for its end, and raise what it has raised."""
         self.join()
-        if self._fault is not None:
-            raise self._fault
+        self.check()

@@ -16,6 +16,7 @@ from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import is_remote, portable
 from sweeps.planning.finalists import chosen
 from sweeps.pruning.rule import Rule
+from sweeps.record.crashes import CRASH
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import TrialRecord
 
@@ -51,14 +52,15 @@ class CheckpointSpace:
         """A trial has left its slot: drop what it does not need, then make room if that is due.
 
         Its workers hear of it later, and may still write a checkpoint to resume from. So it is looked at once more when
-        the next trial leaves.
+        the next trial leaves, and what is half-written stays, unless they are gone.
         """
         for before in self._just_left:
             if before.state in ("finished", "failed") or before.dropped:
                 self._drop_state(before)
             self._measure(before)
         self._just_left = [trial]
-        self._there.drop_half_written(trial.id)
+        if trial.cause == CRASH or trial.state == "finished":
+            self._there.drop_half_written(trial.id)
         if trial.state in ("finished", "failed"):
             self._drop_state(trial)
         self._measure(trial)

@@ -56,7 +56,7 @@ def _look(lease: Lease, place: str, say: Callable[[str], None], over: threading.
             _announce(
                 say,
                 f"storage does not answer since {_at(since_s)}: {place}{why}; what is new waits on this disk, and "
-                "trials go on to their next checkpoint",
+                "trials go on until they pause or end",
             )
         elif since_s and answered_s > since_s:
             away = duration(answered_s - since_s)

@@ -1,25 +1,27 @@
-"""A trial's folder on a worker: brought from the object store before it trains, and put there before it reports.
+"""A trial's folder on a worker: brought from the object store before it trains, and put there while it does.
 
 In: a trial's folder, by the name that every node understands. Out: its twin on this node, with the checkpoints that the
-store has. A report is sent only when the checkpoints that it relies on are in the store, so a trial can go on from
-there on any node. On a disk the folder is the same for all nodes, and nothing is done.
+store has. A report names only checkpoints that are in the store, so a trial can go on from there on any node. On a disk
+the folder is the same for all nodes, and nothing is copied.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from hausa_asr.recipe import STEP_PREFIX
+from hausa_asr.recipe import STEP_PREFIX, TRAINING, step_folder
 from hausa_asr.storage import objects
 from hausa_asr.storage.address import here, is_remote, join, portable
 from hausa_asr.storage.fetched import at_hand, forget, kept, release
-from hausa_asr.storage.folders import MANIFEST, Digests, put
+from hausa_asr.storage.folders import MANIFEST, Digests, manifest, put
 
 _PROGRESS = "progress.json"
 """In a checkpoint, written last (`training.checkpoint`)."""
+_LOOK_S = 0.5
 
 
 class TrialStorage:
@@ -39,22 +41,29 @@ class TrialStorage:
         self._digests = Digests()
         self._put: dict[str, tuple[tuple[str, int, int], ...]] = {}
 
-    def bring(self) -> None:
+    def bring(self, step: int = 0, within_s: float = 0.0) -> None:
         """Fetch the checkpoints that this node lacks, and drop those that the store has not: they are of another time.
+
+        Args:
+            step: where the trial was paused. The workers that it left may still be writing that checkpoint.
+            within_s: how long to wait for it; then the trial goes on from an earlier one.
 
         Raises:
             StorageAway: the store does not answer.
         """
+        until_s = time.monotonic() + within_s
+        while time.monotonic() < until_s and not self._can_go_on_from(step):
+            time.sleep(_LOOK_S)
         if not self._is_remote:
             return
         there = self._there()
         for folder in self.folder.glob(f"{STEP_PREFIX}*"):
             if folder.name not in there:
                 shutil.rmtree(folder, ignore_errors=True)
-        for step in there:
+        for name in there:
             with suppress(FileNotFoundError):  # dropped just now
-                at_hand(join(self._place, step), foreign=False)
-                self._put[step] = _content(self.folder / step)
+                at_hand(join(self._place, name), foreign=False)
+                self._put[name] = _content(self.folder / name)
 
     def put(self) -> None:
         """Put what is new into the store, then delete there what is gone here.
@@ -89,6 +98,14 @@ class TrialStorage:
         """Let this node clear the trial's checkpoints away."""
         for step in self._put:
             release(join(self._place, step))
+
+    def _can_go_on_from(self, step: int) -> bool:
+        """Whether the checkpoint of a step is there, with the optimizer's state."""
+        folder = step_folder(self.folder, step)
+        if not self._is_remote:
+            return (folder / _PROGRESS).is_file() and (folder / TRAINING).is_file()
+        found = manifest(join(self._place, folder.name))
+        return found is not None and TRAINING in found.files
 
     def _there(self) -> list[str]:
         names = objects.listing(self._place)

@@ -30,9 +30,9 @@ from sweeps.on_ray.cluster import address_of
 from sweeps.on_ray.experience import Experience
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
-from sweeps.on_ray.slot import Slot
+from sweeps.on_ray.slot import WRITING_S, Slot
 from sweeps.planning.estimate import checkpoint_space
-from sweeps.record.crashes import NO_ROOM
+from sweeps.record.crashes import CRASH, NO_ROOM
 from sweeps.record.trial import TrialRecord
 
 _MOST_STARTING = 512
@@ -192,5 +192,17 @@ def _tune_config(
         "on_a_cluster": address_of(sweep.config.cluster) is not None,
         "first_report_s": experience.first_report_s(trial),
         "longest_wait_s": experience.longest_wait_s(trial),
+        "left_at": left_at(trial),
     }
     return {"slot": spec, "job": job}
+
+
+def left_at(trial: TrialRecord) -> tuple[int, float]:
+    """The step where a trial was paused, and for how many seconds the workers that it left may still write its state.
+
+    0 seconds where they are gone, or had written it before they reported.
+    """
+    if trial.state not in ("paused", "pruned") or trial.cause in (CRASH, NO_ROOM):
+        return 0, 0.0
+    reported = trial.reports[-1].time if trial.reports else 0.0
+    return trial.last_step, max(0.0, reported + WRITING_S - time.time())

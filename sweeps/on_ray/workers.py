@@ -74,12 +74,11 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
     storage = TrialStorage(job["folder"])
     folder = storage.folder
     with _logged(folder, rank) as log:
-        storage.bring()
+        storage.bring(*job["left_at"])
 
         def report(progress: Progress) -> Answer:
             figures = " ".join(f"{name}={value:.5g}" for name, value in progress.metrics.items())
             log.info("step %d of %d: %s", progress.step, progress.updates, figures)
-            storage.put()
             message = Reported(progress)
             if message.is_end:
                 ray.get(desk.send.remote(number, message))
@@ -99,6 +98,7 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
                 keep_free=job["keep_free"],
                 evaluate_at_s=job["rungs"],
                 hurry=_is_about_to_go if job["on_a_cluster"] else None,
+                put=storage.put,
             )
         finally:
             storage.close() if rank == 0 else storage.release()

@@ -36,7 +36,7 @@ its report, stay until its successor is complete."""
 
 
 _DISK_BYTES_PER_S, _WRITING_SHARE = 1e9, 0.002
-"""Optimizer states are written by the clock, or sooner where that takes 0.2 % of the time (training/saving.py), which
+"""Optimizer states are written by the clock, or sooner where that takes 0.2 % of the time (training/states.py), which
 depends on the disk."""
 
 
@@ -205,8 +205,8 @@ def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
 def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
     """Predict the bytes that are written for checkpoints, if the best model is another one each time.
 
-    A checkpoint to resume from is written at the first evaluation, where a trial may be paused and by the clock, and
-    with it the best model (training/saving.py). At a trial's end come its last model and its best.
+    A checkpoint to resume from is written where a trial may be paused and by the clock, and with it the best model
+    (training/states.py). At a trial's end come its last model and its best.
     """
     base = largest_base(config)
     if base is None:
@@ -216,14 +216,15 @@ def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
     wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
     evaluation_s = recipe.eval_every_steps * recipe.batch_s
 
-    def of_one(length_s: float, stops: Sequence[float]) -> float:
+    def of_one(length_s: float, stops: Sequence[float], ends: float = 1.0) -> float:
         passed = sum(mark < length_s for mark in stops)
         evaluations = max(1.0, length_s / evaluation_s) + passed
         by_clock = length_s / speed.audio_s_per_s / wait_s if wait_s else math.inf
-        states = min(evaluations, 1 + passed + by_clock)
-        return weight * (_NEWEST * states + _BEST * (states + 1))
+        states = min(evaluations, passed + by_clock)
+        return weight * (_NEWEST * states + _BEST * (states + 2 * ends))
 
-    searched = of_one(recipe.length_s, marks) + (trials - 1) * of_one(mean_s(config, trials), marks)
+    through = math.prod(passing_shares(config, trials))
+    searched = of_one(recipe.length_s, marks) + (trials - 1) * of_one(mean_s(config, trials), marks, through)
     return searched + finalist_runs(config) * of_one(finalist_length_s(config), ())
 
 

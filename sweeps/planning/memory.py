@@ -25,16 +25,17 @@ _KEPT_BASES = 2
 def host_memory(config: SweepConfig) -> float | None:
     """Bytes of host memory of a trial's first worker, activations and programs left out; None if the base is not known.
 
-    It holds the base checkpoints, the best model until that is written, and on a GPU the checkpoint that is being
-    written; on a CPU also model, gradients and optimizer, from which that is written directly.
+    It holds the base checkpoints, a copy of what training resumes from while that is written, and beside it the best
+    model, and that of the next evaluation; on a CPU also model, gradients and optimizer.
     """
     base = largest_base(config)
     if base is None:
         return None
     learns = trained_weights(config, base)
-    kept = base.weights * _WEIGHT * min(len(config.bases), _KEPT_BASES) + learns * _WEIGHT
+    copies = learns * (_WEIGHT + _MOMENTS) + 2 * learns * _WEIGHT
+    kept = base.weights * _WEIGHT * min(len(config.bases), _KEPT_BASES) + copies
     if config.resources.gpus_per_worker:
-        return kept + learns * (_WEIGHT + _MOMENTS)
+        return kept
     return kept + base.weights * _WEIGHT + learns * (_WEIGHT + _MOMENTS)
 
 

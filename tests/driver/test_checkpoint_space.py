@@ -11,6 +11,7 @@ from helpers.events import report
 from helpers.slots import Slots
 from sweeps.driver.checkpoint_space import CheckpointSpace
 from sweeps.record.checkpoints import size
+from sweeps.record.crashes import CRASH
 from sweeps.record.trial import TrialRecord
 
 WEIGHTS, STATE = 100_000, 200_000
@@ -114,6 +115,19 @@ def test_an_ended_trial_keeps_its_best_model_only_and_half_written_ones_go(slots
     left = [path.name for path in slots.ledger.trial_folder("t004").iterdir()]
     assert left == ["step-000030"]
     assert kept(slots)["t004"] == (True, False)
+
+
+def test_what_workers_still_write_of_a_trial_that_was_just_paused_stays(slots: Slots) -> None:
+    trial = slots.ledger.state.trials["t004"]
+    bound = space(slots, None)
+    half = slots.ledger.trial_folder("t004") / ".step-000110.partial"
+    half.mkdir(parents=True)
+    slots.ledger.append("paused", trial="t004", cause="rung", reason="number 5 of 5")
+    bound.tidy(trial)
+    assert half.is_dir()
+    slots.ledger.append("paused", trial="t004", cause=CRASH, reason="its node is gone")
+    bound.tidy(trial)
+    assert not half.exists()
 
 
 def test_a_best_that_is_still_in_its_workers_memory_costs_no_checkpoint_that_is_there(slots: Slots) -> None:

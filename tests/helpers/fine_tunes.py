@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,7 +33,7 @@ RECIPE = FinetuneConfig(
 def run(
     recipe: FinetuneConfig, data: Data, base: Path, folder: Path, answers: dict[int, Answer] | None = None
 ) -> tuple[str, list[Progress]]:
-    """Fine-tune, with some answers by step (else CONTINUE); how it ended, and its reports."""
+    """Fine-tune, with some answers by step (else CONTINUE); how it ended, and its reports, the last as returned."""
     reports: list[Progress] = []
 
     def report(progress: Progress) -> Answer:
@@ -39,7 +41,15 @@ def run(
         return (answers or {}).get(progress.step, Answer.CONTINUE)
 
     result = finetune(recipe, data, report, base=str(base), folder=folder)
-    return result.end, reports
+    return result.end, [*reports[:-1], result.progress]
+
+
+def wait_for(there: Callable[[], bool], within_s: float = 60.0) -> None:
+    """Wait until something is so."""
+    until_s = time.monotonic() + within_s
+    while not there():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
 
 
 def losses(reports: list[Progress]) -> list[tuple[int, float, float]]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from hausa_asr.storage.address import here
+from helpers.events import report
+from sweeps.on_ray.slot import WRITING_S
 from sweeps.on_ray.trial_storage import TrialStorage
+from sweeps.on_ray.tune_run import left_at
 from sweeps.record.checkpoints import Checkpoints
+from sweeps.record.crashes import CRASH
+from sweeps.record.trial import Report, TrialRecord
 
 
 def write(trial: Path, step: int, state: bool = True) -> None:
@@ -70,3 +77,45 @@ def test_checkpoints_follow_a_trial(kind: str, bucket: str, tmp_path: Path, monk
     on("driver")
     there.drop("t000")
     assert there.steps("t000") == [] and there.size("t000") == 0
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_a_trial_waits_for_the_state_that_the_workers_it_left_still_write(
+    kind: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path / "node"))
+    place = f"{bucket}/late/trials/t000" if kind == "s3" else str(tmp_path / "late/trials/t000")
+    left = TrialStorage(place)
+    write(left.folder, 10)
+    left.put()
+
+    def late() -> None:
+        write(left.folder, 20, state=False)  # the best, first
+        left.put()
+        time.sleep(1)
+        (step_folder(left.folder, 20) / TRAINING).write_bytes(b"s")
+        left.put()
+
+    thread = threading.Timer(0.5, late)
+    thread.start()
+    took = TrialStorage(place)
+    took.bring(20, 30.0)
+    assert (step_folder(took.folder, 20) / TRAINING).is_file()
+    thread.join()
+    began_s = time.monotonic()
+    took.bring(30, 1.0)
+    assert 1.0 <= time.monotonic() - began_s < 10, "then it goes on from what there is"
+
+
+def test_only_workers_that_were_there_a_minute_ago_are_waited_for() -> None:
+    trial = TrialRecord("t001", {}, "search", state="paused", cause="rung")
+    trial.reports.append(Report.of({**report(30, 0.9), "time": time.time() - 10}))
+    step, wait_s = left_at(trial)
+    assert step == 30 and WRITING_S - 12 < wait_s <= WRITING_S - 10
+    trial.cause = CRASH
+    assert left_at(trial) == (0, 0.0), "they are gone"
+    trial.state, trial.cause = "running", ""
+    assert left_at(trial) == (0, 0.0), "they went with their driver"
+    trial.state, trial.cause = "paused", "rung"
+    trial.reports = [Report.of({**report(30, 0.9), "time": time.time() - 3600})]
+    assert left_at(trial)[1] == 0

@@ -11,7 +11,7 @@ import pytest
 from hausa_asr.recipe import Answer
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
-from hausa_asr.training import checkpoint, checkpoint_files, saving
+from hausa_asr.training import checkpoint, checkpoint_files, states
 from hausa_asr.training.finetune import Data
 from helpers.fine_tunes import RECIPE, run
 from helpers.plans import CONFIGS, HOURS_500, NODE, planned
@@ -44,12 +44,12 @@ def test_as_many_bytes_are_written_as_predicted(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(checkpoint_files.os, "replace", counted)
     predicted, real = [], []
-    # At every evaluation; and at the first and at the end, and the best beside them.
+    # At every evaluation; and at the end only, and the best beside them.
     for every_s in (0.0, 1e9):
         recipe = {"length_s": 120.0, "batch_s": 12.0, "eval_every_steps": 2, "checkpoint_every_s": every_s}
         settings = [*(f"finetune.{name}={value}" for name, value in recipe.items()), "pruning.rule=none"]
         config = load(CONFIGS / "demo.yaml", [*settings, "search.trials=1", f"storage={tmp_path}"], environment={})
-        monkeypatch.setattr(saving, "_WRITING_SHARE", 1e-9)
+        monkeypatch.setattr(states, "_WRITING_SHARE", 1e-9)
         monkeypatch.setattr(estimate, "_WRITING_SHARE", 1e-9)
         data = Data(ToneSplit(8, 0), ToneSplit(2, 1))
         run(dataclasses.replace(RECIPE, **recipe), data, Path("demo"), tmp_path / f"{every_s}")  # type: ignore[arg-type]

@@ -18,16 +18,17 @@ def config(base: str, **resources: float) -> SweepConfig:
     return SweepConfig.model_validate({"model": {"base": base}, "resources": resources})
 
 
-def test_on_a_cpu_it_is_what_a_trial_of_xlsr_was_seen_to_take() -> None:
-    # benchmarks/full_size.py: 11.9 GiB of all processes at the peak, of which some 3 are programs and activations.
+def test_on_a_cpu_it_is_what_a_trial_of_xlsr_was_seen_to_take_and_the_copy_that_is_written() -> None:
+    # benchmarks/full_size.py: 11.9 GiB of all processes at the peak, of which some 3 are programs and activations, when
+    # states were written from the model itself. Now a copy waits for the disk, 16 bytes for each weight that learns.
     taken = host_memory(config(XLSR))
-    assert taken is not None and 6.5e9 < taken < 10e9
+    assert taken is not None and 6.5e9 < taken - 311e6 * 16 < 10e9
 
 
 def test_on_a_gpu_it_is_the_copies_and_the_base_and_grows_with_it() -> None:
     small, large = host_memory(config(XLSR, gpus_per_worker=1)), host_memory(config(MMS, gpus_per_worker=1))
     assert small is not None and large is not None
-    assert small == pytest.approx(315e6 * 20, rel=0.05)
+    assert small == pytest.approx(315e6 * 24, rel=0.05)
     assert large > 2.5 * small
 
 

@@ -120,13 +120,10 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
 
 
 @pytest.mark.parametrize("rule", ["asha", "none"])
-def test_a_store_that_is_away_for_half_a_minute_costs_a_wait_at_a_checkpoint_and_no_result(
+def test_a_store_that_is_away_for_half_a_minute_costs_no_result_and_a_wait_at_a_pause_at_most(
     settings: Path, tmp_path: Path, bucket: str, s3_server: S3Server, rule: str
 ) -> None:
-    """The trial trains on until a report that comes with a checkpoint, as at a rung, where it may be paused.
-
-    Between rungs checkpoints of this tiny model come every few seconds; those of a real one every ten minutes.
-    """
+    """The trial trains on. This tiny model has a checkpoint every few seconds, a real one every ten minutes."""
     common = ("--config", settings, *ONE_SLOT, "--set", "search.trials=1", "--set", "finetune.length_s=12000",
               "--set", "finetune.eval_every_steps=20", "--set", f"pruning.rule={rule}",
               "--set", "name=one")  # fmt: skip
