@@ -11,6 +11,7 @@ import pytest
 
 from helpers.whole_sweeps import ONE_SLOT, environment, finish, ledger_of, start, wait_for
 from sweeps.record.ledger import read_state
+from sweeps.watch_command import EXIT_LEFT
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 
@@ -37,6 +38,7 @@ def test_a_sweep_that_pauses_itself_says_so_to_those_who_watch(
         assert watching.stdout is not None
         said = next(line for line in watching.stdout if "has paused itself" in line)
         assert "cannot be loaded" in said and said.endswith(f"python sweeps/run.py --resume {sweep}\n")
+        assert watching.wait(timeout=60) == EXIT_LEFT
     finally:
         watching.kill()
     shutil.copy(layer_norm_base / "model.safetensors", base)
