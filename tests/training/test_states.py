@@ -1,4 +1,7 @@
-"""Training waits for the copy of a state and for no disk, and what is reported and resumed from is always complete."""
+"""Training waits for the copy of a state and for no disk, and what is reported and resumed from is always complete.
+
+Long, since each test comes to one moment of the same fine-tune and its disk.
+"""
 
 from __future__ import annotations
 
