@@ -1,4 +1,7 @@
-"""Training waits for the copy of a state and for no disk, and what is reported and resumed from is always complete."""
+"""Training waits for the copy of a state and for no disk, and what is reported and resumed from is always complete.
+
+Long, since each test comes to one moment of the same fine-tune and its disk.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 
+from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import TRAINING, Answer, FinetuneConfig, Progress
 from hausa_asr.storage.retry import StorageAway
 from hausa_asr.training import checkpoint, saving, states
@@ -147,6 +151,27 @@ def test_where_a_trial_is_paused_all_is_written_before_it_leaves(
     _, on = run(averaged, DATA, layer_norm_base, tmp_path)
     _, plain = run(averaged, DATA, layer_norm_base, tmp_path / "plain")
     assert losses(on) == [one for one in losses(plain) if one[0] >= stop]
+
+
+def test_the_best_model_of_before_is_complete_before_the_state_that_needs_it(
+    disk: Disk, layer_norm_base: Path, tmp_path: Path, steps: dict[int, float]
+) -> None:
+    worse = replace(EVERY, lr_peak=0.3, warmup_fraction=0.9, hidden_dropout=0.0)
+    disk.held[25] = threading.Event()
+
+    def act(progress: Progress) -> Answer | None:
+        if progress.step != 30:
+            return None
+        assert not checkpoint.all_checkpoints(tmp_path)
+        disk.held[25].set()
+        wait_for(lambda: resumable(tmp_path) == 25)
+        best = checkpoint.best(tmp_path)
+        assert best is not None and best.step < 25, "its best is behind it"
+        loss = evaluate(*checkpoint.load(best.folder), DATA.dev).loss
+        assert loss == pytest.approx(best.progress["best"]["loss"], rel=1e-6), "the weights of then, not of now"
+        return Answer.STOP
+
+    trained(layer_norm_base, tmp_path, [steps[25]], act, worse)
 
 
 def test_before_its_machine_goes_the_state_is_complete_when_it_is_reported(
