@@ -179,7 +179,7 @@ def test_a_sweep_and_an_export(
     login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "planted-admin"}
     finish(start("--config", settings, "--set", f"mlflow.uri={server}", "--set", "name=there", **login))
     runs = database.ask("select count(*) from runs where status = 'FINISHED'")
-    assert int(runs) >= 4, "three trials and the sweep"
+    assert runs == "3", "one for each trial"
     assert store.requests("PUT", "/mlflow/"), "the artifacts lie in S3"
     assert answers(f"{server}/", "planted-admin") == 200, "the UI"
     best = subprocess.run(
