@@ -294,7 +294,7 @@ def window(found: dict[int, Mark], times: list[float], first: int, last: int) ->
         "driver_ms": driver_ms,
         "sampler_ms": 1000 * (end.sampler_s - begin.sampler_s) / count,
         "reports": reports,
-        "driver_ms_per_report": driver_ms / max(reports, 1e-9),
+        "driver_ms_per_report": driver_ms / reports if reports else math.nan,
         "resident_mib": end.resident / 2**20,
     }
 
