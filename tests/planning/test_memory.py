@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.planning.memory import host_memory, in_words, too_little
+from sweeps.planning.memory import host_memory, in_float32, in_words, too_little
 from sweeps.planning.slots import HEAD
 
 XLSR, MMS = "facebook/wav2vec2-xls-r-300m", "facebook/mms-1b-all"
@@ -54,6 +54,17 @@ def test_a_head_that_is_too_small_for_its_slots_is_warned_of() -> None:
     assert not too_little(settings, 32, [head, *[node] * 4])
     (warning,) = too_little(settings, 128, [head, *[node] * 16])
     assert "on the head node" in warning and "16.0 GB" in warning
+
+
+def test_gpus_without_bfloat16_are_warned_of_with_what_they_must_hold() -> None:
+    large = "facebook/wav2vec2-xls-r-1b"
+    (warning,) = in_float32(config(large, gpus_per_worker=1), ["NVIDIA A100", "Tesla T4"])
+    assert warning.startswith("T4 GPUs have no bfloat16") and "15.3 GB" in warning
+    (warning,) = in_float32(config(XLSR, gpus_per_worker=1), ["V100"])
+    assert "5.0 GB" in warning
+    assert not in_float32(config(large, gpus_per_worker=1), ["H100", "L40S"])
+    assert not in_float32(config(large), ["T4"])
+    assert not in_float32(config("somebody/else", gpus_per_worker=1), ["T4"])
 
 
 def test_of_a_base_that_is_not_known_nothing_is_said() -> None:
