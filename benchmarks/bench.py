@@ -67,25 +67,22 @@ _LARGE: dict[str, Any] = {
     "conv_bias": True,
     "do_stable_layer_norm": True,
 }
+_1B: dict[str, Any] = {**_LARGE, "hidden_size": 1280, "num_hidden_layers": 48, "intermediate_size": 5120}
+_TINY: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "conv_dim": (32,) * 7,
+}
 SHAPES: dict[str, dict[str, Any]] = {
     "base": {},
     "xlsr-300m": _LARGE,
-    "mms-1b": {
-        **_LARGE,
-        "hidden_size": 1280,
-        "num_hidden_layers": 48,
-        "intermediate_size": 5120,
-        "adapter_attn_dim": 16,
-    },
+    "xlsr-1b": _1B,
+    "mms-1b": {**_1B, "adapter_attn_dim": 16},
     "xlsr-6-layers": {**_LARGE, "num_hidden_layers": 6},
-    "tiny": {
-        **_LARGE,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 128,
-        "conv_dim": (32,) * 7,
-    },
+    "tiny": {**_LARGE, **_TINY},
+    "tiny-base": _TINY,
 }
 """Base checkpoints that are made from their configs, with random weights."""
 

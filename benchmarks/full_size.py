@@ -6,10 +6,11 @@ Method. The base checkpoint has XLS-R 300M's configuration and random weights, s
 the time of a step, its memory and its files are the real ones; of `--model mms-1b` only the adapters learn. All is done
 by the commands that a user types: prepare the speech (by default the demo's; `--path` names a folder, as for
 `hausa-asr prepare`), `sweeps/run.py` for a sweep of three trials of a few updates of 8 s with a rung at half of them,
-killed with SIGKILL, its workers too, after its second report, and resumed with `--resume` to its end (a pause, perhaps
-a promotion, finalists, test scores, the export); then `hausa-asr best-model` and `hausa-asr transcribe`. Memory is the
-sum of the proportional set sizes of all processes that the command started, read twice a second. Bytes written are
-what the kernel has counted for them (`/proc/PID/io`).
+killed with SIGKILL, its workers too, after its second report, and resumed with `--resume` to its end (finalists, test
+scores, the export); then `hausa-asr best-model` and `hausa-asr transcribe`. The pauses and promotions of each trial are
+those of the ledger. Memory is the sum of the proportional set sizes of all processes that the command started, read
+twice a second. Bytes written are what the kernel has counted for them (`/proc/PID/io`). `--model tiny --updates 2` goes
+the same road in a few minutes.
 """
 
 from __future__ import annotations
@@ -133,6 +134,24 @@ def planned(settings: Path, prepared: Path) -> dict[str, float | None]:
     }
 
 
+def turns(folder: Path) -> dict[str, dict[str, Any]]:
+    """How each trial of a sweep went, by its ledger: its pauses by their causes, its promotions, its end."""
+    from sweeps.record.ledger import read_events, read_state
+    from sweeps.record.names import LEDGER_FILE
+
+    events = [event for event in read_events(folder / LEDGER_FILE) if "trial" in event]
+    found: dict[str, dict[str, Any]] = {}
+    for name, trial in read_state(folder).trials.items():
+        own = [event for event in events if event["trial"] == name]
+        found[name] = {
+            "pauses": [event.get("cause", "") or event["reason"] for event in own if event["event"] == "paused"],
+            "promotions": sum(event["event"] == "ranked" and event.get("promoted", False) for event in own),
+            "recalled": trial.recalled,
+            "end": trial.reason if trial.reason == "diverged" else trial.state,
+        }
+    return found
+
+
 def size_gb(folder: Path) -> float:
     """Gigabytes of a folder's files."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e9
@@ -213,6 +232,7 @@ def sweep(work: Path, path: Path | None, model: str, updates: int) -> dict[str, 
         found["transcribe"] = run(
             [*hausa, "transcribe", "--model", str(model_folder), *map(str, clips)], work
         ).figures()
+    found["trials"] = turns(runs / "full-size")
     parts = [(name, one) for name, one in found.items() if isinstance(one, dict) and "peak_gib" in one]
     rows = [[name, *(f"{one[key]:.1f}" for key in ("seconds", "peak_gib", "written_gb"))] for name, one in parts]
     print("\n" + bench.table(["", "seconds", "peak memory, GiB", "written, GB"], rows))
@@ -226,6 +246,17 @@ def sweep(work: Path, path: Path | None, model: str, updates: int) -> dict[str, 
         ["cached features, GB", f"{plan['features_gb'] or 0:.2f}", f"{found['features_gb']:.2f}"],
     ]
     print("\n" + bench.table(["", "planned", "was"], rows))
+    rows = [
+        [
+            name,
+            ", ".join(one["pauses"]) or "none",
+            str(one["promotions"]),
+            "yes" if one["recalled"] else "no",
+            one["end"],
+        ]
+        for name, one in found["trials"].items()
+    ]
+    print("\n" + bench.table(["trial", "pauses", "promotions", "recalled", "end"], rows))
     return found
 
 

@@ -1,123 +1,73 @@
-"""What only a GPU can show, in one command of under five minutes: speed, memory, resume, torch.compile, precision.
+"""What only a GPU can show, in one command of under nine minutes: speed, memory, resume, precision, torch.compile.
 
     python benchmarks/gpu_check.py --json FILE [--small] [--without compile]
 
 Needs torch, torchaudio, transformers and jiwer; with accelerate the peer is the real Trainer. `--small` runs every part
 on a CPU with tiny models, to show that it runs.
 
-Method. Each check has a process of its own, and a time limit of its own, so one that fails or hangs costs the others
-nothing. The process of a row of 1 is started while the row before it measures, imports its packages and waits for its
-turn. A part of the time is kept for each of 1, 2 and the rest, so that none of them uses up another's. Findings go to
-the file as they come. All models have random weights, all speech is noise with the lengths of Common Voice Hausa.
+Method. Each check has a process of its own, which imports its packages while the check before it runs, and a time limit
+of its own: one that fails or hangs is recorded with its error, and the others go on. The parts come in the order of
+what their findings are worth, and each is over by its share of the time, so none uses up another's. Findings go to the
+file as they come. All models have random weights, all speech is noise with the lengths of Common Voice Hausa. Memory is
+allocated as a sweep's workers do it, in expandable segments, unless the first check fails with these.
 
-1. The step of XLS-R 300M: the Trainer and ours, as in `step.py`, with and without torch.compile and the feature cache.
-2. Many demo models at once on the GPU, and on the machine's CPUs.
-3. `finetune()` on XLS-R 300M: evaluations, checkpoints, a pause, and a resume that sends the same report again.
-4. torch.compile over trials of different dropouts in one process: graphs, seconds, memory left behind.
-5. Training losses of the demo model in bfloat16 against float32.
+1. `step`: the rows of `step.py` for XLS-R 300M and wav2vec2-base: the Trainer and ours, with and without the feature
+   cache, and torch.compile.
+2. `presets`: the peak memory of each preset at its `micro_batch_s`: updates with AdamW's moments, and an evaluation.
+3. `resume`: `finetune()` on XLS-R 300M: evaluations, the times to copy weights and to write checkpoints, a pause, and a
+   resume that sends the same report again.
+4. `precision`: the training losses of 200 updates in bfloat16 against float32. `ranks`: those of two ranks on this GPU,
+   over gloo, against one rank with whole batches. `compile`: 12 trials of different settings in one process, compiled
+   and not: graphs, seconds, memory left behind.
+5. `small`: many demo models at once on the GPU, and on the machine's CPUs.
+6. `rest`: the other rows of `step.py`, and the first ones again, as far as time is left.
 
-1 and 2 are timed alone; 3, 4 and 5 run side by side.
+1, 2, 3, 5 and 6 are timed alone; those of 4 run side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from gpu_check_process import Figures, Process, Processes
 
 ROWS: dict[str, dict[str, Any]] = {
     "Trainer": {"row": "trainer"},
     "ours": {"row": "ours"},
     "ours, without the feature cache": {"row": "ours", "cache": False},
+    "Trainer, by length": {"row": "trainer", "by_length": True},
     "ours, with torch.compile": {"row": "ours", "compile": "on"},
 }
+REST: dict[str, dict[str, Any]] = {
+    **{f"{name}, again": ROWS[name] for name in ("Trainer", "ours", "ours, without the feature cache")},
+    "ours, its batches, no cache": {"row": "ours", "cache": False, "buckets": False, "edges": False},
+    "ours, without buckets": {"row": "ours", "buckets": False},
+    "ours, each batch padded to its longest": {"row": "ours", "edges": False},
+}
+MODELS = ("xlsr-300m", "base")
+PRESETS = {
+    "xlsr_300m": "xlsr-300m",
+    "xlsr_1b": "xlsr-1b",
+    "mms_1b": "xlsr-1b",
+    "wav2vec2_base": "base",
+    "mms_300m": "xlsr-300m",
+}
+"""The files of `sweeps/configs`, and the shapes of their base checkpoints."""
 PROCESSES = (1, 4, 12)
-SHARES = {"step": 0.43, "small": 0.76}
-"""Shares of the time by which these are over, also where something hung; the rest of it belongs to 3, 4 and 5."""
-PARTS = ("step", "small", "resume", "compile", "precision")
-
-
-class Figures:
-    """The findings so far, on disk at all times."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.found: dict[str, dict[str, Any]] = {}
-        self._path, self._lock, self._started = path, threading.Lock(), time.monotonic()
-
-    def add(self, check: str, finding: dict[str, Any]) -> None:
-        """Add to the findings of a check, and write all of them."""
-        with self._lock:
-            self.found.setdefault(check, {}).update(finding)
-            print(f"{time.monotonic() - self._started:6.1f} s  {check}: {str(finding)[:300]}", flush=True)
-            if self._path is not None:
-                partial = self._path.with_suffix(".partial")
-                partial.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
-                os.replace(partial, self._path)
-
-
-class Check:
-    """One check in a process of its own, which imports its packages at once and begins when it is asked to."""
-
-    def __init__(self, figures: Figures, name: str, part: str, task: dict[str, Any]) -> None:
-        self.name, self.lines, self._figures = name, 0, figures
-        self._last: dict[str, Any] = {}
-        self._faults = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in `end`)
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--part", part, "--task", json.dumps(task)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._faults, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(task["threads"]), "TORCHINDUCTOR_CACHE_DIR": task["inductor"]},
-        )  # fmt: skip
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def send(self, line: str = "go") -> Check:
-        """Write a line to the process."""
-        with suppress(OSError):  # where it has failed, `end` says why
-            print(line, file=self._process.stdin, flush=True)
-        return self
-
-    def _read(self) -> None:
-        for line in self._process.stdout or ():
-            if line.startswith('{"'):
-                self._last = json.loads(line)
-                self.lines += 1
-                if self.name:
-                    self._figures.add(self.name, self._last)
-
-    def wait_for(self, lines: int, until: float) -> dict[str, Any] | None:
-        """Wait for this many findings and return the newest; None if time runs out or the process ends first."""
-        while self.lines < lines and time.monotonic() < until and self._process.poll() is None:
-            time.sleep(0.02)
-        return self._last if self.lines >= lines else None
-
-    def end(self, until: float) -> str | None:
-        """Wait for the process, end it at its limit, and return why it failed, if it did."""
-        fault = None
-        try:
-            if self._process.stdin:
-                self._process.stdin.close()
-            if self._process.wait(max(0.1, until - time.monotonic())) != 0:
-                self._faults.seek(0)
-                fault = self._faults.read()[-3000:]
-        except (subprocess.TimeoutExpired, BrokenPipeError):
-            fault = "stopped at its time limit"
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join()
-        self._faults.close()
-        if fault and self.name:
-            self._figures.add(self.name, {"fault": fault})
-        return fault
+SHARES = {
+    "step": 0.43, "presets": 0.56, "resume": 0.68,
+    "precision": 0.86, "ranks": 0.86, "compile": 0.86, "small": 0.95, "rest": 1.0,
+}  # fmt: skip
+"""The parts, in their order, and the share of the time by which each is over, also where something hung."""
+LONGEST = 0.12
+"""The share of the time that one row or preset may take."""
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def main() -> None:
@@ -125,150 +75,211 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the findings here as they come")
     parser.add_argument("--small", action="store_true", help="tiny models on a CPU")
-    parser.add_argument("--seconds", type=float, default=290.0, help="begin nothing after this, and end what runs")
-    parser.add_argument("--without", action="append", default=[], choices=PARTS, help="leave this out; may be repeated")
-    parser.add_argument("--part", help=argparse.SUPPRESS)
-    parser.add_argument("--task", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=520.0, help="begin nothing after this, and end what runs")
+    parser.add_argument(
+        "--without", action="append", default=[], choices=[*SHARES], help="leave this out; may be repeated"
+    )
     given = parser.parse_args()
-    if given.part:
-        run_part(given.part, json.loads(given.task))
-        return
     figures = Figures(given.json)
     work = Path(tempfile.mkdtemp(prefix="gpu-check-"))
+    checks = Checks(figures, given.small, work, given.seconds)
     try:
-        run_all(figures, [part for part in PARTS if part not in given.without], given.small, work, given.seconds)
+        run_all(checks, [part for part in SHARES if part not in given.without])
     finally:
+        checks.processes.close()
         shutil.rmtree(work, ignore_errors=True)
     print(report(figures.found), flush=True)
 
 
-def run_part(name: str, task: dict[str, Any]) -> None:
-    """One check, in its own process."""
-    import torch
-    from gpu_check_parts import CHECKS
-
-    device = torch.device(task["device"])
-    torch.set_num_threads(task["threads"])
-    if not sys.stdin.readline():  # its turn; nothing comes where the parent has ended
-        return
-    with tempfile.TemporaryDirectory(dir=task["work"]) as folder:
-        for finding in CHECKS[name](task, device, Path(folder)):
-            print(json.dumps(finding), flush=True)
-
-
 def tasks(small: bool, work: Path) -> dict[str, dict[str, Any]]:
-    """The work of each check, at full size or small."""
+    """The work of each part, at full size or small."""
 
-    def sized(full: int, tiny: int) -> int:
+    def sized(full: Any, tiny: Any) -> Any:
         return tiny if small else full
 
     clips = sized(32, 2)
     common = {
         "device": "cpu" if small else "cuda",
-        "model": "demo" if small else "xlsr-300m",
         "work": str(work),
         "bases": str(work / "bases"),
-        "inductor": str(work / "inductor"),
+        "tiny": small,
+        "model": "xlsr-300m",
         "threads": sized(8, 1),
         "clips": clips,
         "batch_s": clips * 4.35,
         "micro_batch_s": clips * 4.35 * 1.2,
+        "plan_updates": sized(10_000, 40),
         "utterances": sized(400, 12),
     }
-    demo, layers = {"model": "demo"}, {"model": "tiny" if small else "xlsr-6-layers"}
-    worker = {"threads": 1, "batch_s": 4.0 if small else 16.0, "utterances": sized(200, 12)}
+    few = {"batch_s": sized(35.0, 9.0), "micro_batch_s": 42.0}
+    layers = {"model": "xlsr-6-layers"}
     return {
-        "bases": {**common, "kinds": ["tiny"] if small else ["xlsr-300m", "xlsr-6-layers"]},
-        "rate": common,
+        "bases": common,
+        "machine": common,
         "step": {**common, "updates": sized(25, 2), "warm_up": sized(20, 1), "utterances": sized(800, 12)},
-        "resume": {**common, "updates": sized(12, 4), "dev": sized(830, 6)},
-        "compile": {**common, **layers, "trials": sized(4, 2), "updates": sized(5, 1), "compile": "on"},
-        "precision": {**common, **demo, "updates": sized(60, 2)},
-        "worker": {**common, **demo, **worker},
+        "presets": {**common, "updates": 4, "scale": sized(1.0, 0.05), "utterances": sized(200, 12)},
+        "resume": {**common, "updates": sized(12, 6), "dev": sized(830, 6)},
+        "precision": {**common, "updates": sized(200, 3), "updates_on_cpu": sized(40, 2), **few},
+        "ranks": {**common, **layers, "updates": sized(20, 3), **few, "store": str(work / "ranks"), "lr_peak": 1e-4},
+        "compile": {**common, **layers, "trials": sized(12, 1), "updates": sized(5, 0)},
+        "small": {
+            **common, "model": "demo", "threads": 1, "batch_s": sized(16.0, 4.0), "utterances": sized(200, 12),
+            "plan_updates": sized(10_000, 1_000),  # more than are made in the time
+        },
+    }  # fmt: skip
+
+
+class Checks:
+    """Run checks one by one or side by side, each until its time is over."""
+
+    def __init__(self, figures: Figures, small: bool, work: Path, seconds: float) -> None:
+        self.figures, self.small, self.work = figures, small, tasks(small, work)
+        self.seconds, self.began = seconds, time.monotonic()
+        threads = str(self.work["machine"]["threads"])
+        environment = {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")}
+        environment[ALLOCATOR] = "expandable_segments:True"
+        self.processes = Processes(figures, environment, reused=small)
+
+    def until(self, part: str) -> float:
+        """The moment by which a part is over."""
+        return self.began + SHARES[part] * self.seconds
+
+    def alone(self, name: str, part: str, until: float, longest: float = 1.0, **more: Any) -> None:
+        """Run one check, while the process of the next imports its packages."""
+        self.beside([[(name, part, more)]], min(until, time.monotonic() + longest * self.seconds), until)
+
+    def beside(self, groups: list[list[tuple[str, str, dict[str, Any]]]], until: float, begun_by: float = 0.0) -> None:
+        """Run groups of checks side by side; small, one group after another."""
+        for batch in groups if self.small else [[check for group in groups for check in group]]:
+            if time.monotonic() >= (begun_by or until):
+                for name, _, _ in batch:
+                    self.figures.add(name, {"fault": "not begun: its time was over"})
+                continue
+            running = []
+            for name, part, more in batch:
+                running.append(self.processes.take().begin(name, part, {**self.work[part], **more}))
+            self.processes.warm()
+            for process in running:
+                process.finish(until)
+            for process in running:
+                self.processes.back(process)
+
+
+def run_all(checks: Checks, parts: list[str]) -> None:
+    """The wanted parts in their order."""
+    kinds = [["tiny", "tiny-base"]] if checks.small else [["xlsr-300m", "base"], ["xlsr-6-layers", "xlsr-1b"]]
+    bases = [[(f"bases {number}", "bases", {"kinds": some})] for number, some in enumerate(kinds)]
+    checks.beside([[("machine", "machine", {})], *bases], checks.until("step"))
+    if "fault" in checks.figures.found["machine"]:
+        del checks.processes.environment[ALLOCATOR]
+        checks.processes.close()  # those that wait have it
+        checks.alone("machine, without expandable segments", "machine", checks.until("step"))
+    for model in MODELS if "step" in parts else ():
+        rows(checks, "step", model, ROWS, "compile" in parts)
+    for preset, kind in PRESETS.items() if "presets" in parts else ():
+        checks.alone(f"preset {preset}", "presets", checks.until("presets"), LONGEST, preset=preset, model=kind)
+    if "resume" in parts:
+        checks.alone("resume", "resume", checks.until("resume"))
+    side_by_side: dict[str, list[list[tuple[str, str, dict[str, Any]]]]] = {
+        "precision": [[("precision", "precision", {})]],
+        "ranks": [[("ranks", "ranks", {"rank": 0}), ("ranks, the second", "ranks", {"rank": 1})]],
+        "compile": [[(f"compile {mode}", "compile", {"compile": mode})] for mode in ("on", "off")],
     }
-
-
-def run_all(figures: Figures, parts: list[str], small: bool, work: Path, seconds: float) -> None:
-    """The wanted checks in their order."""
-    work_of, began = tasks(small, work), time.monotonic()
-    over = {part: began + share * seconds for part, share in SHARES.items()}
-    rate = Check(figures, "rate", "rate", work_of["rate"]).send()
-    bases = Check(figures, "bases", "bases", work_of["bases"]).send()
-    if "step" in parts:
-        rows = {**ROWS, "Trainer": {"row": _peer()}}
-        ready = [(f"step: {name}", what) for name, what in rows.items() if "compile" in parts or "compile" not in what]
-        coming = [Check(figures, ready[0][0], "step", {**work_of["step"], **ready[0][1]})]
-    for check in (rate, bases):
-        check.end(over["step"])
-    if "step" in parts:
-        for name, what in [*ready[1:], ("", {})]:
-            running = coming.pop().send()
-            if name:
-                coming.append(Check(figures, name, "step", {**work_of["step"], **what}))
-            running.end(min(over["step"], time.monotonic() + 60 * seconds / 290))
+    wanted = [group for part, groups in side_by_side.items() if part in parts for group in groups]
+    if wanted:
+        checks.beside(wanted, checks.until("compile"))
     if "small" in parts:
-        workers = [
-            Check(figures, "", "worker", work_of["worker"]).send() for _ in range(2 if small else max(PROCESSES))
-        ]
-        small_models(figures, workers, work_of["worker"]["device"], small, over["small"])
-    last = [Check(figures, part, part, work_of[part]).send() for part in PARTS[2:] if part in parts]
-    for check in last:
-        check.end(began + seconds)
+        small_models(checks)
+    for model in MODELS if "rest" in parts else ():
+        rows(checks, "rest", model, REST, "compile" in parts)
 
 
-def _peer() -> str:
-    from importlib.util import find_spec
+def rows(checks: Checks, part: str, model: str, wanted: dict[str, dict[str, Any]], compiles: bool) -> None:
+    """Rows of `step.py`, one by one; small, of the second model those that differ in their code."""
+    second = model != MODELS[0]
+    for name, row in [*wanted.items()][: 2 if checks.small and second else None]:
+        if "compile" in row and (second or checks.small or not compiles):
+            continue
+        if checks.small and name.endswith("again"):
+            continue
+        if row["row"] == "trainer" and not find_spec("accelerate"):
+            row = {**row, "row": "loop"}
+        checks.alone(f"step {model}: {name}", "step", checks.until(part), LONGEST, model=model, **row)
 
-    return "trainer" if find_spec("accelerate") else "loop"
 
-
-def small_models(figures: Figures, workers: list[Check], device: str, small: bool, until: float) -> None:
+def small_models(checks: Checks) -> None:
     """Updates a second of 1, 4 and 12 demo models at once; of those that are ready after half of the time."""
-    seconds = 0.5 if small else 6.0
-    half = (time.monotonic() + until) / 2
-    ready = [worker for worker in workers if worker.wait_for(1, half)]
-    figures.add("small models", {"workers": {"asked": len(workers), "ready": len(ready)}})
-    for where, count in [(device, count) for count in ((1, 2) if small else PROCESSES)] + [("cpu", len(workers))]:
-        chosen = ready[:count]
-        lines = [worker.lines for worker in chosen]
-        for worker in chosen:
-            worker.send(f"{where} {seconds}")
-        found = [worker.wait_for(before + 1, until) for worker, before in zip(chosen, lines, strict=True)]
-        done = [one for one in found if one]
-        if done:
-            rates = [one["updates_per_s"] for one in done]
-            figures.add("small models", {
-                f"{where}, {count} at once": {
-                    "answered": len(done), "updates_per_s_each": sum(rates) / len(rates), "updates_per_s": sum(rates),
-                    "slowest": min(rates), "evaluation_s": max(one["evaluation_s"] for one in done),
-                }
-            })  # fmt: skip
-    faults = [fault for fault in (worker.end(until) for worker in workers) if fault]
-    if faults:
-        figures.add("small models", {"fault": faults[0]})
+    small, until, task = checks.small, checks.until("small"), checks.work["small"]
+    figures, processes, name = checks.figures, checks.processes, "small models"
+    if time.monotonic() >= until:
+        figures.add(name, {"fault": "not begun: its time was over"})
+        return
+    asked = 2 if small else max(PROCESSES)
+    workers = [processes.take(**({} if small else {"OMP_NUM_THREADS": "1"})) for _ in range(asked)]
+    try:
+        for worker in workers:
+            worker.begin("", "small", task)
+        half = (time.monotonic() + until) / 2
+        ready = [worker for worker in workers if worker.wait_for(1, half)]
+        figures.add(name, {"workers": {"asked": asked, "ready": len(ready)}})
+        for count in (1, 2) if small else PROCESSES:
+            figures.add(name, _at_once(ready[:count], task["device"], count, 0.3 if small else 6.0, until))
+        if not small:
+            figures.add(name, _at_once(ready, "cpu", asked, 6.0, until))
+        for worker in workers:
+            worker.send("end")
+        faults = [fault for fault in (worker.finish(until) for worker in workers) if fault]
+        if faults:
+            figures.add(name, {"fault": faults[0]})
+    finally:
+        for worker in workers:
+            processes.back(worker)
+
+
+def _at_once(workers: list[Process], device: str, count: int, seconds: float, until: float) -> dict[str, Any]:
+    """Let workers train at once, and add up their updates a second."""
+    lines = [worker.lines for worker in workers]
+    for worker in workers:
+        worker.send(f"{device} {seconds}")
+    found = [worker.wait_for(before + 1, until) for worker, before in zip(workers, lines, strict=True)]
+    done = [one for one in found if one]
+    finding: dict[str, Any] = {"answered": len(done)}
+    if done:
+        rates = [one["updates_per_s"] for one in done]
+        finding |= {"updates_per_s_each": sum(rates) / len(rates), "updates_per_s": sum(rates), "slowest": min(rates)}
+        finding["evaluation_s"] = max(one["evaluation_s"] for one in done)
+    return {f"{device}, {count} at once": finding}
 
 
 def report(found: dict[str, dict[str, Any]]) -> str:
-    """The findings as a table."""
-    from bench import table
-    from step import GFLOP_PER_AUDIO_S
-
-    tflops = found.get("rate", {}).get("tflops")
-    rows = [["matrix rate", f"{tflops:.0f} TFLOP/s"]] if tflops else []
+    """The findings, a line each."""
+    tflops = next((one["tflops"] for one in found.values() if "tflops" in one), None)
+    lines: list[tuple[str, str]] = []
     for name, one in found.items():
-        if name.startswith("step: ") and "audio_s_per_s" in one:
-            speed = one["audio_s_per_s"]
-            share = f", {speed * GFLOP_PER_AUDIO_S['xlsr-300m'] / 1e3 / tflops:.1%} of the rate" if tflops else ""
-            rows.append([name, f"{speed:.0f} audio-s/s, {one['peak_gib']:.2f} GiB{share}, {one['graphs']} graphs"])
-        for key, part in one.items():
-            if name in ("resume", "compile", "small models") and isinstance(part, dict):
-                cells = [f"{k} {v:.3g}" for k, v in part.items() if isinstance(v, int | float)]
-                rows.append([f"{name}: {key}", ", ".join(cells)])
-        rows += [[name, f"{key}: {one[key]}"] for key in ("same_report", "left_gib") if key in one]
-        rows += [[name, f"{key}: {value:.2e}"] for key, value in one.items() if key.endswith("against float32")]
+        if "audio_s_per_s" in one and name.startswith("step"):
+            gflop = one.get("gflop_per_audio_s")
+            share = f", {one['audio_s_per_s'] * gflop / 1e3 / tflops:.1%} of the rate" if tflops and gflop else ""
+            text = f"{one['audio_s_per_s']:.0f} audio-s/s, {one['peak_gib']:.2f} GiB{share}, {one['graphs']} graphs"
+            lines.append((name, text))
+        else:
+            plain = {key: value for key, value in one.items() if key != "fault" and not isinstance(value, dict | list)}
+            lines += [(name, _words(plain))] if plain else []
+            lines += [(f"{name}: {key}", _words(part)) for key, part in one.items() if isinstance(part, dict)]
         if "fault" in one:
-            rows.append([name, f"FAULT {one['fault'].strip().splitlines()[-1][:150]}"])
-    return "\n".join([found.get("rate", {}).get("device", ""), "", table(["check", "found"], rows)])
+            lines.append((name, f"FAULT {one['fault'].strip().splitlines()[-1][:150]}"))
+    width = max((len(name) for name, _ in lines), default=0)
+    return "\n" + "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _words(figures: dict[str, Any]) -> str:
+    """Figures with their names, numbers cut to three digits."""
+
+    def word(value: Any) -> str:
+        if isinstance(value, list):
+            return " and ".join(map(word, value)) or "none"
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{key} {word(value)}" for key, value in figures.items() if not isinstance(value, dict))
 
 
 if __name__ == "__main__":

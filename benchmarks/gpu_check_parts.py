@@ -1,15 +1,26 @@
-"""What `gpu_check.py` runs: each check takes a task and yields its findings one by one, in a process of its own."""
+"""The parts of `gpu_check.py`, and the process that runs them: each takes a task and yields its findings one by one.
+
+In on standard input: for each part a line of JSON, `{"part": NAME, "task": {...}}`. Out: a line of JSON for each
+finding, `{"fault": ...}` if the part failed, and `{"over": true}`. `gpu_check_process.py` is the other side.
+
+Long, since each part is a function of its own and they share their recipes.
+"""
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import random
 import sys
+import tempfile
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +28,41 @@ import bench
 import numpy as np
 import step
 import torch
+import torch.distributed as dist
 from trainer_peer import wait
 
+from hausa_asr.model.batch import Share, padded
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training.finetune import Data, finetune
 from hausa_asr.training.one_update import update
 from hausa_asr.training.run import Run, start
-from hausa_asr.training.saving import Saving
+from hausa_asr.training.saving import Best, Saving
+from hausa_asr.training.updates import micro_batches
+from hausa_asr.utterance import SAMPLE_RATE
 
 Finding = dict[str, Any]
+CONFIGS = bench.ROOT / "sweeps/configs"
+DROPOUTS = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.1}
+"""The most that the presets' spaces have: a dropout keeps its mask for the backward pass."""
 
 
-def save_base(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
+def serve() -> None:
+    """Run the parts that come in, one after another."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        task = asked["task"]
+        torch.set_num_threads(task["threads"])
+        try:
+            with tempfile.TemporaryDirectory(dir=task["work"], ignore_cleanup_errors=True) as folder:
+                for finding in CHECKS[asked["part"]](task, torch.device(task["device"]), Path(folder)):
+                    print(json.dumps(finding), flush=True)
+        except Exception:  # it is a finding too
+            print(json.dumps({"fault": traceback.format_exc()}), flush=True)
+        print(json.dumps({"over": True}), flush=True)
+
+
+def save_bases(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
     """Write the base checkpoints that the others use."""
     for kind in task["kinds"]:
         started = time.monotonic()
@@ -38,21 +71,31 @@ def save_base(task: Finding, device: torch.device, work: Path) -> Iterator[Findi
 
 
 def _base(task: Finding) -> str:
-    return "demo" if task["model"] == "demo" else str(Path(task["bases"]) / task["model"])
+    model = task["model"]
+    if model == "demo":
+        return model
+    return str(Path(task["bases"]) / (("tiny-base" if model == "base" else "tiny") if task["tiny"] else model))
 
 
-def rate(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
-    """The matrix rate, and what this machine is."""
+def machine(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
+    """What this machine is, how it allocates, and its matrix rate."""
     yield {"device": bench.machine(device), "python": sys.version.split()[0]}
+    backend = torch.cuda.memory.get_allocator_backend()
     if device.type == "cuda":
+        torch.zeros(2**20, device=device)
+        segments = torch.cuda.memory_snapshot()
+        yield {"allocator": backend, "expandable_segments": any(one.get("is_expandable") for one in segments)}
         yield {"tflops": step.matrix_rate(device)}
+    else:
+        yield {"allocator": backend, "expandable_segments": None}
 
 
 def step_row(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
     """One row of `step.py`, and how many graphs were compiled for it."""
-    started = time.monotonic()
+    started, before = time.monotonic(), _graphs()
     row = step.ROWS[task["row"]](task, device, _base(task), work)
-    yield {**row, "seconds": time.monotonic() - started, "graphs": _graphs()}
+    seconds, gflop = time.monotonic() - started, step.GFLOP_PER_AUDIO_S.get(task["model"])
+    yield {**row, "seconds": seconds, "graphs": _graphs() - before, "gflop_per_audio_s": gflop}
 
 
 def _graphs() -> int:
@@ -61,69 +104,107 @@ def _graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
+def preset(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
+    """The peak memory of a preset at its `micro_batch_s`: from its second update on AdamW's moments are there too."""
+    import yaml  # huggingface_hub needs it, so it is there
+
+    started = time.monotonic()
+    asked = yaml.safe_load((CONFIGS / f"{task['preset']}.yaml").read_text(encoding="utf-8"))["finetune"]
+    config = FinetuneConfig(**{**DROPOUTS, **asked, "compile": "off"})
+    most_s = config.micro_batch_s * task["scale"]
+    config = replace(config, micro_batch_s=most_s, batch_s=2 * most_s, length_s=most_s * task["plan_updates"])
+    train, dev = bench.MadeUpSplit(task["utterances"]), bench.MadeUpSplit(max(8, task["utterances"] // 4), seed=1)
+    run = start(config, Data(train, dev, "made-up"), _base(task), work / "trial", device, None, work / "cache")
+    yield {"before": _memory(device)}
+    fullest_s = 0.0
+    for number in range(task["updates"]):
+        parts = micro_batches(run.plan.batch(number).indices, train.n_samples, run.plan.edges, most_s, Share())
+        sizes = [len(part) * padded(int(train.n_samples[part].max()), run.plan.edges) for part in parts]
+        fullest_s = max(fullest_s, max(sizes) / SAMPLE_RATE)
+        update(run)
+        if number == 0:
+            yield {"first update": _memory(device)}
+    learned = sum(parameter.numel() for parameter in run.learning)
+    # Smaller than asked for, if memory was short.
+    yield {"asked_s": most_s, "micro_batch_s": run.loader.micro_batch_s, "fullest_s": fullest_s, **_memory(device)}
+    evaluate(run.model, run.processor, run.data.dev)
+    run.loader.close()
+    yield {"with an evaluation": _memory(device), "weights": sum(p.numel() for p in run.model.parameters())}
+    yield {"learned": learned, "seconds": time.monotonic() - started}
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    """The most memory so far: of tensors, and what was reserved for them."""
+    reserved = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else 0.0
+    return {"peak_gib": bench.peak_gib(device), "reserved_gib": reserved}
+
+
 def resume(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
-    """`finetune()` with two evaluations; a pause after the first, and a resume from its checkpoint."""
+    """`finetune()` with three evaluations; a pause after the second, and a resume from its checkpoint.
+
+    The first writes a checkpoint to resume from, the second copies the weights to the CPU.
+    """
     train, dev = bench.MadeUpSplit(task["utterances"]), bench.MadeUpSplit(task["dev"], seed=1)
-    half = task["updates"] // 2
-    config = replace(_recipe(task), length_s=task["batch_s"] * (task["updates"] - 0.5), eval_every_steps=half)
+    third = task["updates"] // 3
+    config = replace(_recipe(task), length_s=task["batch_s"] * (task["updates"] - 0.5), eval_every_steps=third)
     yield {"dev_s": float(dev.n_samples.sum()) / 16_000}
     seen: list[Progress] = []
-    clock = _WriteClock()
 
     def report(progress: Progress) -> Answer:
         seen.append(progress)
-        return Answer.PAUSE if len(seen) == 1 else Answer.CONTINUE
+        return Answer.PAUSE if len(seen) == 2 else Answer.CONTINUE
 
     for name in ("to the pause", "resumed"):
         started = time.monotonic()
-        ended = finetune(
-            config, Data(train, dev, "made-up"), report, base=_base(task), folder=work / "trial", device=device,
-            cache=work / "cache",
-        )  # fmt: skip
+        with _timed(Saving, "_write") as write_s, _timed(Saving, "finish") as finish_s, \
+                _timed(Best, "_take") as copy_s, _timed(Best, "done") as copied_s:  # fmt: skip
+            ended = finetune(
+                config, Data(train, dev, "made-up"), report, base=_base(task), folder=work / "trial", device=device,
+                cache=work / "cache",
+            )  # fmt: skip
         metrics = seen[-1].metrics
         yield {
             name: {
                 "end": ended.end,
                 "seconds": time.monotonic() - started,
                 "evaluation_s": metrics["eval_runtime_s"],
-                "write_s": clock.write_s,
-                "wait_after_evaluation_s": clock.wait_s,
+                "write_s": write_s,
+                "wait_for_the_write_s": finish_s,
+                "copy_s": copy_s,
+                "wait_for_the_copy_s": copied_s,
                 "bytes": _bytes(Path(seen[-1].checkpoint)),
                 "audio_s_per_s": metrics["audio_s_per_s"],
                 "train_loss": metrics["train_loss"],
                 "dev_loss": metrics["loss"],
                 "nonfinite": metrics["nonfinite_steps"],
                 "peak_gib": bench.peak_gib(device),
-                "graphs": _graphs(),
             }
         }
-    yield {"same_report": _plain(seen[0]) == _plain(seen[1]), "reports": [one.step for one in seen]}
+    yield {"same_report": _plain(seen[1]) == _plain(seen[2]), "reports": [one.step for one in seen]}
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         yield {"left_gib": torch.cuda.memory_allocated(device) / 2**30}
 
 
-class _WriteClock:
-    """Seconds that the newest checkpoint took to write, and that the fine-tune waited for it after its evaluation."""
+@contextmanager
+def _timed(kind: type, method: str) -> Iterator[list[float]]:
+    """Measure the seconds of each call of a method."""
+    seconds: list[float] = []
+    original = getattr(kind, method)
 
-    def __init__(self) -> None:
-        self.write_s = self.wait_s = 0.0
-        write, finish = Saving._write, Saving.finish
+    def timed(*given: Any) -> Any:
+        started = time.monotonic()
+        try:
+            return original(*given)
+        finally:
+            seconds.append(time.monotonic() - started)
 
-        def timed_write(*given: Any) -> None:
-            started = time.monotonic()
-            write(*given)
-            self.write_s = time.monotonic() - started
-
-        def timed_finish(*given: Any) -> Path:
-            started = time.monotonic()
-            done = finish(*given)
-            self.wait_s = time.monotonic() - started
-            return done
-
-        Saving._write = timed_write  # type: ignore[method-assign,assignment]
-        Saving.finish = timed_finish  # type: ignore[method-assign,assignment]
+    setattr(kind, method, timed)
+    try:
+        yield seconds
+    finally:
+        setattr(kind, method, original)
 
 
 def _bytes(folder: Path) -> dict[str, int]:
@@ -139,7 +220,7 @@ def _recipe(task: Finding) -> FinetuneConfig:
 
 
 def compiled(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
-    """torch.compile over trials of different settings: graphs, seconds, and the memory after each trial is dropped."""
+    """Trials of different settings, compiled or not: graphs, seconds, and the memory after each trial is dropped."""
     split, dev = bench.MadeUpSplit(task["utterances"]), bench.MadeUpSplit(16, seed=1)
     drawn, alive = random.Random(0), []
     for number in range(task["trials"]):
@@ -149,7 +230,7 @@ def compiled(task: Finding, device: torch.device, work: Path) -> Iterator[Findin
             "activation_dropout": drawn.uniform(0, 0.2),
             "layerdrop": drawn.uniform(0, 0.1),
             "mask_time_prob": drawn.uniform(0.1, 0.6),
-            "freeze_transformer_fraction": drawn.choice([0.0, 0.0005]),
+            "freeze_transformer_fraction": drawn.choice([0.0, 5 / task["plan_updates"]]),
         }
         config = replace(_recipe(task), compile=task["compile"], seed=number, **settings)
         graphs, started = _graphs(), time.monotonic()
@@ -174,37 +255,77 @@ def compiled(task: Finding, device: torch.device, work: Path) -> Iterator[Findin
 
 
 def precision(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
-    """Training losses in bfloat16 autocast and in float32, on the same batches without dropout; and on the CPU."""
-    kinds = [("bfloat16", device, True), ("float32", device, False), ("float32 on the CPU", torch.device("cpu"), False)]
-    losses: dict[str, np.ndarray] = {}
-    for name, where, low in kinds if device.type == "cuda" else kinds[1:]:
-        losses[name] = np.array(_losses(task, where, work / name.replace(" ", "-"), low))
-        yield {name: losses[name].tolist()}
-    exact = losses["float32"]
-    for name, found in losses.items():
-        if name != "float32":
-            yield {f"{name} against float32": float(np.max(np.abs(found - exact) / np.abs(exact)))}
+    """Training losses in bfloat16 autocast and in float32, on the same batches; those of the demo on the CPU too.
+
+    The learning rate comes to its peak and goes down again.
+    """
+    for model, lr_peak in (("demo", 1e-3), ("xlsr-300m", 1e-4)):
+        one = {**task, "model": model, "lr_peak": lr_peak}
+        exact = np.array(_losses(one, device, work / model, task["updates"]))
+        yield {f"{model}: float32": exact.tolist()}
+        if device.type == "cuda":
+            low = np.array(_losses(one, device, work / model, task["updates"], exact=False))
+            yield {f"{model}: bfloat16": low.tolist()}
+            yield {f"{model}: bfloat16 against float32": _difference(low, exact)}
+        if model == "demo":
+            cpu = np.array(_losses(one, torch.device("cpu"), work / model, task["updates_on_cpu"]))
+            yield {f"{model}: float32 on the CPU against float32": _difference(cpu, exact[: len(cpu)])}
 
 
-def _losses(task: Finding, device: torch.device, folder: Path, low: bool) -> list[float]:
-    supported = torch.cuda.is_bf16_supported
-    if not low:
+def _difference(losses: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    relative = np.abs(losses - exact) / np.abs(exact)
+    last = len(exact) // 10 or 1
+    return {
+        "largest": float(relative.max()),
+        "mean": float(relative.mean()),
+        "last_tenth": float(abs(losses[-last:].mean() / exact[-last:].mean() - 1)),
+    }
+
+
+def _losses(task: Finding, device: torch.device, folder: Path, updates: int, exact: bool = True) -> list[float]:
+    """The losses of the first updates of a trial without dropout; `exact` in float32 all through."""
+    supported, tf32 = torch.cuda.is_bf16_supported, torch.backends.cudnn.allow_tf32
+    if exact:
         torch.cuda.is_bf16_supported = lambda including_emulation=True: False  # turns our autocast off
-    config = replace(_recipe(task), activation_dropout=0.0)
-    split = bench.MadeUpSplit(task["utterances"])
-    run = start(config, Data(split, bench.MadeUpSplit(4, seed=1)), "demo", folder, device, None, None)
-    if not low:
-        torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
+    length_s = 1.1 * task["updates"] * task["batch_s"]
+    config = replace(_recipe(task), activation_dropout=0.0, lr_peak=task["lr_peak"], length_s=length_s)
+    split = bench.MadeUpSplit(task["utterances"])
     found, before = [], 0.0
-    for _ in range(task["updates"]):
-        update(run)
-        total = run.window.sums[1].item()
-        found.append(total - before)
-        before = total
-    run.loader.close()
-    torch.cuda.is_bf16_supported = supported
+    try:
+        run = start(config, Data(split, bench.MadeUpSplit(4, seed=1)), _base(task), folder, device, None, None)
+        if exact:
+            torch.set_float32_matmul_precision("highest")  # `start` has set "high"
+        for _ in range(updates):
+            update(run)
+            total = run.window.sums[1].item()
+            found.append(total - before)
+            before = total
+        run.loader.close()
+    finally:
+        torch.cuda.is_bf16_supported, torch.backends.cudnn.allow_tf32 = supported, tf32
     return found
+
+
+def ranks(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
+    """The losses of two ranks that share each batch, over gloo and on one device, against one rank's. In float32."""
+    alone: list[float] = []
+    if task["rank"] == 0:
+        alone = _losses(task, device, work / "alone", task["updates"])
+        yield {"one rank": alone}
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's name may lead nowhere
+    dist.init_process_group(
+        "gloo", init_method=f"file://{task['store']}", rank=task["rank"], world_size=2, timeout=timedelta(seconds=90)
+    )
+    try:
+        started = time.monotonic()
+        together = _losses(task, device, work / "together", task["updates"])
+        seconds = time.monotonic() - started
+    finally:
+        dist.destroy_process_group()
+    yield {"two ranks": together, "seconds": seconds}
+    if alone:
+        yield {"two ranks against one": _difference(np.array(together), np.array(alone))}
 
 
 def small_worker(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
@@ -212,13 +333,15 @@ def small_worker(task: Finding, device: torch.device, work: Path) -> Iterator[Fi
     config = replace(_recipe(task), batch_s=task["batch_s"], micro_batch_s=80.0, activation_dropout=0.1)
     runs: dict[str, Run] = {}
     for name in dict.fromkeys([device.type, "cpu"]):
-        data = Data(bench.MadeUpSplit(task["utterances"]), bench.MadeUpSplit(32, seed=1))
+        data = Data(bench.MadeUpSplit(task["utterances"]), bench.MadeUpSplit(8 if task["tiny"] else 32, seed=1))
         runs[name] = start(config, data, "demo", work / name, torch.device(name), None, None)
         for _ in range(3 if name == "cpu" else 10):
             update(runs[name])
         wait(device)
     yield {"ready": True}
     for line in sys.stdin:
+        if line.strip() == "end":
+            break
         name, seconds = line.split()
         run, began = runs[name], runs[name].step
         started = time.monotonic()
@@ -237,11 +360,16 @@ def small_worker(task: Finding, device: torch.device, work: Path) -> Iterator[Fi
 
 
 CHECKS: dict[str, Callable[[Finding, torch.device, Path], Iterator[Finding]]] = {
-    "bases": save_base,
-    "rate": rate,
+    "bases": save_bases,
+    "machine": machine,
     "step": step_row,
+    "presets": preset,
     "resume": resume,
     "compile": compiled,
     "precision": precision,
-    "worker": small_worker,
+    "ranks": ranks,
+    "small": small_worker,
 }
+
+if __name__ == "__main__":
+    serve()

@@ -19,7 +19,7 @@ from hausa_asr.utterance import SAMPLE_RATE
 def recipe(task: dict[str, Any]) -> FinetuneConfig:
     """The recipe of every row; `length_s` is more than is ever trained."""
     return FinetuneConfig(
-        length_s=task["batch_s"] * 10_000,
+        length_s=task["batch_s"] * task.get("plan_updates", 10_000),
         batch_s=task["batch_s"],
         micro_batch_s=task["micro_batch_s"],
         mask_time_prob=0.3,

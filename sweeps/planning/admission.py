@@ -17,6 +17,7 @@ from sweeps.planning.estimate import Prediction, figures, fitting, limits
 from sweeps.planning.expected_length import least_s
 from sweeps.planning.finalists import GROWTH_SHARES
 from sweeps.planning.groups import range_in_words, sizes_in_words
+from sweeps.planning.memory import in_float32
 from sweeps.planning.memory import in_words as memory_in_words
 from sweeps.planning.memory import too_little as too_little_memory
 from sweeps.planning.slots import SlotPlan, stock_would_hang
@@ -117,7 +118,8 @@ def describe(config: SweepConfig, nodes: Sequence[Mapping[str, float]], plan: Sl
     budget = [f"{setting} {limit:g}" for setting, limit in config.budget.model_dump(exclude_none=True).items()]
     lines.append(("budget", ", ".join(budget) or "none is set"))
     memory = too_little_memory(config, plan.slots, nodes, prediction.features)
-    lines += [("warning", warning) for warning in (*prediction.warnings, *memory)]
+    warnings = (*prediction.warnings, *memory, *in_float32(config, plan.gpus))
+    lines += [("warning", warning) for warning in warnings]
     for reason, fix in refusals(config, prediction):
         lines += [("refused", reason), ("", f"{fix[:1].upper()}{fix[1:]}.")]
     return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)

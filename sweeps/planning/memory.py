@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.slots import HEAD
-from sweeps.planning.speed import largest_base, trained_weights
+from sweeps.planning.speed import NO_BFLOAT16, largest_base, trained_weights
 from sweeps.wording import many, size
 
 _WEIGHT, _MOMENTS = 4, 8
@@ -46,6 +46,21 @@ def in_words(config: SweepConfig) -> str:
         return "not known"
     more = "" if config.resources.gpus_per_worker else ", and the activations of a micro-batch"
     return f"about {size(needed)} of host memory for the weights, states and copies of each trial{more}"
+
+
+def in_float32(config: SweepConfig, gpus: Sequence[str]) -> list[str]:
+    """Warn where GPUs are too old for bfloat16, so that activations take about twice the memory.
+
+    Args:
+        config: the sweep's settings.
+        gpus: the kinds of GPU in the cluster.
+    """
+    old, base = sorted(kind for kind in NO_BFLOAT16 if any(kind in gpu for gpu in gpus)), largest_base(config)
+    if not old or base is None or not config.resources.gpus_per_worker:
+        return []
+    taken = base.weights * _WEIGHT + trained_weights(config, base) * (_WEIGHT + _MOMENTS)
+    return [f"{' and '.join(old)} GPUs have no bfloat16, so trials compute in float32: {size(taken)} of a GPU's memory "
+            "before any audio. docs/troubleshooting.md has sizes that fit 16 GB"]  # fmt: skip
 
 
 def too_little(

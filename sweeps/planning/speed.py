@@ -43,7 +43,7 @@ _PEAKS = {
     "3090": 71, "V100": 125, "T4": 65,
 }  # fmt: skip
 """TFLOP/s of dense matrix products in half precision, by a part of the card's name (NVIDIA's datasheets)."""
-_NO_BFLOAT16 = {"V100": 0.35, "T4": 0.35}
+NO_BFLOAT16 = {"V100": 0.35, "T4": 0.35}
 """Cards that compute in float32 here get this part of that."""
 _CPU_FLOPS = 0.03e12
 """The demo's model trains at about 100 audio-seconds per second and thread (docs/log.md)."""
@@ -264,7 +264,7 @@ def _scored_s(seconds: Mapping[str, float]) -> float:
 def _tflops(gpu: str) -> float:
     """Guess what a fine-tune reaches on a GPU of this name."""
     name = next((one for one in sorted(_PEAKS, key=len, reverse=True) if one in gpu), None)
-    return _UNKNOWN_GPU if name is None else _PEAKS[name] * _SHARE * _NO_BFLOAT16.get(name, 1.0)
+    return _UNKNOWN_GPU if name is None else _PEAKS[name] * _SHARE * NO_BFLOAT16.get(name, 1.0)
 
 
 def _values(config: SweepConfig, setting: str) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from hausa_asr.settings.sweep import SweepConfig
 from helpers.plans import HOURS_500, planned
-from sweeps.planning.memory import host_memory, in_words, too_little
+from sweeps.planning.memory import host_memory, in_float32, in_words, too_little
 from sweeps.planning.slots import HEAD
 
 XLSR, MMS = "facebook/wav2vec2-xls-r-300m", "facebook/mms-1b-all"
@@ -69,6 +69,17 @@ def test_features_that_a_node_cannot_keep_in_memory_are_warned_of(tmp_path: Path
     assert not too_little(settings, 8, [{"CPU": 32.0, "GPU": 8.0}], features=83.1e9)
     node_128 = "cluster.nodes=[{CPU: 32, GPU: 8, memory: 128e9}]"
     assert "of cached features are more" in planned("xlsr_300m", tmp_path, node_128, seconds=HOURS_500)[2]
+
+
+def test_gpus_without_bfloat16_are_warned_of_with_what_they_must_hold() -> None:
+    large = "facebook/wav2vec2-xls-r-1b"
+    (warning,) = in_float32(config(large, gpus_per_worker=1), ["NVIDIA A100", "Tesla T4"])
+    assert warning.startswith("T4 GPUs have no bfloat16") and "15.3 GB" in warning
+    (warning,) = in_float32(config(XLSR, gpus_per_worker=1), ["V100"])
+    assert "5.0 GB" in warning
+    assert not in_float32(config(large, gpus_per_worker=1), ["H100", "L40S"])
+    assert not in_float32(config(large), ["T4"])
+    assert not in_float32(config("somebody/else", gpus_per_worker=1), ["T4"])
 
 
 def test_of_a_base_that_is_not_known_nothing_is_said() -> None:
