@@ -38,6 +38,7 @@ from hausa_asr.training.finetune import Data, finetune
 from hausa_asr.training.one_update import update
 from hausa_asr.training.run import Run, start
 from hausa_asr.training.saving import Best, Saving
+from hausa_asr.training.states import State
 from hausa_asr.training.updates import micro_batches
 from hausa_asr.utterance import SAMPLE_RATE
 
@@ -142,7 +143,8 @@ def _memory(device: torch.device) -> dict[str, float]:
 def resume(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
     """`finetune()` with three evaluations; a pause after the second, and a resume from its checkpoint.
 
-    The first writes a checkpoint to resume from, the second copies the weights to the CPU.
+    The first is a rung, where a checkpoint to resume from is copied and written while training goes on; the second
+    copies the weights to the CPU, and after the pause a checkpoint is written that is waited for.
     """
     train, dev = bench.MadeUpSplit(task["utterances"]), bench.MadeUpSplit(task["dev"], seed=1)
     third = task["updates"] // 3
@@ -156,11 +158,12 @@ def resume(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]
 
     for name in ("to the pause", "resumed"):
         started = time.monotonic()
-        with _timed(Saving, "_write") as write_s, _timed(Saving, "finish") as finish_s, \
-                _timed(Best, "_take") as copy_s, _timed(Best, "done") as copied_s:  # fmt: skip
+        with _timed(State, "_take") as state_copy_s, _timed(State, "done") as state_wait_s, \
+                _timed(State, "_fill") as state_write_s, _timed(Saving, "_write") as write_s, \
+                _timed(Best, "_take") as copy_s, _timed(Best, "done") as wait_s:  # fmt: skip
             ended = finetune(
                 config, Data(train, dev, "made-up"), report, base=_base(task), folder=work / "trial", device=device,
-                cache=work / "cache",
+                cache=work / "cache", evaluate_at_s=[task["batch_s"] * third],
             )  # fmt: skip
         metrics = seen[-1].metrics
         yield {
@@ -168,11 +171,13 @@ def resume(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]
                 "end": ended.end,
                 "seconds": time.monotonic() - started,
                 "evaluation_s": metrics["eval_runtime_s"],
-                "write_s": write_s,
-                "wait_for_the_write_s": finish_s,
+                "state_copy_s": state_copy_s,
+                "state_wait_s": state_wait_s,
+                "state_write_s": state_write_s,
                 "copy_s": copy_s,
-                "wait_for_the_copy_s": copied_s,
-                "bytes": _bytes(Path(seen[-1].checkpoint)),
+                "wait_s": wait_s,
+                "waited_write_s": write_s,
+                "bytes": _bytes(Path(ended.progress.checkpoint)),
                 "audio_s_per_s": metrics["audio_s_per_s"],
                 "train_loss": metrics["train_loss"],
                 "dev_loss": metrics["loss"],
@@ -212,7 +217,7 @@ def _bytes(folder: Path) -> dict[str, int]:
 
 
 def _plain(progress: Progress) -> str:
-    return json.dumps(asdict(progress))
+    return json.dumps({**asdict(progress), "checkpoint": ""})  # the newest that is written by now
 
 
 def _recipe(task: Finding) -> FinetuneConfig:

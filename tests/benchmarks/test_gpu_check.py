@@ -60,7 +60,9 @@ def test_all_of_it_runs_small_where_little_is_installed(tmp_path: Path, few_pack
     resume = found["resume"]
     assert resume["same_report"] is True
     assert (resume["to the pause"]["end"], resume["resumed"]["end"]) == ("paused", "finished")
-    assert len(resume["to the pause"]["copy_s"]) == 1 and len(resume["to the pause"]["write_s"]) == 2
+    paused = resume["to the pause"]
+    assert [len(paused[f"{what}_s"]) for what in ("state_copy", "state_wait", "state_write")] == [1, 1, 1]
+    assert len(paused["waited_write_s"]) == 1 and paused["bytes"]
     assert len(found["precision"]["xlsr-300m: float32"]) == 3
     assert len(found["ranks"]["two ranks"]) == 3
     assert found["ranks"]["two ranks against one"]["largest"] < 1e-5
