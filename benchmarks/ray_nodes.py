@@ -61,10 +61,12 @@ class Node:
     Attributes:
         process: the `ray start`.
         name: Ray's id of it.
+        metrics: the port at which it exports figures for Prometheus.
         cable: to the network; "" if it shares 127.0.0.1.
     """
 
     process: subprocess.Popen[bytes]
+    metrics: int
     name: str = ""
     cable: str = ""
 
@@ -90,6 +92,7 @@ class Nodes:
         scales_to: how many nodes of one CPU Ray's autoscaler may bring; none where it is 0.
 
     Attributes:
+        head: the node without CPUs.
         address: of the head, for `cluster.address`.
         environment: what a driver needs to join it.
     """
@@ -112,8 +115,8 @@ class Nodes:
             "RAY_worker_register_timeout_seconds": str(60 * self._patience),
         }  # fmt: skip
         scaling = self._scaling() if self._scales_to else ()
-        self._start("--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false", *scaling,
-                    RAY_FAKE_CLUSTER="1", AUTOSCALER_UPDATE_INTERVAL_S="1")  # fmt: skip
+        self.head = self._start("--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false",
+                                *scaling, RAY_FAKE_CLUSTER="1", AUTOSCALER_UPDATE_INTERVAL_S="1")  # fmt: skip
 
     def _scaling(self) -> tuple[str, str]:
         """What starts an autoscaler whose nodes are processes of this machine, by Ray's own stand-in for a cloud."""
@@ -175,12 +178,13 @@ class Nodes:
         # A folder for each, or nodes would take each other's sockets. Workers find the head's by its address.
         self._temp += 1
         shared = self.network is None or "--head" in arguments
-        ports = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--runtime-env-agent-port",
+        names = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--runtime-env-agent-port",
                  "--metrics-export-port", "--node-manager-port", "--object-manager-port")  # fmt: skip
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         command = [
             _RAY, "start", "--block", *arguments, "--num-gpus", "0",
             "--object-store-memory", str(_OBJECT_STORE_BYTES),
-            *(part for name, port in zip(ports, free_ports(len(ports)), strict=True) for part in (name, str(port))),
+            *(part for name, port in ports.items() for part in (name, str(port))),
         ]  # fmt: skip
         if "--head" in arguments:
             command += ["--temp-dir", str(self._folder / f"h{self._temp}")]
@@ -203,7 +207,7 @@ class Nodes:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(f"{address}\n".encode())
             process.stdin.close()
-        node = Node(process, cable=cable)
+        node = Node(process, ports["--metrics-export-port"], cable=cable)
         self._all.append(node)
         deadline = time.monotonic() + _START_S
         while not (new := self._alive() - before):
