@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import time
 from collections.abc import Collection
 
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import is_remote, portable
 from sweeps.planning.finalists import chosen
 from sweeps.pruning.rule import Rule
+from sweeps.record.checkpoints import WRITING_S
 from sweeps.record.crashes import CRASH
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import TrialRecord
@@ -40,7 +42,7 @@ class CheckpointSpace:
         self._ledger, self._rule, self._config, self._held = ledger, rule, config, held
         self._there = ledger.checkpoints
         self._bytes: dict[str, int] = {}
-        self._just_left: list[TrialRecord] = []
+        self._just_left: dict[str, float] = {}
 
     def begin(self) -> None:
         """Before any slot works: remove what killed trials have left half-written."""
@@ -51,14 +53,18 @@ class CheckpointSpace:
     def tidy(self, trial: TrialRecord) -> None:
         """A trial has left its slot: drop what it does not need, then make room if that is due.
 
-        Its workers hear of it later, and may still write a checkpoint to resume from. So it is looked at once more when
-        the next trial leaves, and what is half-written stays, unless they are gone.
+        Its workers hear of it later, and may still write a checkpoint to resume from. So it is looked at again whenever
+        another trial leaves in the next minutes, and what is half-written stays, unless they are gone.
         """
-        for before in self._just_left:
+        now_s = time.monotonic()
+        for name, left_s in [*self._just_left.items()]:
+            before = self._ledger.state.trials[name]
             if before.state in ("finished", "failed") or before.dropped:
                 self._drop_state(before)
             self._measure(before)
-        self._just_left = [trial]
+            if now_s - left_s > WRITING_S:
+                del self._just_left[name]
+        self._just_left[trial.id] = now_s
         if trial.cause == CRASH or trial.state == "finished":
             self._there.drop_half_written(trial.id)
         if trial.state in ("finished", "failed"):
@@ -89,6 +95,8 @@ class CheckpointSpace:
                 if sum(self._bytes.values()) <= limit:
                     return
         for trial in self._least_first():
+            if trial.id in self._just_left:
+                continue
             self._there.drop(trial.id)
             self._measure(trial)
             log.warning("%s: its checkpoints made room on the disk", trial.id)

@@ -35,6 +35,7 @@ class Experience:
         self._config = config
         self._waits_s: dict[_Kind, float] = {}
         self._first_waits_s: dict[_Kind, float] = {}
+        self._nodes: dict[_Kind, set[str]] = {}
         self._fitting_s: dict[str, float] = {}
         for trial in trials:
             for report in trial.reports:
@@ -44,6 +45,7 @@ class Experience:
         """Take in a report."""
         waits_s, kind = self._first_waits_s if message.is_first else self._waits_s, self._kind(trial)
         waits_s[kind] = max(waits_s.get(kind, 0.0), message.wait_s)
+        self._nodes.setdefault(kind, set()).update(message.nodes)
         if self._learn_of_memory(trial, message.progress.metrics):
             log.warning("%s: its workers had too little memory: from now on trials from %s begin with micro-batches of "
                         "%g s of audio", trial.id, kind[0], self._fitting_s[kind[0]])  # fmt: skip
@@ -66,8 +68,12 @@ class Experience:
         """The longest wait of such trials between two reports; 0.0 before the first."""
         return self._waits_s.get(self._kind(trial), 0.0)
 
+    def warm_nodes(self, trial: TrialRecord) -> list[str]:
+        """The nodes on which such trials have reported: they have what such a trial must fetch or cache first."""
+        return sorted(self._nodes.get(self._kind(trial), ()))
+
     def first_report_s(self, trial: TrialRecord) -> float:
-        """How long a trial's first report may take: it includes set-up, and perhaps that the feature cache is made.
+        """How long a trial's first report may take on a warm node: it includes set-up, though no new feature cache.
 
         The first of a resumed trial is its checkpoint's and comes without training, so it alone shows too little.
         """

@@ -24,11 +24,11 @@ from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.agenda import Agenda
 from sweeps.on_ray.broken import NoRoom, broken_by
 from sweeps.on_ray.messages import MESSAGE, Failed, Reported, from_text
-from sweeps.on_ray.slot import WRITING_S
 from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhausted
 from sweeps.pruning.divergence import PEERS_AT_MOST, divergence
 from sweeps.pruning.rule import FIGURES, Rule, score, who_goes_on
 from sweeps.pruning.rungs import ready_s
+from sweeps.record.checkpoints import WRITING_S
 from sweeps.record.crashes import NOTICE
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import DIVERGED, TrialRecord
@@ -81,7 +81,8 @@ class SweepScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first trial that waits to start. Tune's own way looks through all trials that ever were, at each step."""
         live = tune_controller.get_live_trials()
-        tune_controller._actor_force_cleanup_timeout = int(WRITING_S)  # Tune gives slots 10 s to end
+        # Tune gives slots 10 s to end. It wraps the controller anew for each call, so what is set must be set inside.
+        tune_controller._tune_controller._actor_force_cleanup_timeout = int(WRITING_S)
         # Tune keeps an idle actor for each trial that is about to start, and ends the others, which are to be warm for
         # the trials after that. So its cache gets room for all slots.
         for trial in list(live)[self._warm :]:  # all take the same, so any will do

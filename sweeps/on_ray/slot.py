@@ -27,13 +27,12 @@ from sweeps.on_ray.experience import OVERDUE
 from sweeps.on_ray.messages import MESSAGE, WORKERS, Ended, Failed, Message, Place, Reported, Taken, to_text
 from sweeps.on_ray.trainer import trainer_of, who_places
 from sweeps.planning.groups import Group, Offer
+from sweeps.record.checkpoints import WRITING_S
 
 _POLL_S = 1.0
 """How often a slot that waits for a message checks that its workers are still alive."""
 _IDLE_S = 0.2
 """How long a step of a slot without a job lasts."""
-WRITING_S = 60.0
-"""How long workers may take to write the checkpoints of a trial that was stopped: gigabytes, perhaps on a slow disk."""
 NODE_LABEL = "ray.io/node-id"
 """Ray's own label of every node."""
 _THERE_S = 120.0
@@ -114,7 +113,7 @@ class Slot(tune.Trainable):
         self._phase = Phase.IDLE if job is None else Phase.STARTING
         if job is not None:
             self._is_first, self._first_report_s = True, job["first_report_s"]
-            self._longest_wait_s = job["longest_wait_s"]
+            self._longest_wait_s, self._warm_nodes = job["longest_wait_s"], job["warm_nodes"]
             self._job_number = ray.get(self._desk.post.remote(job))
 
     def step(self) -> dict[str, Any]:
@@ -179,8 +178,13 @@ class Slot(tune.Trainable):
         return tuple(sorted({node for node, _ in self._places.values()}))
 
     def _patience_for_room_s(self) -> float:
-        """How long to wait for workers: less where there may be room elsewhere."""
+        """How long to wait for workers: less where there may be room elsewhere.
+
+        Those that are there may still be writing the trial before.
+        """
         given_s = float(self._spec["startup_timeout_s"])
+        if self._has_workers:
+            return max(given_s, WRITING_S)
         if self._spec["avoid"]:
             return min(given_s, _ELSEWHERE_S)
         return min(given_s, _THERE_S) if self._group.node else given_s
@@ -188,7 +192,8 @@ class Slot(tune.Trainable):
     def _patience_s(self) -> float:
         """How long to wait for a report."""
         if self._is_first or not self._longest_wait_s:
-            return self._first_report_s
+            is_warm = {*self._nodes} <= {*self._warm_nodes}
+            return self._first_report_s if is_warm else float(self._spec["first_report_timeout_s"])
         return max(self._spec["report_timeout_s"], OVERDUE * self._longest_wait_s)
 
     def _answer(self, answer: Answer) -> None:
@@ -247,5 +252,6 @@ class Slot(tune.Trainable):
         ray.get(self._desk.close.remote())
         if self._phase is Phase.IDLE and not self._has_workers:
             return  # none has come, so none has anything to write
-        busy = self._phase in (Phase.STARTING, Phase.TRAINING)
+        # Before they take a trial they may still be writing the one before.
+        busy = self._phase is Phase.TRAINING or (self._phase is Phase.STARTING and not self._has_workers)
         self._fit.join(timeout=self._spec["goodbye_s"] if busy else WRITING_S)

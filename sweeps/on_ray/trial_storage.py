@@ -73,7 +73,9 @@ class TrialStorage:
         """
         if not self._is_remote:
             return
-        mine = {one.name: one for one in self.folder.glob(f"{STEP_PREFIX}*") if (one / _PROGRESS).is_file()}
+        found = [one for one in self.folder.glob(f"{STEP_PREFIX}*") if (one / _PROGRESS).is_file()]
+        # The best model first: whoever goes on from a state needs it.
+        mine = {one.name: one for one in sorted(found, key=lambda one: ((one / TRAINING).is_file(), one.name))}
         for step, folder in mine.items():
             content = _content(folder)
             if self._put.get(step) != content:

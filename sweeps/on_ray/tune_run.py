@@ -30,8 +30,9 @@ from sweeps.on_ray.cluster import address_of
 from sweeps.on_ray.experience import Experience
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
-from sweeps.on_ray.slot import WRITING_S, Slot
+from sweeps.on_ray.slot import Slot
 from sweeps.planning.estimate import checkpoint_space
+from sweeps.record.checkpoints import WRITING_S
 from sweeps.record.crashes import CRASH, NO_ROOM
 from sweeps.record.trial import TrialRecord
 
@@ -169,6 +170,7 @@ def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
         "train_storage": portable(storage),
         "startup_timeout_s": sweep.config.cluster.startup_timeout_s,
         "report_timeout_s": sweep.config.cluster.report_timeout_s,
+        "first_report_timeout_s": sweep.config.cluster.first_report_timeout_s,
         "goodbye_s": _GOODBYE_S,
     }
 
@@ -191,6 +193,7 @@ def _tune_config(
         "rungs": [] if trial.of else sweep.ledger.state.marks,  # finalists are not ranked
         "on_a_cluster": address_of(sweep.config.cluster) is not None,
         "first_report_s": experience.first_report_s(trial),
+        "warm_nodes": experience.warm_nodes(trial),
         "longest_wait_s": experience.longest_wait_s(trial),
         "left_at": left_at(trial),
     }

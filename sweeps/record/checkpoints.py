@@ -17,6 +17,10 @@ from hausa_asr.storage.address import is_remote, join, portable
 from hausa_asr.storage.fetched import forget
 from hausa_asr.storage.folders import MANIFEST, drop_file
 
+WRITING_S = 600.0
+"""How long workers may write the checkpoints of a trial that was stopped: gigabytes, perhaps to a slow disk or to an
+object store that is away."""
+
 
 class Checkpoints:
     """The checkpoints below the folder of all trials.

@@ -88,6 +88,16 @@ def test_the_worst_losers_optimizer_states_go_first(slots: Slots) -> None:
     assert [name for name, one in kept(slots).items() if one == (True, True)] == ["t000", "t001", "t002", "t004"]
 
 
+def test_what_workers_write_after_their_trial_was_paused_counts_too(slots: Slots) -> None:
+    trials = slots.ledger.state.trials
+    bound = space(slots, size(slots.folder / "trials") / 1e9)
+    for name in ("t001", "t002"):
+        bound.tidy(trials[name])
+    write(slots, trials["t001"], [30, 60])  # its worker is through only now, when another trial has left too
+    bound.tidy(trials["t003"])
+    assert size(slots.folder / "trials") <= 5 * (WEIGHTS + STATE)
+
+
 def test_a_loser_that_was_handed_out_keeps_its_state_while_its_slot_starts(slots: Slots) -> None:
     slots.agenda.held.add("t003")
     space(slots, (5 * WEIGHTS + 4 * STATE) / 1e9).tidy(slots.ledger.state.trials["t001"])
@@ -97,7 +107,7 @@ def test_a_loser_that_was_handed_out_keeps_its_state_while_its_slot_starts(slots
 def test_then_whole_losers_but_never_the_best_the_baseline_or_what_runs(slots: Slots) -> None:
     for trial, wer in (("t001", 0.2), ("t002", 0.5), ("t003", 0.6)):
         slots.ledger.state.trials[trial].reports[-1].best["wer"] = wer
-    space(slots, 1e-9).tidy(slots.ledger.state.trials["t003"])
+    space(slots, 1e-9).tidy(slots.ledger.state.trials["t001"])
     there = kept(slots)
     assert there["t002"] == there["t003"] == (False, False)
     assert there["t001"][0], "the best model so far"

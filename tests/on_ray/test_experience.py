@@ -48,6 +48,8 @@ def test_a_first_wait_is_apart_from_the_others_and_of_trials_that_get_ready_alik
     known.learn(trial(), message(15.0))
     assert known.longest_wait_s(trial()) == 20.0, "the cache is not made again for each report"
     assert known.first_report_s(trial()) == 3200
+    assert known.warm_nodes(trial()) == ["n1", "n2"], "another node has to fetch the data and make the cache first"
+    assert known.warm_nodes(trial(base="large")) == []
     for other in (trial(base="large"), trial(freeze_feature_encoder=False)):
         assert (known.first_report_s(other), known.longest_wait_s(other)) == (5000, 0.0)
         known.learn(other, message(2.0, is_first=True))

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.tune.execution.tune_controller import TuneController
+from ray.tune.execution.tune_controller import TrialRunnerWrapper, TuneController
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
 from helpers.slots import Slots
 from sweeps.on_ray.scheduler import SweepScheduler
+from sweeps.record.checkpoints import WRITING_S
 
 
 class Controller:
@@ -54,6 +55,13 @@ def test_idle_slots_end_where_a_trial_waits_for_their_room(
     assert controller._actor_cache.num_cached_objects == left
     assert (chosen is not None) is ("PENDING" in statuses), "that one takes a warm slot"
     assert "force_all" in signature(TuneController._cleanup_cached_actors).parameters, "Ray's own has it"
+
+
+def test_slots_that_end_have_the_time_that_writing_takes(tmp_path: Path) -> None:
+    controller = Controller("RUNNING")
+    wrapped = TrialRunnerWrapper(controller, None, {"get_live_trials"}, set())  # as Tune gives it to schedulers
+    scheduler_of(Slots(tmp_path), False).choose_trial_to_run(wrapped)
+    assert vars(controller)["_actor_force_cleanup_timeout"] == WRITING_S, "Tune's own is 10 s"
 
 
 @pytest.mark.parametrize(("is_short", "answer"), [(True, TrialScheduler.STOP), (False, TrialScheduler.CONTINUE)])

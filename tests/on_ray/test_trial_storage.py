@@ -11,10 +11,10 @@ import pytest
 from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from hausa_asr.storage.address import here
 from helpers.events import report
-from sweeps.on_ray.slot import WRITING_S
+from helpers.s3_server import S3Server
 from sweeps.on_ray.trial_storage import TrialStorage
 from sweeps.on_ray.tune_run import left_at
-from sweeps.record.checkpoints import Checkpoints
+from sweeps.record.checkpoints import WRITING_S, Checkpoints
 from sweeps.record.crashes import CRASH
 from sweeps.record.trial import Report, TrialRecord
 
@@ -119,3 +119,13 @@ def test_only_workers_that_were_there_a_minute_ago_are_waited_for() -> None:
     trial.state, trial.cause = "paused", "rung"
     trial.reports = [Report.of({**report(30, 0.9), "time": time.time() - 3600})]
     assert left_at(trial)[1] == 0
+
+
+def test_the_best_model_is_in_the_store_before_the_state_that_needs_it(bucket: str, s3_server: S3Server) -> None:
+    for number in range(4):  # folders come in any order
+        worker = TrialStorage(f"{bucket}/order/trials/t{number:03d}")
+        write(worker.folder, 20)
+        write(worker.folder, 10 + number, state=False)
+        worker.put()
+    puts = [path for path in s3_server.requests("PUT", "/order/") if path.endswith("weights.safetensors")]
+    assert [int(path.split("step-")[1][:6]) for path in puts] == [10, 20, 11, 20, 12, 20, 13, 20]

@@ -96,10 +96,11 @@ def test_an_incomplete_checkpoint_is_refused_by_name(
 def test_a_disk_that_fails_ends_the_trial_with_its_reason_and_the_checkpoint_before(
     data: Data, layer_norm_base: Path, tmp_path: Path
 ) -> None:
-    folder = saved(RECIPE, data, layer_norm_base, tmp_path)
+    recipe = dataclasses.replace(RECIPE, checkpoint_every_s=0.0)  # at every evaluation
+    folder = saved(recipe, data, layer_norm_base, tmp_path)
     (tmp_path / ".step-000010.partial").write_text("a file where the folder should be made")
     with pytest.raises(FileExistsError):
-        run(RECIPE, data, layer_norm_base, tmp_path)
+        run(recipe, data, layer_norm_base, tmp_path)
     assert checkpoint.latest(tmp_path).folder == folder  # type: ignore[union-attr]
 
 

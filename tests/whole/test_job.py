@@ -258,7 +258,7 @@ def test_submit_from_anywhere_stop_watch_and_resume(
     )  # fmt: skip
     wait_for(lambda: any(event["event"] == "reported" for event in ledger_of(runs / "night")), first, 240)
     watching = subprocess.Popen(
-        [str(Path(sys.executable).with_name("hausa-asr")), "watch", "night", "--storage", str(runs)],
+        [str(Path(sys.executable).with_name("hausa-asr")), "watch", "night", "--wait", "--storage", str(runs)],
         env=env, cwd=full_folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     listed = asked(head, "GET", "")
