@@ -21,7 +21,8 @@ With `--rungs` a sweep of eight trials is pruned, by loss. It has one slot, so t
 rung is its own, and the node that breaks is the one at work.
 
 Checked after each run: every trial ended as in the quiet run; none was proposed, reported or ended twice; every curve
-is that of the quiet run, bit for bit, and so are all ranks and promotions; MLflow has one run for each trial, with the
+is that of the quiet run, bit for bit; at each rung the same trials were ranked by the same figures, and the same went
+on; MLflow has one run for each trial, with the
 ledger's whole curve of WER; a node that joins was used. Printed: how much longer the sweep took than the quiet one
 (with a node fewer it must), and the time from the event to the next report of any trial, less the quiet run's longest
 wait. `checkpoint_every_s` is 0 here: with the default a lost node costs up to ten minutes of training.

@@ -24,9 +24,13 @@ def curves(events: Sequence[Mapping[str, Any]]) -> Curves:
 
 
 def ranks(events: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-    """Who was ranked at which rung, by what figure, with what outcome: in order, promotions too."""
-    what = ("trial", "rung", "value", "place", "cohort", "passed", "promoted")
-    return [tuple(event.get(key) for key in what) for event in events if event["event"] == "ranked"]
+    """Who came to which rung, by what figure it was ranked, whether it went on, and who was promoted.
+
+    Not its place: a trial that broke is tried again after another has reported, so it may come to a rung after others.
+    """
+    what = ("trial", "rung", "value", "passed", "promoted")
+    found = [tuple(event.get(key) for key in what) for event in events if event["event"] == "ranked"]
+    return sorted(found, key=str)
 
 
 def _states(events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
