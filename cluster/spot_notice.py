@@ -43,7 +43,7 @@ def taken_in_s() -> float | None:
 
 
 def drain(address: str, seconds: float) -> None:
-    """Give the worker node of this machine notice that it goes in so many seconds.
+    """Report to Ray that this machine goes away after some seconds.
 
     Raises:
         RuntimeError: Ray has no such node, or refuses.

@@ -61,10 +61,10 @@ class Failures:
             self._ledger.append("ended", trial=trial, state="failed", cause=CRASH, reason=why, best=best)
 
     def _own(self, trial: str) -> list[Crash]:
-        """A trial's crashes since its last report, those on bad nodes left out.
+        """A trial's crashes since its last report that count against it.
 
-        Those of which nothing is known too, where there are several nodes: its workers never came to their work, so
-        that one of the nodes is bad, or the head. If others do no better, the sweep pauses itself.
+        Crashes on bad nodes do not count. Nor do crashes on an unknown node, if there are several nodes: the workers
+        broke before they started the trial, so the fault is a node's. If all trials crash so, the sweep pauses itself.
         """
         bad, alone = self.avoided(), len(self.others(())) < 2
         crashes = self._state.crashes.of_trial.get(trial, [])

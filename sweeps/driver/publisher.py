@@ -33,7 +33,7 @@ LOOK_S, LEDGER_S, FILES_S = 2.0, 10.0, 60.0
 MAY_WAIT = ("started", "reported", "repeated", "ranked", "waits", "waited")
 """Events of a trial's ordinary life: whoever goes on without the last of them finds the same checkpoints."""
 MOST_PARTS = 200
-"""After so many parts one is put that replaces them: whoever reads the ledger anew reads no more than these."""
+"""The most parts of a ledger. When there are as many, they are replaced by one, so that a full read stays short."""
 
 
 class Publisher:

@@ -32,7 +32,7 @@ def data() -> Data:
 
 
 def with_memory_for(fits: int, real: Callable[..., Any], place: int) -> Callable[..., Any]:
-    """The same on a device whose memory holds so many utterances at once; more raise torch's out-of-memory error.
+    """Make a function fail as on a device with little memory: a larger batch raises torch's out-of-memory error.
 
     Args:
         fits: utterances.
@@ -52,7 +52,7 @@ def with_memory_for(fits: int, real: Callable[..., Any], place: int) -> Callable
 
 @pytest.fixture
 def train_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Lets training have memory for so many utterances."""
+    """Sets the largest batch, in utterances, that fits into memory."""
     real = one_update._losses
     return lambda fits: monkeypatch.setattr(one_update, "_losses", with_memory_for(fits, real, 1))
 
