@@ -140,11 +140,14 @@ def _watch_a_driver(storage: str, name: str, follower: Follower, console: Consol
 
 def _has_ended(storage: str, name: str, follower: Follower, config: SweepConfig) -> bool:
     """Whether the driver has left the sweep or is silent for longer than it could be, and holds it no more."""
-    from sweeps.record.folders import has_driver
+    from sweeps.record.folders import bring, has_driver
 
     if follower.state.left is None and not _may_be_dead(follower, config):
         return False
-    return not has_driver(storage, name)
+    if has_driver(storage, name):
+        return False
+    bring(storage, name)
+    return _result(follower.folder) is None  # else it came to its end just now
 
 
 def _show_open(board: Board, follower: Follower) -> None:

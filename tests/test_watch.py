@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from sweeps.driver.sweep_folder import only_driver, saved
 from sweeps.record.follow import Follower
 from sweeps.record.ledger import Ledger
 from sweeps.record.state import INTERRUPTED, PAUSED_ITSELF
-from sweeps.watch_command import EXIT_LEFT
+from sweeps.watch_command import EXIT_LEFT, _has_ended
 
 SCORES = {"wer": 0.25, "cer": 0.1, "loss": 0.8, "audio_s_per_s": 40.0}
 RESULT = {
@@ -199,6 +200,16 @@ def test_it_ends_with_the_driver_and_a_script_can_see_it(ledger: Ledger, how: st
     assert again.returncode == EXIT_LEFT and f"with:  python sweeps/run.py --resume {ledger.folder}" in again.stdout
 
 
+def test_a_sweep_that_came_to_its_end_just_now_is_not_left(ledger: Ledger) -> None:
+    storage, (_, config) = str(ledger.folder.parent), saved(str(ledger.folder.parent), "night")
+    ledger.append_at_once("left", how=INTERRUPTED, why="")
+    follower = Follower(ledger.folder)
+    follower.poll()
+    assert _has_ended(storage, "night", follower, config)
+    (ledger.folder / "result.json").write_text(json.dumps(RESULT))  # after it was last looked for
+    assert not _has_ended(storage, "night", follower, config)
+
+
 def test_a_sweep_that_paused_itself_is_said_to_have_and_how_to_go_on(ledger: Ledger) -> None:
     _, config = saved(str(ledger.folder.parent), "night")
     failures = Failures(ledger, config.cluster)
@@ -250,9 +261,10 @@ def test_the_table_of_a_sweep_that_paused_itself_promises_nothing(ledger: Ledger
 @pytest.mark.slow
 def test_a_sweep_in_a_bucket_is_watched_from_another_machine(bucket: str, tmp_path: Path) -> None:
     folder = here(f"{bucket}/night")
-    three_trials(folder.parent)
+    folder.mkdir(parents=True)
     with published(folder, lambda: None, print) as publisher:
         assert publisher is not None
+        shutil.copytree(three_trials(tmp_path / "made"), folder, dirs_exist_ok=True)
         ledger = Ledger(folder)
         publisher.files()
         ledger.published = publisher.ledger

@@ -23,7 +23,7 @@ from hausa_asr.storage.lease import Lease
 from sweeps.driver.storage_outage import outages_said
 from sweeps.driver.sweep_folder import only_driver
 from sweeps.record.folders import AT_THE_END, LEASE_FILE, OF_OTHERS
-from sweeps.record.ledger_parts import drop_older, part, refresh
+from sweeps.record.ledger_parts import drop_older, forget, part, refresh
 from sweeps.record.names import LEDGER_FILE
 
 log = logging.getLogger("sweeps")
@@ -50,6 +50,7 @@ class Publisher:
         self._lock, self._over = threading.Lock(), threading.Event()
         self._number, self._sent = 0, 0
         self._all_in = 0
+        self._unsure: tuple[str, int, bool] | None = None
         self._files: dict[str, tuple[int, int]] = {}
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -66,6 +67,7 @@ class Publisher:
         """
         with self._lock:
             self._lease.check()
+            self._settle()
             new = self._lines(self._sent)
             if not new:
                 return
@@ -79,18 +81,35 @@ class Publisher:
             return
         with self._lock:
             self._lease.check()
+            self._settle()
             self._put(self._lines(0), has_all=True)
         drop_older(self._place, self._lease.number, self._all_in)
 
     def _put(self, lines: bytes, *, has_all: bool = False) -> None:
         place = part(self._place, self._lease.number, self._number + 1, has_all=has_all)
+        sent = len(lines) if has_all else self._sent + len(lines)
+        self._unsure = place, sent, has_all
         if not objects.create(place, lines):
             raise UserError(
                 "A part of the sweep's ledger is there already.", where=place, fix="Start the driver again."
             )
-        self._number, self._sent = self._number + 1, len(lines) if has_all else self._sent + len(lines)
+        self._is_put(sent, has_all)
+
+    def _is_put(self, sent: int, has_all: bool) -> None:
+        self._number, self._sent, self._unsure = self._number + 1, sent, None
         if has_all or self._number == 1:
             self._all_in = self._number
+
+    def _settle(self) -> None:
+        """Find out whether a part is there after all whose writing failed: only the store's answer may have been lost.
+
+        Another part of its number must not be written beside it.
+        """
+        if self._unsure is not None:
+            place, sent, has_all = self._unsure
+            if objects.entry(place) is not None:
+                self._is_put(sent, has_all)
+            self._unsure = None
 
     def _lines(self, start: int) -> bytes:
         """The ledger's whole lines from a byte on."""
@@ -181,7 +200,8 @@ def _leased(folder: Path, place: str, lost: Callable[[], None], say: Callable[[s
 
     lease = Lease(join(place, LEASE_FILE), f"the sweep {name(place)}", lost, waiting)
     try:
-        refresh(folder / LEDGER_FILE, place)  # it may have gone on since its settings were read
+        if not refresh(folder / LEDGER_FILE, place):  # it may have gone on since its settings were read
+            forget(folder / LEDGER_FILE)
         publisher = Publisher(folder, place, lease)
         with outages_said(lease, place, say):
             try:

@@ -33,7 +33,7 @@ from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
 from sweeps.planning.estimate import checkpoint_space
 from sweeps.record.checkpoints import WRITING_S
-from sweeps.record.crashes import CRASH, NO_ROOM
+from sweeps.record.crashes import NO_ROOM
 from sweeps.record.trial import TrialRecord
 
 _MOST_STARTING = 512
@@ -205,7 +205,7 @@ def left_at(trial: TrialRecord) -> tuple[int, float]:
 
     0 seconds where they are gone, or had written it before they reported.
     """
-    if trial.state not in ("paused", "pruned") or trial.cause in (CRASH, NO_ROOM):
+    if trial.state not in ("paused", "pruned") or trial.came is None:
         return 0, 0.0
-    reported = trial.reports[-1].time if trial.reports else 0.0
-    return trial.last_step, max(0.0, reported + WRITING_S - time.time())
+    step, reported = trial.came
+    return step, max(0.0, reported + WRITING_S - time.time())

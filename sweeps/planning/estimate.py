@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from hausa_asr.dataset.from_settings import CACHE, FEATURES
 from hausa_asr.recipe import CACHE_VARIABLE
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import devices, finalist_length_s, finalist_runs, hours_word
@@ -24,6 +25,7 @@ from sweeps.planning.expected_length import least_s, mean_s, most_s, passing_sha
 from sweeps.planning.slots import SlotPlan
 from sweeps.planning.speed import Speed, cached_features, largest_base, speed_of, trained_weights
 from sweeps.pruning.rungs import rungs_s
+from sweeps.record.checkpoints import size as folder_size
 from sweeps.wording import amount, duration, size
 
 _START_S = 40.0
@@ -125,7 +127,9 @@ def predict(
     if checkpoints.peak is None:
         warnings.append(f"how large checkpoints of {bases} are is not known")
     features = _feature_space(config, seconds)
-    beside = 0.0 if CACHE_VARIABLE in os.environ else features or 0.0  # on the same disk, and written first
+    beside = 0.0
+    if features and CACHE_VARIABLE not in os.environ:  # on the same disk, and written first
+        beside = max(0.0, features - folder_size(storage / CACHE / FEATURES))  # those of a resumed sweep are there
     without_cache = beside + (checkpoints.least or 0.0) > free
     room = min(free - (0.0 if without_cache else beside), (config.max_checkpoint_gb or math.inf) * 1e9)
     if checkpoints.peak is not None and checkpoints.peak > room:

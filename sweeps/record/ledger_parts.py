@@ -24,7 +24,7 @@ from hausa_asr.storage.address import join
 
 PARTS_FOLDER = "ledger"
 _PART = re.compile(r"(\d{6})-(\d{8})(-all)?\.jsonl")
-_NOTE = ".ledger.json"
+_NOTE, _OLD = ".ledger.json", ".ledger.old.jsonl"
 _AT_ONCE = 16
 """Parts that are read or deleted at the same time."""
 _TRIES = 5
@@ -38,9 +38,10 @@ def part(place: str, fence: int, number: int, *, has_all: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """A part as the store lists it: the bytes of the ledger from `start` on, up to `end`."""
+    """A part as the store lists it: the bytes of the ledger from `start` on, up to `end`; `tag` is its content's."""
 
     place: str
+    tag: str
     fence: int
     number: int
     start: int
@@ -49,8 +50,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Copied:
-    """How far a copy goes: up to a part, with its bytes; and the file's own size and time, which show a change."""
+    """How far a copy goes: up to a part, with its bytes; and the file's own size and time, which show a change.
 
+    A part is known by its tag too: a sweep that was deleted may have begun again under its name.
+    """
+
+    tag: str
     fence: int
     number: int
     end: int
@@ -87,9 +92,16 @@ def refresh(file: Path, place: str) -> bool:
     if len(mine) < start or not mine[start:].startswith(new):
         objects.write(str(file), mine[:start] + new)
     status, last = file.stat(), parts[-1]
-    note = Copied(last.fence, last.number, last.end, status.st_size, status.st_mtime_ns)
+    note = Copied(last.tag, last.fence, last.number, last.end, status.st_size, status.st_mtime_ns)
     write_whole(file.with_name(_NOTE), json.dumps(asdict(note)))
     return True
+
+
+def forget(file: Path) -> None:
+    """Put this node's copy of a ledger aside that the store has not: it is of a sweep that was deleted."""
+    with suppress(FileNotFoundError):
+        file.replace(file.with_name(_OLD))
+    file.with_name(_NOTE).unlink(missing_ok=True)
 
 
 def _noted(file: Path) -> Copied | None:
@@ -107,7 +119,7 @@ def _read(place: str, known: Copied | None) -> tuple[Sequence[Part], int, bytes]
     for left in reversed(range(_TRIES)):
         parts = _listed(place)
         start = 0
-        if known is not None and parts and known.fence == parts[0].fence and known.number <= parts[-1].number:
+        if known is not None and _follow(known, parts):
             start = known.end
         lacking = [one for one in parts if one.end > start]
         try:
@@ -119,18 +131,24 @@ def _read(place: str, known: Copied | None) -> tuple[Sequence[Part], int, bytes]
     raise AssertionError
 
 
+def _follow(known: Copied, parts: Sequence[Part]) -> bool:
+    """Whether parts go on from what a copy has."""
+    last = (known.fence, known.number, known.tag)
+    return any((one.fence, one.number, one.tag) == last for one in parts)
+
+
 def _bytes_of(one: Part, start: int) -> bytes:
     return objects.read(one.place, (max(0, start - one.start), one.end - one.start))
 
 
 def _listed(place: str) -> list[Part]:
     """The parts that are the ledger, in order; a number that is missing ends it."""
-    fences: dict[int, dict[int, tuple[str, int]]] = {}
+    fences: dict[int, dict[int, tuple[str, objects.Entry]]] = {}
     starts: dict[int, int] = {}
     for name, about in objects.listing(join(place, PARTS_FOLDER)).items():
         if found := _PART.fullmatch(name):
             fence, number = int(found[1]), int(found[2])
-            fences.setdefault(fence, {})[number] = name, about.size
+            fences.setdefault(fence, {})[number] = name, about
             if number == 1 or found[3]:
                 starts[fence] = max(number, starts.get(fence, 0))
     if not starts:
@@ -138,7 +156,7 @@ def _listed(place: str) -> list[Part]:
     fence = max(starts)
     number, end, parts = starts[fence], 0, list[Part]()
     while number in fences[fence]:
-        name, size = fences[fence][number]
-        parts.append(Part(join(place, PARTS_FOLDER, name), fence, number, end, end + size))
-        number, end = number + 1, end + size
+        name, about = fences[fence][number]
+        parts.append(Part(join(place, PARTS_FOLDER, name), about.tag, fence, number, end, end + about.size))
+        number, end = number + 1, end + about.size
     return parts

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sweeps.pruning.rule import Score
-from sweeps.record.crashes import NO_ROOM, Crashes
+from sweeps.record.crashes import CRASH, NO_ROOM, Crashes
 from sweeps.record.trial import Report, Terms, TrialRecord
 
 PAUSED_ITSELF, INTERRUPTED, FAULT = "paused itself", "interrupted", "fault"
@@ -96,7 +96,7 @@ class State:
             self.terms, self.most_workers = (event.get("devices"), event.get("price_per_hour")), event.get("workers")
             self.verdict = self.left = None  # there is more to come
             for trial in self.trials.values():
-                trial.started = trial.workers = None
+                trial.started = trial.workers = trial.came = None
         elif kind == "slots":
             self.slots = event["slots"]
         elif kind == "waits":
@@ -131,11 +131,9 @@ class State:
         elif kind == "reported":
             if event["step"] > trial.last_step:
                 trial.reports.append(Report.of(event))
-            trial.workers = event.get("workers")
-            self._spend(trial, event["time"])
+            self._came(trial, event)
         elif kind == "repeated":
-            trial.workers = event.get("workers")
-            self._spend(trial, event["time"])
+            self._came(trial, event)
         elif kind == "ranked":
             trial.decisions.append({key: event[key] for key in event if key not in ("event", "trial")})
             scored = event["scored"]
@@ -150,6 +148,8 @@ class State:
             if trial.cause != NO_ROOM:
                 self._spend(trial, event["time"])
             trial.started = trial.workers = None
+            if trial.cause == CRASH:
+                trial.came = None
             if kind == "ended":
                 trial.ended_s, trial.on_disk = event["time"], event.get("best")
                 self.ended[trial.id] = None
@@ -159,6 +159,11 @@ class State:
             trial.state, trial.reason, trial.detail, trial.cause = "proposed", "", "", ""
         else:
             raise KeyError(kind)
+
+    def _came(self, trial: TrialRecord, event: dict[str, Any]) -> None:
+        # Older versions did not write the step of what was repeated.
+        trial.came, trial.workers = (event.get("step", trial.last_step), event["time"]), event.get("workers")
+        self._spend(trial, event["time"])
 
     def _end_waits(self) -> None:
         """A driver is gone: what waited under it did so up to its last event."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from helpers.s3_server import S3Server
 from sweeps.on_ray.trial_storage import TrialStorage
 from sweeps.on_ray.tune_run import left_at
 from sweeps.record.checkpoints import WRITING_S, Checkpoints
-from sweeps.record.crashes import CRASH
-from sweeps.record.trial import Report, TrialRecord
+from sweeps.record.state import State
+from sweeps.record.trial import TrialRecord
 
 
 def write(trial: Path, step: int, state: bool = True) -> None:
@@ -109,16 +110,41 @@ def test_a_trial_waits_for_the_state_that_the_workers_it_left_still_write(
 
 def test_only_workers_that_were_there_a_minute_ago_are_waited_for() -> None:
     trial = TrialRecord("t001", {}, "search", state="paused", cause="rung")
-    trial.reports.append(Report.of({**report(30, 0.9), "time": time.time() - 10}))
+    trial.came = 30, time.time() - 10
     step, wait_s = left_at(trial)
     assert step == 30 and WRITING_S - 12 < wait_s <= WRITING_S - 10
-    trial.cause = CRASH
-    assert left_at(trial) == (0, 0.0), "they are gone"
     trial.state, trial.cause = "running", ""
     assert left_at(trial) == (0, 0.0), "they went with their driver"
     trial.state, trial.cause = "paused", "rung"
-    trial.reports = [Report.of({**report(30, 0.9), "time": time.time() - 3600})]
+    trial.came = 30, time.time() - 3600
     assert left_at(trial)[1] == 0
+    trial.came = None
+    assert left_at(trial) == (0, 0.0), "they are gone"
+
+
+def test_a_trial_that_comes_again_where_it_was_is_waited_for_there() -> None:
+    state, now_s, found = State(), time.time(), list[tuple[int, float]]()
+    events: list[dict[str, Any]] = [
+        {"event": "proposed", "trial": "t001", "settings": {}, "source": "search", "time": now_s - 9000},
+        {"event": "started", "trial": "t001", "time": now_s - 9000},
+        {"event": "reported", "trial": "t001", **report(30, 0.9), "time": now_s - 8000},
+        {"event": "reported", "trial": "t001", **report(40, 0.9), "time": now_s - 7000},
+        {"event": "paused", "trial": "t001", "cause": "crash", "reason": "", "time": now_s - 6000},
+        {"event": "started", "trial": "t001", "time": now_s - 100},
+        {"event": "repeated", "trial": "t001", "step": 30, "time": now_s - 10},
+        {"event": "paused", "trial": "t001", "cause": "notice", "reason": "", "time": now_s - 10},
+        {"event": "started", "trial": "t001", "time": now_s - 5},
+        {"event": "paused", "trial": "t001", "cause": "no room", "reason": "", "time": now_s - 2},
+    ]
+    for event in events:
+        state.apply(event)
+        if event["event"] == "paused":
+            found.append(left_at(state.trials["t001"]))
+    assert found[0] == (0, 0.0), "the workers are gone"
+    for step, wait_s in found[1:]:
+        assert step == 30 and wait_s > WRITING_S - 60
+    state.apply({"event": "opened", "slots": 1, "time": now_s})
+    assert left_at(state.trials["t001"]) == (0, 0.0), "they went with their driver"
 
 
 def test_the_best_model_is_in_the_store_before_the_state_that_needs_it(bucket: str, s3_server: S3Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,6 +123,12 @@ def test_checkpoints_and_features_that_do_not_fit_on_one_disk_together_are_warne
     assert "checkpoints about 177.8 GB at their most" in text(200) and "cached features 83.1 GB" in text(200)
     assert "checkpoints would take 177.8 GB and there is room for 116.9 GB beside 83.1 GB of cached" in text(200)
     assert "would take" not in text(265), "both fit"
+    folder = tmp_path / "_data/features/one"
+    folder.mkdir(parents=True)
+    with (folder / "train.bf16").open("wb") as file:
+        file.truncate(int(HOURS_500["train"] * 50 * 512 * 2))  # of a sweep that goes on
+    assert "would take" not in text(182), "they are on the disk already, which has so much less free"
+    shutil.rmtree(folder)
     # Where the features find no room they are not written, and the checkpoints have the disk for themselves.
     assert "no room for 83.1 GB of cached features" in text(120)
     assert "checkpoints would take 177.8 GB and there is room for 120.0 GB: the least" in text(120)

@@ -124,6 +124,54 @@ def test_what_a_copy_has_is_not_read_again_and_many_parts_become_one(
     assert refresh(elsewhere, place) and elsewhere.read_bytes() == new.path.read_bytes(), "another driver's parts"
 
 
+def test_a_sweep_that_was_deleted_does_not_come_back_under_its_name(bucket: str) -> None:
+    place, folder = f"{bucket}/one", here(f"{bucket}/one")
+    ledger, _ = driver(bucket, 1)
+    ledger.append("proposed", trial="t000", settings={}, source="baseline")
+    refresh(ledger.path, place)
+    objects.delete_all(place)
+    with published(folder, lambda: None, print) as publisher:
+        assert publisher is not None and not Ledger(folder).state.trials, "this machine has a copy of the old one"
+    # Another machine begins it again, with a part of the same number and size.
+    objects.write(part(place, 1, 1), b'{"event": "old"}\n')
+    refresh(ledger.path, place)
+    objects.write(part(place, 1, 1), b'{"event": "new"}\n')
+    objects.write(part(place, 1, 2), b'{"event": "two"}\n')
+    assert refresh(ledger.path, place)
+    assert ledger.path.read_bytes() == b'{"event": "new"}\n{"event": "two"}\n'
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("gathers", [True, False])
+def test_a_part_whose_answer_was_lost_is_counted_if_it_is_there(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, arrives: bool, gathers: bool
+) -> None:
+    monkeypatch.setattr(publishing, "MOST_PARTS", 1)
+    ledger, publisher = driver(bucket, 1)
+    ledger.append("proposed", trial="t000", settings={}, source="baseline")
+    ledger.append("proposed", trial="t001", settings={}, source="search")
+    ledger.append("waited", seconds=1.0)  # put with what comes next
+    create = objects.create
+
+    def answer_lost(place: str, content: bytes) -> bool:
+        if arrives:
+            create(place, content)
+        raise TimeoutError(place)
+
+    with monkeypatch.context() as outage:
+        outage.setattr(objects, "create", answer_lost)
+        with pytest.raises(TimeoutError):
+            (publisher.gather if gathers else publisher.ledger)()
+    ledger.append("waited", seconds=2.0)
+    for then in (publisher.gather, publisher.ledger, publisher.gather):
+        then()
+        ledger.append("waited", seconds=3.0)
+    publisher.ledger()
+    assert read_parts(f"{bucket}/one") == ledger.path.read_bytes()
+    numbers = [name.split("-")[1].partition(".")[0] for name in objects.listing(f"{bucket}/one/ledger")]
+    assert len(numbers) == len({*numbers}), "no two parts of one number"
+
+
 def test_parts_that_are_replaced_while_they_are_read_are_listed_again(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
