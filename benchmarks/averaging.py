@@ -67,9 +67,9 @@ def one(task: dict[str, Any]) -> dict[str, Scores]:
                 shutil.copytree(written, kept / written.name)
             return Answer.CONTINUE
 
-        # Its state makes a checkpoint of every evaluation.
-        every_s = {"checkpoint_every_s": 0.0} if task["of"] else {}
-        recipe = replace(config.recipe(), seed=task["seed"], ema_fraction=task["fraction"], **every_s)
+        recipe = replace(config.recipe(), seed=task["seed"], ema_fraction=task["fraction"])
+        if task["of"]:
+            recipe = replace(recipe, checkpoint_every_s=0.0)  # its state makes a checkpoint of every evaluation
         data = Data(prepared.splits["train"], prepared.splits["dev"], prepared.fingerprint)
         cache = Path(config.storage) / CACHE / "features"
         result = finetune(recipe, data, report, base=config.model.base, folder=trial, cache=cache)

@@ -30,11 +30,14 @@ PUBLISHED_RECIPE: dict[str, Any] = {
     "adam_beta2": 0.999,
     "max_grad_norm": 1.0,
     "ema_fraction": 0.0,
+    "freeze_feature_encoder": True,
+    "speed_perturb": 0.0,
+    "noise_prob": 0.0,
 }
 """The Hausa run that every sweep is measured by: linear warm-up to 5e-5 by step 1,000 of about 3,000. What it does not
 state is as in the Hugging Face recipe for XLSR-53 that it follows: its stated dropouts, and the defaults of
 `run_speech_recognition_ctc.py` and its Trainer for the others (activation dropout 0.0, betas 0.9 and 0.999, gradients
-clipped to a norm of 1.0, no averaged weights)."""
+clipped to a norm of 1.0, no averaged weights, frozen convolutions, clips as they are)."""
 
 _WIDE_MASKS = {"mask_time_prob": 0.75, "mask_time_length": 10, "mask_feature_prob": 0.25, "mask_feature_length": 64}
 _NO_DROPOUT = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "feat_proj_dropout": 0.0, "final_dropout": 0.0}

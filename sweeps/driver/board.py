@@ -57,7 +57,7 @@ class Board:
         console: where to; one without a terminal gets a line per report.
         reports_before: how many reports there were when the sweep's driver began; by default as many as there are now.
         waited_s: how long ago it began, in seconds.
-        remark: ends the last line, where it is not "".
+        remark: ends the last line, where it is not ""; may be replaced.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Board:
         remark: Callable[[], str] = str,
     ) -> None:
         self._ledger, self._config, self._planned_slots, self._console = ledger, config, slots, console
-        self._forecast, self._remark = forecast, remark
+        self._forecast, self.remark = forecast, remark
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._next_tick = self._next_forecast = 0.0
         self._shown_s, self._has_reported = time.monotonic() - waited_s, False
@@ -161,7 +161,7 @@ class Board:
             share = baseline.seen_s / self._config.recipe(baseline.settings).length_s
             so_far = "" if baseline.state == "finished" else f" after {share:.0%}"
             parts.append(f"baseline {baseline.best['wer']:.3f}{so_far}")
-        parts.append(self._remark())
+        parts.append(self.remark())
         return " · ".join(part for part in parts if part)
 
 

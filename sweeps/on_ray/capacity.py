@@ -20,6 +20,7 @@ from hausa_asr.settings.sweep import ResourceSettings
 from sweeps.on_ray.promises import Placed, Promises
 from sweeps.planning.groups import Group, Offer, group_sizes, next_group, without
 from sweeps.planning.slots import fits_on, has_labels, workers_on
+from sweeps.wording import many
 
 log = logging.getLogger("sweeps")
 
@@ -56,6 +57,7 @@ class Capacity:
         steady: the number of slots as of late, without what was there for a moment only.
         promises: what was offered and is not taken up yet.
         is_short: a worker group waits for a place, which a warm slot without a trial may hold.
+        others_hold: how many workers more there would be room for, if nobody else used these nodes.
     """
 
     def __init__(self, wanted: ResourceSettings, planned: int, grows: bool = True) -> None:
@@ -66,7 +68,8 @@ class Capacity:
         self._nodes: dict[str, Node] = {}
         self._leaving: set[str] = set()
         self._pending_since: dict[str, float] = {}
-        self.is_short = False
+        self.is_short, self.others_hold = False, 0
+        self._held_since: float | None = None
         self._avoided: Collection[str] = ()
 
     def slots(self, avoided: Collection[str] | None = None) -> int:
@@ -163,6 +166,7 @@ class Capacity:
         total = sum(workers_on(one.resources, self._wanted) for one in fitting.values())
         taken = sum(sum(one.on.values()) for one in groups)
         self.there = len(groups) + len(group_sizes(_at_most(self._rooms, max(0, total - taken)), self._wanted))
+        self._look_for_others(total - taken - sum(self._rooms.values()))
         asked = self._wanted.slots or self.there
         wanted = max(1, asked if self._grows else min(asked, self.there))
         if wanted == self._slots:
@@ -176,6 +180,21 @@ class Capacity:
         ]
         self._pending_since = {name: self._pending_since.get(name, now) for name in pending}
         self.is_short = any(now - since_s > _SHORT_S for since_s in self._pending_since.values())
+
+    def _look_for_others(self, held: int) -> None:
+        """Take in how many workers others hold the room of. What they hold for a moment only counts for nothing."""
+        if held <= 0 or self.there >= (self._wanted.slots or math.inf):
+            held, self._held_since = 0, None
+        elif self._held_since is None:
+            self._held_since = time.monotonic()
+        lasts = self._held_since is not None and time.monotonic() - self._held_since > _SHORT_S
+        before, self.others_hold = self.others_hold, held if lasts else 0
+        if self.others_hold != before:
+            log.warning("%s", self.remark() or "nobody else holds room for workers any more")
+
+    def remark(self) -> str:
+        """What somebody who waits for the sweep should know of these nodes; "" if there is nothing."""
+        return f"others hold the room of {many(self.others_hold, 'worker')}" if self.others_hold else ""
 
     def _room(self, node: Node, name: str, groups: Collection[Placed]) -> int:
         """How many workers a node has room for, beside our groups and others."""

@@ -111,7 +111,7 @@ def _tune(
             sweep.ledger.append("slots", slots=min(capacity.steady, most))
         return found
 
-    agenda.failures.others = capacity.others
+    agenda.failures.others, board.remark = capacity.others, capacity.remark
 
     def is_short() -> bool:
         return capacity.is_short

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from hausa_asr.errors import UserError
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.planning.budget import finalist_length_s, finalist_runs, hours_word
+from sweeps.planning.budget import finalist_length_s, hours_word
 from sweeps.planning.estimate import Prediction, figures, fitting, limits
 from sweeps.planning.expected_length import least_s
-from sweeps.planning.finalists import GROWTH_SHARES
+from sweeps.planning.finalists import GROWTH_SHARES, finalist_runs
 from sweeps.planning.groups import range_in_words, sizes_in_words
 from sweeps.planning.memory import in_float32
 from sweeps.planning.memory import in_words as memory_in_words

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import ResourceSettings, SweepConfig
-from sweeps.planning.finalists import GROWTH_SHARES, growth, planned
+from sweeps.planning.finalists import finalist_runs, growth, planned
 from sweeps.record.state import State
 from sweeps.record.trial import Terms, TrialRecord
 from sweeps.wording import duration
@@ -63,18 +63,6 @@ def devices(resources: ResourceSettings, workers: int | None = None) -> float:
 def hours_word(resources: ResourceSettings) -> str:
     """The unit of hours: GPU-hours, or CPU-hours."""
     return "GPU-hours" if resources.gpus_per_worker else "CPU-hours"
-
-
-def finalist_runs(config: SweepConfig, trials: int | None = None) -> int:
-    """Count the finalists' runs that follow a search of `trials` trials, by default those of the settings.
-
-    The best `k` and the baseline, on each seed, and the best on parts of train; with one trial there is nothing to
-    compare.
-    """
-    trials = config.search.trials if trials is None else trials
-    k = min(config.finalists.k, trials - 1)
-    again = len(GROWTH_SHARES) if config.finalists.data_growth else 0
-    return (k + 1 + again) * config.finalists.seeds if k > 0 else 0
 
 
 def finalist_length_s(config: SweepConfig) -> float:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hausa_asr.dataset.from_settings import CACHE, FEATURES
 from hausa_asr.recipe import CACHE_VARIABLE
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.planning.budget import devices, finalist_length_s, finalist_runs, hours_word
+from sweeps.planning.budget import devices, finalist_length_s, hours_word
 from sweeps.planning.epochs import epochs
 from sweeps.planning.epochs import warning as epochs_warning
 from sweeps.planning.expected_length import least_s, mean_s, most_s, passing_shares
+from sweeps.planning.finalists import finalist_runs, last_models
 from sweeps.planning.slots import SlotPlan
 from sweeps.planning.speed import Speed, cached_features, largest_base, speed_of, trained_weights
 from sweeps.pruning.rungs import rungs_s
@@ -129,6 +129,8 @@ def predict(
     features = _feature_space(config, seconds)
     beside = 0.0
     if features and CACHE_VARIABLE not in os.environ:  # on the same disk, and written first
+        from hausa_asr.dataset.from_settings import CACHE, FEATURES
+
         beside = max(0.0, features - folder_size(storage / CACHE / FEATURES))  # those of a resumed sweep are there
     without_cache = beside + (checkpoints.least or 0.0) > free
     room = min(free - (0.0 if without_cache else beside), (config.max_checkpoint_gb or math.inf) * 1e9)
@@ -173,8 +175,9 @@ def figures(
     first_s = least_s(config, trials)
     last_s = (first_s + (trials - 1) * min(first_s, a_trial(config, trials))) / slots + length_s - first_s
     in_turn_s = max(searched_s / slots, length_s, last_s) + math.ceil(runs / slots) * final_s
-    models = runs or min(2, trials)  # without finalists the best and the baseline are scored
-    wall_s = _START_S + in_turn_s / speed.audio_s_per_s + math.ceil(models / slots) * speed.scoring_s
+    wall_s = (
+        _START_S + in_turn_s / speed.audio_s_per_s + math.ceil(last_models(config, trials) / slots) * speed.scoring_s
+    )
     return Figures(audio_s, hours, None if price is None else hours * price, wall_s)
 
 

@@ -21,6 +21,27 @@ GROWTH_SHARES = (0.25, 0.5)
 """The shares of train that the best setting is trained on again, for `finalists.data_growth`."""
 
 
+def finalist_runs(config: SweepConfig, trials: int | None = None) -> int:
+    """Count the finalists' runs that follow a search of `trials` trials, by default those of the settings.
+
+    The best `k` and the baseline, on each seed, and the best on parts of train; with one trial there is nothing to
+    compare.
+    """
+    trials = config.search.trials if trials is None else trials
+    k = min(config.finalists.k, trials - 1)
+    again = len(GROWTH_SHARES) if config.finalists.data_growth else 0
+    return (k + 1 + again) * config.finalists.seeds if k > 0 else 0
+
+
+def last_models(config: SweepConfig, trials: int | None = None) -> int:
+    """Count the models that are scored at a sweep's end: the finalists, else the best trial and the baseline.
+
+    Args:
+        config, trials: as in `finalist_runs`.
+    """
+    return finalist_runs(config, trials) or min(2, config.search.trials if trials is None else trials)
+
+
 @dataclass(frozen=True)
 class FinalistRun:
     """One run on a fresh seed: its id, the trial that it repeats, its settings, and if it is on a part of train."""

@@ -11,9 +11,10 @@ import math
 from dataclasses import dataclass
 
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.planning.budget import Spent, devices, finalist_length_s, finalist_runs, hours_word, spent
+from sweeps.planning.budget import Spent, devices, finalist_length_s, hours_word, spent
 from sweeps.planning.estimate import Prediction
 from sweeps.planning.expected_length import ahead_s
+from sweeps.planning.finalists import finalist_runs, last_models
 from sweeps.record.state import State
 from sweeps.record.trial import TrialRecord
 from sweeps.wording import amount, duration
@@ -27,7 +28,7 @@ class Forecast:
     """The time and hours left of a sweep, and when the budget ends its search.
 
     Attributes:
-        left_s: seconds until its end, finalists included; None while nothing is known.
+        left_s: seconds until its end, finalists and the scoring of models included; None while nothing is known.
         hours: GPU-hours or CPU-hours left.
         hours_word: `GPU-hours` or `CPU-hours`.
         cut_s: seconds until the budget ends the search; None if it does not.
@@ -58,7 +59,7 @@ def forecast(
         config: the sweep's settings.
         slots: trials side by side.
         now: seconds since the epoch.
-        prediction: made before the sweep; used until the first report of a trial.
+        prediction: made before the sweep; used until the first report of a trial, and for the scoring at the end.
     """
     word, per_hour = hours_word(config.resources), _devices_of_late(state, config) / 3600
     if state.verdict is not None:
@@ -89,7 +90,9 @@ def forecast(
     if search_wall_s > 0 and allowed_s < search_wall_s:
         cut_s = max(0.0, allowed_s)
         search_s, search_wall_s = min(search_s, cut_s * slots), cut_s
-    return Forecast(search_wall_s + final_wall_s, (search_s + final_s) * per_hour, word, cut_s)
+    scoring_s = prediction.speed.scoring_s if prediction and prediction.speed else 0.0
+    scoring_s *= math.ceil(last_models(config) / slots)
+    return Forecast(search_wall_s + final_wall_s + scoring_s, (search_s + final_s) * per_hour, word, cut_s)
 
 
 def _devices_of_late(state: State, config: SweepConfig) -> float:

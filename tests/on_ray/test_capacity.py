@@ -74,6 +74,22 @@ def test_a_group_that_waits_long_for_its_place_is_seen_and_is_no_longer_once_it_
     assert not capacity.is_short, "a slot's own group is not what others wait for"
 
 
+def test_what_others_hold_for_long_is_said(look: Callable[..., Capacity], monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(a=4)
+    capacity = look(cluster, 1, 1)
+    cluster.place(a=1)
+    cluster.others["a"] = 2
+    assert capacity.slots(()) == 2 and capacity.remark() == "", "perhaps for a moment only"
+    monkeypatch.setattr(rooms, "_SHORT_S", -1.0)
+    capacity.slots()
+    assert capacity.remark() == "others hold the room of 2 workers"
+    cluster.others.clear()
+    assert capacity.slots() == 4 and capacity.remark() == ""
+    asked = look(cluster, 1, 1, slots=2)
+    cluster.others["a"] = 2
+    assert asked.slots(()) == 2 and asked.remark() == "", "as many slots as were asked for"
+
+
 def test_two_slots_that_start_together_do_not_count_on_the_same_devices(look: Callable[..., Capacity]) -> None:
     cluster = Cluster(a=8, b=4)
     capacity = look(cluster, 1, 8)

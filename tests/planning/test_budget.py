@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from hausa_asr.settings.sweep import SweepConfig
-from sweeps.planning.budget import Spent, exhausted, finalist_runs, hours_at, reserve, spent
+from sweeps.planning.budget import Spent, exhausted, hours_at, reserve, spent
+from sweeps.planning.finalists import finalist_runs
 from sweeps.record.state import State
 
 

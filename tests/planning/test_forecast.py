@@ -117,6 +117,18 @@ def test_before_any_figure_it_is_what_was_predicted(tmp_path: Path) -> None:
     assert str(forecast(state, config, SLOTS, 5.0)) == "time left not known yet"
 
 
+def test_the_scoring_at_the_end_is_in_it(tmp_path: Path) -> None:
+    config = settings(model={"base": "demo"})
+    plan = admit(config.resources, [{"CPU": 2}], 12)
+    prediction = predict(config, plan, tmp_path)
+    assert prediction.speed is not None
+    slow = dataclasses.replace(prediction, speed=dataclasses.replace(prediction.speed, scoring_s=1000.0))
+    now, state = run(config, [LENGTH_S] * 12)[10]
+    plain = forecast(state, config, SLOTS, now).left_s
+    assert plain is not None
+    assert forecast(state, config, SLOTS, now, slow).left_s == pytest.approx(plain + 1000.0)
+
+
 @pytest.mark.parametrize(
     "budget",
     [

@@ -33,14 +33,26 @@ def test_shipped_settings_are_valid_and_survive_being_saved(path: Path, tmp_path
 
 
 def test_trial_0_is_the_published_run_whatever_the_other_trials_have() -> None:
-    other = ["finetune.activation_dropout=0.1", "finetune.adam_beta2=0.98", "finetune.head_lr_mult=10",
-             "finetune.feat_proj_dropout=0.2", "finetune.final_dropout=0.2", "finetune.weight_decay=0.1",
-             "finetune.adam_beta1=0.8", "finetune.max_grad_norm=5", "finetune.ema_fraction=0.05"]  # fmt: skip
+    other = [
+        "finetune.activation_dropout=0.1",
+        "finetune.adam_beta2=0.98",
+        "finetune.head_lr_mult=10",
+        "finetune.feat_proj_dropout=0.2",
+        "finetune.final_dropout=0.2",
+        "finetune.weight_decay=0.1",
+        "finetune.adam_beta1=0.8",
+        "finetune.max_grad_norm=5",
+        "finetune.ema_fraction=0.05",
+        "finetune.freeze_feature_encoder=false",
+        "finetune.speed_perturb=0.1",
+        "finetune.noise_prob=1",
+    ]
     config = load(CONFIGS[0].with_name("xlsr_300m.yaml"), other, environment={})
     recipe = config.recipe(config.baseline)
     assert (recipe.lr_peak, recipe.schedule, recipe.warmup_fraction) == (5e-5, "linear", 0.33)
     assert (recipe.adam_beta1, recipe.adam_beta2, recipe.weight_decay, recipe.head_lr_mult) == (0.9, 0.999, 0.0, 1.0)
     assert (recipe.max_grad_norm, recipe.ema_fraction) == (1.0, 0.0)
+    assert (recipe.speed_perturb, recipe.noise_prob, recipe.freeze_feature_encoder) == (0.0, 0.0, True)
     assert (recipe.attention_dropout, recipe.hidden_dropout, recipe.layerdrop) == (0.1, 0.1, 0.1)
     assert (recipe.activation_dropout, recipe.feat_proj_dropout, recipe.final_dropout) == (0.0, 0.0, 0.0)
 

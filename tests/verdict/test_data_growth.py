@@ -10,8 +10,7 @@ import pytest
 
 from hausa_asr.settings.sweep import SweepConfig
 from helpers.events import report
-from sweeps.planning.budget import finalist_runs
-from sweeps.planning.finalists import growth, missing
+from sweeps.planning.finalists import finalist_runs, growth, missing
 from sweeps.record.state import State
 from sweeps.verdict.data_growth import data_growth
 
