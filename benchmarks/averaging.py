@@ -77,7 +77,9 @@ def one(task: dict[str, Any]) -> dict[str, Scores]:
         test = evaluate(model, processor, prepared.splits["test"]).wer
         scores = reports[-1].metrics["wer"], reports[-1].best["wer"], test
         found = {task["name"]: dict(zip(FIGURES, scores, strict=True))}
-        best_first = sorted(reports, key=lambda progress: (progress.metrics["wer"], progress.metrics["loss"]))
+        best_first = sorted(reports, key=lambda progress: [progress.metrics[name] for name in ("wer", "cer", "loss")])
+        if task["of"] and max(task["of"]) > len(reports):
+            raise SystemExit(f"--of {max(task['of'])}: a fine-tune has {len(reports)} checkpoints")
         for count in task["of"]:
             for what, chosen in (("last", reports[::-1]), ("best", best_first)):
                 members = [step_folder(kept, progress.step) for progress in chosen[:count]]

@@ -31,6 +31,7 @@ from sweeps.driver.moved_mlflow import passed_over
 from sweeps.driver.sweep_folder import (
     by_name,
     data_of,
+    forget_deleted,
     log_to,
     refuse_retry,
     refuse_taken,
@@ -202,6 +203,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
     folder = here(join(config.storage, name))
     if not resumed:
         refuse_taken(config, name)
+        forget_deleted(folder)
     _say(console, f"sweep {name}: starting")
     from hausa_asr.model.base_check import check_base
     from sweeps.driver.log_lines import formatter
@@ -256,7 +258,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
         from sweeps.verdict.soup import Models
 
         plan = admit(config.resources, nodes, config.search.trials, grows=address_of(config.cluster) is not None)
-        prediction = predict(config, plan, here(config.storage), prepared.seconds)
+        prediction = predict(config, plan, here(config.storage), prepared.seconds, fingerprint=prepared.fingerprint)
         if not resumed:
             if is_worthwhile(config, prediction):
                 _say(console, "measuring a trial's speed, about a minute")

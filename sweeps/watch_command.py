@@ -147,7 +147,10 @@ def _has_ended(storage: str, name: str, follower: Follower, config: SweepConfig)
     if has_driver(storage, name):
         return False
     bring(storage, name)
-    return _result(follower.folder) is None  # else it came to its end just now
+    drivers = follower.drivers
+    follower.poll()
+    # Else it came to its end just now, or another driver went on with it.
+    return _result(follower.folder) is None and follower.drivers == drivers
 
 
 def _show_open(board: Board, follower: Follower) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -261,10 +260,9 @@ def test_the_table_of_a_sweep_that_paused_itself_promises_nothing(ledger: Ledger
 @pytest.mark.slow
 def test_a_sweep_in_a_bucket_is_watched_from_another_machine(bucket: str, tmp_path: Path) -> None:
     folder = here(f"{bucket}/night")
-    folder.mkdir(parents=True)
+    three_trials(folder.parent)
     with published(folder, lambda: None, print) as publisher:
         assert publisher is not None
-        shutil.copytree(three_trials(tmp_path / "made"), folder, dirs_exist_ok=True)
         ledger = Ledger(folder)
         publisher.files()
         ledger.published = publisher.ledger

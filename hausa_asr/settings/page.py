@@ -82,7 +82,10 @@ def _section(title: str, about: str, rows: list[tuple[str, ...]], headings: tupl
 
 def _published() -> str:
     """What `baseline` and `starting_points: published` stand for."""
-    baseline = ", ".join(f"`{name}` {value}" for name, value in PUBLISHED_RECIPE.items())
+    baseline = ", ".join(
+        f"`{name}` {str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in PUBLISHED_RECIPE.items()
+    )
     points = ", ".join(f"`{name}`" for name in PUBLISHED_STARTING_POINTS)
     text = (
         f"By default `baseline` is {baseline}. `starting_points: {PUBLISHED}` stands for {points}; their values and "

@@ -271,13 +271,13 @@ class Agenda:
 
     def _given(self) -> tuple[str, dict[str, Any]] | None:
         """The next recipe that the settings name, as (source, settings); None once all were tried."""
-        trials = self._ledger.state.searched
-        tried = {trial.source for trial in trials}
-        if BASELINE not in tried:
+        given = {trial.source: trial.settings for trial in self._ledger.state.searched if trial.source != "search"}
+        tried = [self._config.recipe(settings) for settings in given.values()]
+        if BASELINE not in given:
             return BASELINE, dict(self._config.baseline)
         for name, settings in self._config.starting_points.items():
             source = f"{STARTING_POINT}{name}"
-            if source not in tried and not any(trial.settings == settings for trial in trials):
+            if source not in given and self._config.recipe(settings) not in tried:
                 return source, dict(settings)
         return None
 

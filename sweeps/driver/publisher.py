@@ -23,7 +23,7 @@ from hausa_asr.storage.lease import Lease
 from sweeps.driver.storage_outage import outages_said
 from sweeps.driver.sweep_folder import only_driver
 from sweeps.record.folders import AT_THE_END, LEASE_FILE, OF_OTHERS
-from sweeps.record.ledger_parts import drop_older, forget, part, refresh
+from sweeps.record.ledger_parts import drop_older, part, refresh
 from sweeps.record.names import LEDGER_FILE
 
 log = logging.getLogger("sweeps")
@@ -49,8 +49,8 @@ class Publisher:
         self._folder, self._place, self._lease = folder, place, lease
         self._lock, self._over = threading.Lock(), threading.Event()
         self._number, self._sent = 0, 0
-        self._all_in = 0
-        self._unsure: tuple[str, int, bool] | None = None
+        self._all_in = self._dropped = 0
+        self._unsure: tuple[bytes, bool] | None = None
         self._files: dict[str, tuple[int, int]] = {}
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -68,12 +68,9 @@ class Publisher:
         with self._lock:
             self._lease.check()
             self._settle()
-            new = self._lines(self._sent)
-            if not new:
-                return
-            self._put(new)
-        if self._number == 1:
-            drop_older(self._place, self._lease.number, 1)
+            if new := self._lines(self._sent):
+                self._put(new)
+        self._drop_replaced()
 
     def gather(self) -> None:
         """Once there are many parts, put all of the ledger as one, and delete those that it replaces."""
@@ -82,34 +79,32 @@ class Publisher:
         with self._lock:
             self._lease.check()
             self._settle()
-            self._put(self._lines(0), has_all=True)
-        drop_older(self._place, self._lease.number, self._all_in)
+            if self._number != self._all_in:
+                self._put(self._lines(0), has_all=True)
+        self._drop_replaced()
+
+    def _drop_replaced(self) -> None:
+        if self._dropped != self._all_in:
+            drop_older(self._place, self._lease.number, self._all_in)
+            self._dropped = self._all_in
 
     def _put(self, lines: bytes, *, has_all: bool = False) -> None:
         place = part(self._place, self._lease.number, self._number + 1, has_all=has_all)
-        sent = len(lines) if has_all else self._sent + len(lines)
-        self._unsure = place, sent, has_all
+        self._unsure = lines, has_all
         if not objects.create(place, lines):
             raise UserError(
                 "A part of the sweep's ledger is there already.", where=place, fix="Start the driver again."
             )
-        self._is_put(sent, has_all)
-
-    def _is_put(self, sent: int, has_all: bool) -> None:
-        self._number, self._sent, self._unsure = self._number + 1, sent, None
+        self._number, self._unsure = self._number + 1, None
+        self._sent = len(lines) if has_all else self._sent + len(lines)
         if has_all or self._number == 1:
             self._all_in = self._number
 
     def _settle(self) -> None:
-        """Find out whether a part is there after all whose writing failed: only the store's answer may have been lost.
-
-        Another part of its number must not be written beside it.
-        """
+        """Put the part again whose writing failed: it may be there after all, or still come, and none may differ."""
         if self._unsure is not None:
-            place, sent, has_all = self._unsure
-            if objects.entry(place) is not None:
-                self._is_put(sent, has_all)
-            self._unsure = None
+            lines, has_all = self._unsure
+            self._put(lines, has_all=has_all)
 
     def _lines(self, start: int) -> bytes:
         """The ledger's whole lines from a byte on."""
@@ -200,8 +195,7 @@ def _leased(folder: Path, place: str, lost: Callable[[], None], say: Callable[[s
 
     lease = Lease(join(place, LEASE_FILE), f"the sweep {name(place)}", lost, waiting)
     try:
-        if not refresh(folder / LEDGER_FILE, place):  # it may have gone on since its settings were read
-            forget(folder / LEDGER_FILE)
+        refresh(folder / LEDGER_FILE, place)  # it may have gone on since its settings were read
         publisher = Publisher(folder, place, lease)
         with outages_said(lease, place, say):
             try:

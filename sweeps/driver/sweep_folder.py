@@ -29,7 +29,8 @@ from sweeps.driver.moved_mlflow import with_moved_mlflow
 from sweeps.planning.finalists import refuse_mixed_lengths
 from sweeps.record.folders import bring, is_there, sweeps_in
 from sweeps.record.ledger import read_state
-from sweeps.record.names import LOCK_FILE, SETTINGS_FILE
+from sweeps.record.ledger_parts import forget
+from sweeps.record.names import LEDGER_FILE, LOCK_FILE, SETTINGS_FILE
 from sweeps.record.state import State
 
 if TYPE_CHECKING:
@@ -189,6 +190,21 @@ def refuse_taken(config: SweepConfig, name: str) -> None:
             fix=f"Go on with it (python sweeps/run.py --resume {to_type(folder)}), or give another name "
             "(--set name=...).",
         )
+
+
+def forget_deleted(folder: Path) -> None:
+    """Put aside what this node has of a sweep of the same name that was deleted in the object store.
+
+    Args:
+        folder: of a sweep that begins anew and is not in the storage.
+
+    Raises:
+        UserError: another driver begins it at this moment.
+    """
+    file = folder / LEDGER_FILE
+    if is_remote(portable(folder)) and file.is_file():
+        with only_driver(folder):
+            forget(file)
 
 
 def refuse_retry(folder: Path | None, trials: Sequence[str]) -> None:

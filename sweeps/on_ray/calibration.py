@@ -62,7 +62,7 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
         warning = f"a trial's speed could not be measured, so it is guessed: {first_line(cause, 200)}"
         return replace(prediction, warnings=(*prediction.warnings, warning))
     speed = measured(config, training, scoring, prepared.seconds, workers)
-    return predict(config, plan, here(config.storage), prepared.seconds, speed)
+    return predict(config, plan, here(config.storage), prepared.seconds, speed, prepared.fingerprint)
 
 
 @ray.remote(max_calls=1)  # the process ends, and gives back the GPU's memory

@@ -51,6 +51,7 @@ class Capacity:
         wanted: the resources of one trial.
         planned: how many slots the sweep began with, which counts while Ray does not answer.
         grows: the cluster may get more nodes, so as many slots as the settings ask for are opened.
+        trials: of the sweep, which is never short of more slots than that.
 
     Attributes:
         there: how many slots have their workers or room for them.
@@ -60,7 +61,7 @@ class Capacity:
         others_hold: how many workers more there would be room for, if nobody else used these nodes.
     """
 
-    def __init__(self, wanted: ResourceSettings, planned: int, grows: bool = True) -> None:
+    def __init__(self, wanted: ResourceSettings, planned: int, grows: bool = True, trials: float = math.inf) -> None:
         self._wanted, self._slots, self._looked_s = wanted, planned, -math.inf
         self.steady, self.there, self.promises = planned, planned, Promises()
         self._grows = grows
@@ -69,6 +70,7 @@ class Capacity:
         self._leaving: set[str] = set()
         self._pending_since: dict[str, float] = {}
         self.is_short, self.others_hold = False, 0
+        self._enough = min(wanted.slots or math.inf, trials)
         self._held_since: float | None = None
         self._avoided: Collection[str] = ()
 
@@ -166,7 +168,7 @@ class Capacity:
         total = sum(workers_on(one.resources, self._wanted) for one in fitting.values())
         taken = sum(sum(one.on.values()) for one in groups)
         self.there = len(groups) + len(group_sizes(_at_most(self._rooms, max(0, total - taken)), self._wanted))
-        self._look_for_others(total - taken - sum(self._rooms.values()))
+        self._look_for_others(sum(self._held(one, name, every) for name, one in fitting.items()))
         asked = self._wanted.slots or self.there
         wanted = max(1, asked if self._grows else min(asked, self.there))
         if wanted == self._slots:
@@ -183,14 +185,24 @@ class Capacity:
 
     def _look_for_others(self, held: int) -> None:
         """Take in how many workers others hold the room of. What they hold for a moment only counts for nothing."""
-        if held <= 0 or self.there >= (self._wanted.slots or math.inf):
+        if not held or self.there >= self._enough:
             held, self._held_since = 0, None
         elif self._held_since is None:
             self._held_since = time.monotonic()
         lasts = self._held_since is not None and time.monotonic() - self._held_since > _SHORT_S
         before, self.others_hold = self.others_hold, held if lasts else 0
-        if self.others_hold != before:
-            log.warning("%s", self.remark() or "nobody else holds room for workers any more")
+        if bool(self.others_hold) != bool(before):
+            log.info("%s", self.remark() or "others hold no room that workers could have any more")
+
+    def _held(self, node: Node, name: str, groups: Collection[Placed]) -> int:
+        """How many more workers a node could hold, if only this sweep used it."""
+        ours = sum(one.on.get(name, 0) for one in groups)
+        takes = {"CPU": self._wanted.cpus_per_worker, "GPU": self._wanted.gpus_per_worker}
+        left = {
+            kind: min(all_, node.free.get(kind, 0.0) + ours * takes.get(kind, 0.0))
+            for kind, all_ in node.resources.items()
+        }
+        return workers_on(node.resources, self._wanted) - workers_on(left, self._wanted)
 
     def remark(self) -> str:
         """What somebody who waits for the sweep should know of these nodes; "" if there is nothing."""

@@ -77,6 +77,7 @@ class SweepScheduler(FIFOScheduler):
         self._trial_of, self._guess, self._leaving = trial_of, guess, leaving
         self._warm = 0
         self._came: dict[tuple[str, str], int] = {}
+        self._at: dict[str, int] = {}
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first trial that waits to start. Tune's own way looks through all trials that ever were, at each step."""
@@ -148,7 +149,7 @@ class SweepScheduler(FIFOScheduler):
             # Its first report after a crash is that of its checkpoint; what follows shows that it trains.
             came = {"slot": message.slot, "nodes": message.nodes, "step": progress.step}
             self._ledger.append("repeated", trial=name, **came, **workers)
-        self._came[name, message.slot] = progress.step
+        self._came[name, message.slot] = self._at[name] = progress.step
         why = self._divergence(trial, progress)
         if why:
             self._end(name, "failed", DIVERGED, detail=why)
@@ -220,7 +221,7 @@ class SweepScheduler(FIFOScheduler):
         return False
 
     def _pause(self, name: str, cause: str, reason: str) -> None:
-        self._ledger.append("paused", trial=name, cause=cause, reason=reason)
+        self._ledger.append("paused", trial=name, cause=cause, reason=reason, step=self._at[name])
 
     def _end(self, name: str, state: str, reason: str, **more: Any) -> None:
         self._ledger.append("ended", trial=name, state=state, reason=reason, **more)

@@ -31,7 +31,7 @@ from sweeps.on_ray.experience import Experience
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
-from sweeps.planning.estimate import checkpoint_space
+from sweeps.planning.disk import checkpoint_space
 from sweeps.record.checkpoints import WRITING_S
 from sweeps.record.crashes import NO_ROOM
 from sweeps.record.trial import TrialRecord
@@ -77,6 +77,7 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
     while agenda.is_to_go_on():  # its end was given out when something broke under the last trials
         agenda.begin_anew()
         _tune(sweep, agenda, mirror, board, slot, storage, experience)
+    board.remark = str
     shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
     return agenda.is_done()
 
@@ -92,7 +93,8 @@ def _tune(
 ) -> None:
     """One Tune run, until the agenda gives out its end, or until an interrupt."""
     grows = address_of(sweep.config.cluster) is not None
-    capacity, numbers = Capacity(sweep.config.resources, sweep.plan.slots, grows), itertools.count()
+    trials = sweep.config.search.trials
+    capacity, numbers = Capacity(sweep.config.resources, sweep.plan.slots, grows, trials), itertools.count()
 
     def tune_config(trial: TrialRecord | None) -> dict[str, Any]:
         failures, order = agenda.failures, next(numbers)

@@ -10,36 +10,24 @@ import math
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from hausa_asr.recipe import CACHE_VARIABLE
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import devices, finalist_length_s, hours_word
+from sweeps.planning.disk import bytes_written, cached_features, checkpoint_space, features_there
 from sweeps.planning.epochs import epochs
 from sweeps.planning.epochs import warning as epochs_warning
-from sweeps.planning.expected_length import least_s, mean_s, most_s, passing_shares
+from sweeps.planning.expected_length import least_s, mean_s, most_s
 from sweeps.planning.finalists import finalist_runs, last_models
 from sweeps.planning.slots import SlotPlan
-from sweeps.planning.speed import Speed, cached_features, largest_base, speed_of, trained_weights
-from sweeps.pruning.rungs import rungs_s
-from sweeps.record.checkpoints import size as folder_size
+from sweeps.planning.speed import Speed, speed_of
 from sweeps.wording import amount, duration, size
 
 _START_S = 40.0
 """Loading, Ray, the first worker group, and the export at the end, on two cores."""
-_BEST, _NEWEST = 4, 12
-"""Bytes per weight that learns: a best checkpoint has the weight, the newest also Adam's two moments, all float32."""
-_WRITING, _PAUSED, _ENDED = 2 * (_BEST + _NEWEST), _BEST + _NEWEST, _BEST
-"""Bytes per weight of a trial's folder, at most. The newest checkpoint to resume from, and the one that is the best in
-its report, stay until its successor is complete."""
-
-
-_DISK_BYTES_PER_S, _WRITING_SHARE = 1e9, 0.002
-"""Optimizer states are written by the clock, or sooner where that takes 0.2 % of the time (training/states.py), which
-depends on the disk."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +86,7 @@ def predict(
     storage: Path,
     seconds: Mapping[str, float] | None = None,
     speed: Speed | None = None,
+    fingerprint: str = "",
 ) -> Prediction:
     """Predict what a sweep takes.
 
@@ -107,6 +96,7 @@ def predict(
         storage: the folder for its checkpoints, with earlier sweeps; it need not exist yet.
         seconds: of speech in each split, as far as they are known.
         speed: of a trial, where it was measured; by default what earlier sweeps or a guess say.
+        fingerprint: of the prepared dataset, if that is known: its features may be on the disk already.
     """
     seconds = seconds or {}
     workers = next(iter(plan.workers), None)
@@ -126,12 +116,10 @@ def predict(
         )
     if checkpoints.peak is None:
         warnings.append(f"how large checkpoints of {bases} are is not known")
-    features = _feature_space(config, seconds)
+    features = cached_features(config, seconds)
     beside = 0.0
     if features and CACHE_VARIABLE not in os.environ:  # on the same disk, and written first
-        from hausa_asr.dataset.from_settings import CACHE, FEATURES
-
-        beside = max(0.0, features - folder_size(storage / CACHE / FEATURES))  # those of a resumed sweep are there
+        beside = max(0.0, features - features_there(storage, fingerprint))
     without_cache = beside + (checkpoints.least or 0.0) > free
     room = min(free - (0.0 if without_cache else beside), (config.max_checkpoint_gb or math.inf) * 1e9)
     if checkpoints.peak is not None and checkpoints.peak > room:
@@ -179,66 +167,6 @@ def figures(
         _START_S + in_turn_s / speed.audio_s_per_s + math.ceil(last_models(config, trials) / slots) * speed.scoring_s
     )
     return Figures(audio_s, hours, None if price is None else hours * price, wall_s)
-
-
-class CheckpointSpace(NamedTuple):
-    """Bytes of a sweep's checkpoints at their peak: of those that cannot be dropped, and of all; None if not known."""
-
-    least: float | None
-    peak: float | None
-
-
-def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
-    """Predict how much disk the checkpoints take, from the number of weights that are trained."""
-    base = largest_base(config)
-    if base is None:
-        return CheckpointSpace(None, None)
-    weight = trained_weights(config, base)
-    trials, runs = config.search.trials, finalist_runs(config)
-    settings = runs // config.finalists.seeds or 1
-    final = min(slots, runs)
-    # One of the running trials is writing, and the baseline waits. All write at once likely once in a long sweep.
-    least = max(
-        _NEWEST * (slots + 1 + bool(rungs_s(config))) + _BEST * min(settings, trials - slots),
-        _NEWEST * (final + bool(final)) + _BEST * (settings + runs - final),
-    )
-    passing = math.prod(passing_shares(config, trials))
-    waiting = min((trials - 1) * (1 - passing), trials - slots)
-    search_peak = _WRITING * slots + _PAUSED * waiting + _ENDED * (trials - slots - waiting)
-    finals_peak = _WRITING * final + _ENDED * (runs - final) + _ENDED * trials
-    return CheckpointSpace(weight * least, weight * max(search_peak, finals_peak))
-
-
-def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
-    """Predict the bytes that are written for checkpoints, if the best model is another one each time.
-
-    A checkpoint to resume from is written where a trial may be paused and by the clock, and with it the best model
-    (training/states.py). At a trial's end come its last model and its best.
-    """
-    base = largest_base(config)
-    if base is None:
-        return None
-    weight, recipe = trained_weights(config, base), config.recipe()
-    trials, marks = config.search.trials, rungs_s(config)
-    wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
-    evaluation_s = recipe.eval_every_steps * recipe.batch_s
-
-    def of_one(length_s: float, stops: Sequence[float], ends: float = 1.0) -> float:
-        passed = sum(mark < length_s for mark in stops)
-        evaluations = max(1.0, length_s / evaluation_s) + passed
-        by_clock = length_s / speed.audio_s_per_s / wait_s if wait_s else math.inf
-        states = min(evaluations, passed + by_clock)
-        return weight * (_NEWEST * states + _BEST * (states + 2 * ends))
-
-    through = math.prod(passing_shares(config, trials))
-    searched = of_one(recipe.length_s, marks) + (trials - 1) * of_one(mean_s(config, trials), marks, through)
-    return searched + finalist_runs(config) * of_one(finalist_length_s(config), ())
-
-
-def _feature_space(config: SweepConfig, seconds: Mapping[str, float]) -> float | None:
-    """Predict the bytes of the features that are cached."""
-    base = largest_base(config)
-    return None if base is None or "train" not in seconds else cached_features(config, base, seconds)
 
 
 @dataclass(frozen=True)

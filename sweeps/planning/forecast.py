@@ -28,7 +28,8 @@ class Forecast:
     """The time and hours left of a sweep, and when the budget ends its search.
 
     Attributes:
-        left_s: seconds until its end, finalists and the scoring of models included; None while nothing is known.
+        left_s: seconds until its end, finalists included, and the scoring of models if it was predicted; None while
+            nothing is known.
         hours: GPU-hours or CPU-hours left.
         hours_word: `GPU-hours` or `CPU-hours`.
         cut_s: seconds until the budget ends the search; None if it does not.

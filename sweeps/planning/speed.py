@@ -31,7 +31,7 @@ _SWEEPS_READ, _TRIALS_READ, _SWEEPS_LOOKED_AT = 4, 20, 30
 # frames a second, and attention adds about a tenth: within 11 % of what torch's FlopCounter gives for clips of 10 s
 # with frozen convolutions (wav2vec2-base 34.6, XLS-R 300M 105, 1B 310 GFLOP per second of audio).
 _FORWARD, _BACKWARD, _BACKWARD_OF_ADAPTERS = 2, 4, 2
-_FRAMES_PER_S, _ATTENTION = 50, 1.1
+FRAMES_PER_S, _ATTENTION = 50, 1.1
 _UNKNOWN_GPU = 20.0
 """TFLOP/s that a fine-tune of wav2vec 2.0 by others reached on an A100: 3.12 updates of 12 clips a second, fp16
 (SpeechBrain, pull request 2010)."""
@@ -135,28 +135,11 @@ def largest_base(config: SweepConfig) -> Base | None:
 
 def trained_weights(config: SweepConfig, base: Base) -> int:
     """Count the weights that learn, and so are in a checkpoint, in the largest trial that the settings allow."""
-    widths = _values(config, "adapter_dim")
+    widths = values(config, "adapter_dim")
     if min(widths) > 0:  # per layer: norm, down, up (transformers' Wav2Vec2AttnAdapterLayer)
         width, hidden = max(widths), base.hidden
         return base.layers * (2 * hidden + hidden * width + width + width * hidden + hidden)
-    return base.weights - (base.convolutions if all(_values(config, "freeze_feature_encoder")) else 0)
-
-
-def cached_features(config: SweepConfig, base: Base, seconds: Mapping[str, float]) -> float:
-    """The bytes of the feature cache that a sweep fills: 50 frames a second in bfloat16; 0 where none is used.
-
-    Args:
-        config: the sweep's settings.
-        base: its base checkpoint.
-        seconds: of each split.
-    """
-    frozen = any(_values(config, "freeze_feature_encoder"))
-    unaltered = min(_values(config, "speed_perturb")) == 0 and min(_values(config, "noise_prob")) == 0
-    if config.recipe().feature_cache == "off" or not frozen or not unaltered:
-        return 0.0
-    part_s = config.recipe().dev_part_s or math.inf
-    cached_s = seconds.get("train", 0.0) + min(seconds.get("dev", 0.0), part_s)
-    return cached_s * _FRAMES_PER_S * base.features * 2 * len(config.bases)
+    return base.weights - (base.convolutions if all(values(config, "freeze_feature_encoder")) else 0)
 
 
 def speed_of(
@@ -229,7 +212,7 @@ def _guess(config: SweepConfig, seconds: Mapping[str, float], gpus: Sequence[str
     base, wanted, recipe = largest_base(config), config.resources, config.recipe()
     if base is None:
         return None
-    backward, operations = _backward(config), base.weights * _FRAMES_PER_S * _ATTENTION
+    backward, operations = _backward(config), base.weights * FRAMES_PER_S * _ATTENTION
     if wanted.gpus_per_worker:
         tflops, kind = min((_tflops(one), one) for one in gpus or [""])
         flops, device = (
@@ -253,7 +236,7 @@ def _together(workers: int) -> float:
 
 
 def _backward(config: SweepConfig) -> int:
-    return _BACKWARD_OF_ADAPTERS if min(_values(config, "adapter_dim")) > 0 else _BACKWARD
+    return _BACKWARD_OF_ADAPTERS if min(values(config, "adapter_dim")) > 0 else _BACKWARD
 
 
 def _scored_s(seconds: Mapping[str, float]) -> float:
@@ -267,7 +250,7 @@ def _tflops(gpu: str) -> float:
     return _UNKNOWN_GPU if name is None else _PEAKS[name] * _SHARE * NO_BFLOAT16.get(name, 1.0)
 
 
-def _values(config: SweepConfig, setting: str) -> list[Any]:
+def values(config: SweepConfig, setting: str) -> list[Any]:
     """The values that a setting can have in a trial: its choices, or the ends of its range."""
     searched = [choice for one in config.space.get(setting, ()) for choice in one.choices or (one.low, one.high)]
     return searched or [getattr(config.recipe(), setting)]

@@ -4,18 +4,19 @@ FENCE is the number of the driver's lease. A driver's first part has all that ca
 called `FENCE-NUMBER-all.jsonl`. The ledger is the last of these of the highest fence, and what follows it. So what a
 driver still writes whose lease was taken over is passed over, and a driver may delete what its last such part replaces.
 
-A copy on a node's disk has a note of how far it goes, so that only the parts after that are read.
+A copy on a node's disk has a note of the last part that it has, so that only those after that are read. Once that part
+was replaced all is read again.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import repeat
 from pathlib import Path
 
 from hausa_asr.files import write_whole
@@ -24,7 +25,7 @@ from hausa_asr.storage.address import join
 
 PARTS_FOLDER = "ledger"
 _PART = re.compile(r"(\d{6})-(\d{8})(-all)?\.jsonl")
-_NOTE, _OLD = ".ledger.json", ".ledger.old.jsonl"
+_NOTE = ".ledger.json"
 _AT_ONCE = 16
 """Parts that are read or deleted at the same time."""
 _TRIES = 5
@@ -98,9 +99,9 @@ def refresh(file: Path, place: str) -> bool:
 
 
 def forget(file: Path) -> None:
-    """Put this node's copy of a ledger aside that the store has not: it is of a sweep that was deleted."""
+    """Put this node's copy of a ledger aside: it is of a sweep of the same name that was deleted in the store."""
     with suppress(FileNotFoundError):
-        file.replace(file.with_name(_OLD))
+        file.replace(file.with_name(f".ledger.old-{time.time_ns()}.jsonl"))
     file.with_name(_NOTE).unlink(missing_ok=True)
 
 
@@ -124,7 +125,7 @@ def _read(place: str, known: Copied | None) -> tuple[Sequence[Part], int, bytes]
         lacking = [one for one in parts if one.end > start]
         try:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                return parts, start, b"".join(pool.map(_bytes_of, lacking, repeat(start)))
+                return parts, start, b"".join(pool.map(_bytes_of, lacking))
         except FileNotFoundError:
             if not left:
                 raise
@@ -133,12 +134,12 @@ def _read(place: str, known: Copied | None) -> tuple[Sequence[Part], int, bytes]
 
 def _follow(known: Copied, parts: Sequence[Part]) -> bool:
     """Whether parts go on from what a copy has."""
-    last = (known.fence, known.number, known.tag)
-    return any((one.fence, one.number, one.tag) == last for one in parts)
+    last = (known.fence, known.number, known.end, known.tag)
+    return any((one.fence, one.number, one.end, one.tag) == last for one in parts)
 
 
-def _bytes_of(one: Part, start: int) -> bytes:
-    return objects.read(one.place, (max(0, start - one.start), one.end - one.start))
+def _bytes_of(one: Part) -> bytes:
+    return objects.read(one.place, (0, one.end - one.start))
 
 
 def _listed(place: str) -> list[Part]:

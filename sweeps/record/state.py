@@ -150,6 +150,8 @@ class State:
             trial.started = trial.workers = None
             if trial.cause == CRASH:
                 trial.came = None
+            elif "step" in event:
+                trial.came = event["step"], event["time"]
             if kind == "ended":
                 trial.ended_s, trial.on_disk = event["time"], event.get("best")
                 self.ended[trial.id] = None

@@ -73,7 +73,7 @@ class TrialRecord:
         reason: why it is so, in words; `diverged` for all kinds of divergence, with the kind in `detail`.
         cause: why it is paused: `rung`, `budget`, `crash`, `no room` or `notice`; of a failed trial `crash` or "".
         reports: one per evaluation, by rising step.
-        came: the step of its last report, and when that was; None once the workers that sent it are gone.
+        came: the step where it is, and since when; None once the workers that brought it there are gone.
         decisions: its `ranked` events.
         waits_at: the rung that it lost at and has not been promoted from.
         recalled: it goes on by the second look or as the baseline, and is ranked no more.

@@ -19,12 +19,12 @@ HOURS_500 = {"train": 450 * 3600.0, "dev": 50 * 3600.0, "test": 0.0}
 
 
 def planned(
-    preset: str, storage: Path, *changes: str, seconds: dict[str, float] | None = None
+    preset: str, storage: Path, *changes: str, seconds: dict[str, float] | None = None, fingerprint: str = ""
 ) -> tuple[SweepConfig, Prediction, str]:
     config = load(CONFIGS / f"{preset}.yaml", [f"storage={storage}", *changes], environment={})
     nodes = local_nodes(config.cluster)
     plan = admit(config.resources, nodes, config.search.trials)
-    prediction = predict(config, plan, storage, seconds)
+    prediction = predict(config, plan, storage, seconds, fingerprint=fingerprint)
     return config, prediction, describe(config, nodes, plan, prediction)
 
 

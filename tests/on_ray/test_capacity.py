@@ -85,9 +85,29 @@ def test_what_others_hold_for_long_is_said(look: Callable[..., Capacity], monkey
     assert capacity.remark() == "others hold the room of 2 workers"
     cluster.others.clear()
     assert capacity.slots() == 4 and capacity.remark() == ""
+    cluster.leaving, cluster.cpus["b"] = {"a"}, 4
+    cluster.others["b"] = 3
+    capacity.slots()
+    assert capacity.remark() == "others hold the room of 3 workers", "also beside our groups on a node that goes"
+    cluster.leaving = set()
+    del cluster.cpus["b"]
     asked = look(cluster, 1, 1, slots=2)
     cluster.others["a"] = 2
     assert asked.slots(()) == 2 and asked.remark() == "", "as many slots as were asked for"
+
+
+@pytest.mark.parametrize(("others", "said"), [(0.0, ""), (1.0, "others hold the room of 2 workers")])
+def test_the_free_part_of_our_own_gpu_is_not_held_by_others(
+    look: Callable[..., Capacity], monkeypatch: pytest.MonkeyPatch, others: float, said: str
+) -> None:
+    cluster = Cluster(a=8)
+    capacity = look(cluster, 1, 1, gpus_per_worker=0.5)
+    monkeypatch.setattr(rooms, "_SHORT_S", -1.0)
+    cluster.place(a=1)
+    node = Node({"CPU": 8.0, "GPU": 4.0}, {"CPU": 7.0, "GPU": 3.5 - others}, {})
+    monkeypatch.setattr(rooms, "nodes", lambda: {"a": node})
+    capacity.slots(())
+    assert capacity.remark() == said
 
 
 def test_two_slots_that_start_together_do_not_count_on_the_same_devices(look: Callable[..., Capacity]) -> None:

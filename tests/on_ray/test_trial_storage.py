@@ -133,7 +133,9 @@ def test_a_trial_that_comes_again_where_it_was_is_waited_for_there() -> None:
         {"event": "started", "trial": "t001", "time": now_s - 100},
         {"event": "repeated", "trial": "t001", "step": 30, "time": now_s - 10},
         {"event": "paused", "trial": "t001", "cause": "notice", "reason": "", "time": now_s - 10},
-        {"event": "started", "trial": "t001", "time": now_s - 5},
+        {"event": "started", "trial": "t001", "time": now_s - 6},
+        {"event": "paused", "trial": "t001", "cause": "budget", "reason": "", "step": 30, "time": now_s - 5},
+        {"event": "started", "trial": "t001", "time": now_s - 4},
         {"event": "paused", "trial": "t001", "cause": "no room", "reason": "", "time": now_s - 2},
     ]
     for event in events:

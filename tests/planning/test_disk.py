@@ -17,7 +17,7 @@ from hausa_asr.training.finetune import Data
 from helpers.fine_tunes import RECIPE, run
 from helpers.plans import CONFIGS, HOURS_500, NODE, planned
 from helpers.speech import ToneSplit
-from sweeps.planning import estimate
+from sweeps.planning import disk, estimate
 from sweeps.planning.admission import refusals
 from sweeps.planning.speed import Speed, base_of, trained_weights
 
@@ -51,7 +51,7 @@ def test_as_many_bytes_are_written_as_predicted(tmp_path: Path, monkeypatch: pyt
         settings = [*(f"finetune.{name}={value}" for name, value in recipe.items()), "pruning.rule=none"]
         config = load(CONFIGS / "demo.yaml", [*settings, "search.trials=1", f"storage={tmp_path}"], environment={})
         monkeypatch.setattr(states, "_WRITING_SHARE", 1e-9)
-        monkeypatch.setattr(estimate, "_WRITING_SHARE", 1e-9)
+        monkeypatch.setattr(disk, "_WRITING_SHARE", 1e-9)
         data = Data(ToneSplit(8, 0), ToneSplit(2, 1))
         run(dataclasses.replace(RECIPE, **recipe), data, Path("demo"), tmp_path / f"{every_s}")  # type: ignore[arg-type]
         real.append(sum(written))
@@ -98,8 +98,13 @@ def test_the_features_to_cache_are_in_the_plan(tmp_path: Path) -> None:
     _, prediction, text = planned("xlsr_300m", tmp_path, NODE, seconds=HOURS_500)
     assert prediction.features == (450 * 3600 + 3600) * 50 * 512 * 2
     assert "cached features 83.1 GB" in text
-    for change in ("finetune.feature_cache=off", "finetune.freeze_feature_encoder=false", "finetune.noise_prob=0.5"):
-        assert planned("xlsr_300m", tmp_path, NODE, change, seconds=HOURS_500)[1].features == 0
+    for change in ("finetune.freeze_feature_encoder=false", "finetune.noise_prob=0.5"):
+        assert planned("xlsr_300m", tmp_path, NODE, change, seconds=HOURS_500)[1].features == prediction.features, (
+            "the baseline's are cached all the same"
+        )
+        all_alike = (change, "baseline={lr_peak: 5.0e-5}", "starting_points={}")
+        assert planned("xlsr_300m", tmp_path, NODE, *all_alike, seconds=HOURS_500)[1].features == 0
+    assert planned("xlsr_300m", tmp_path, NODE, "finetune.feature_cache=off", seconds=HOURS_500)[1].features == 0
     assert planned("xlsr_300m", tmp_path, NODE)[1].features is None
 
 
@@ -116,18 +121,19 @@ def test_checkpoints_and_features_that_do_not_fit_on_one_disk_together_are_warne
 ) -> None:
     monkeypatch.delenv("HAUSA_ASR_CACHE", raising=False)
 
-    def text(gb: float) -> str:
+    def text(gb: float, fingerprint: str = "") -> str:
         monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: SimpleNamespace(free=gb * 1e9))
-        return planned("xlsr_300m", tmp_path, NODE, seconds=HOURS_500)[2]
+        return planned("xlsr_300m", tmp_path, NODE, seconds=HOURS_500, fingerprint=fingerprint)[2]
 
     assert "checkpoints about 177.8 GB at their most" in text(200) and "cached features 83.1 GB" in text(200)
     assert "checkpoints would take 177.8 GB and there is room for 116.9 GB beside 83.1 GB of cached" in text(200)
     assert "would take" not in text(265), "both fit"
-    folder = tmp_path / "_data/features/one"
+    folder = tmp_path / "_data/features/0123abcd-of-this-dataset"
     folder.mkdir(parents=True)
     with (folder / "train.bf16").open("wb") as file:
         file.truncate(int(HOURS_500["train"] * 50 * 512 * 2))  # of a sweep that goes on
-    assert "would take" not in text(182), "they are on the disk already, which has so much less free"
+    assert "would take" not in text(182, "0123abcd9999"), "they are on the disk already, which has so much less free"
+    assert "would take" in text(182, "another") and "would take" in text(182), "those of other data are not"
     shutil.rmtree(folder)
     # Where the features find no room they are not written, and the checkpoints have the disk for themselves.
     assert "no room for 83.1 GB of cached features" in text(120)

@@ -14,11 +14,12 @@ from hausa_asr.storage.address import here
 from helpers.s3_server import S3Server
 from sweeps.driver import publisher as publishing
 from sweeps.driver.publisher import Publisher, published
-from sweeps.driver.sweep_folder import only_driver
+from sweeps.driver.sweep_folder import forget_deleted, only_driver
 from sweeps.record import ledger_parts
 from sweeps.record.folders import bring, is_there, sweeps_in
 from sweeps.record.ledger import Ledger, LedgerFault, read_state
 from sweeps.record.ledger_parts import part, read_parts, refresh
+from sweeps.record.state import State
 
 
 def until(condition: Callable[[], object], within_s: float = 30) -> None:
@@ -127,42 +128,56 @@ def test_what_a_copy_has_is_not_read_again_and_many_parts_become_one(
 def test_a_sweep_that_was_deleted_does_not_come_back_under_its_name(bucket: str) -> None:
     place, folder = f"{bucket}/one", here(f"{bucket}/one")
     ledger, _ = driver(bucket, 1)
-    ledger.append("proposed", trial="t000", settings={}, source="baseline")
+    ledger.append("sweep", name="one", prepared="/old", fingerprint="old")
     refresh(ledger.path, place)
     objects.delete_all(place)
-    with published(folder, lambda: None, print) as publisher:
-        assert publisher is not None and not Ledger(folder).state.trials, "this machine has a copy of the old one"
-    # Another machine begins it again, with a part of the same number and size.
-    objects.write(part(place, 1, 1), b'{"event": "old"}\n')
-    refresh(ledger.path, place)
-    objects.write(part(place, 1, 1), b'{"event": "new"}\n')
-    objects.write(part(place, 1, 2), b'{"event": "two"}\n')
-    assert refresh(ledger.path, place)
-    assert ledger.path.read_bytes() == b'{"event": "new"}\n{"event": "two"}\n'
+    with published(folder, lambda: None, print):
+        assert Ledger(folder).state.prepared == "/old", "a resume goes on with the last copy that there is"
+        with pytest.raises(UserError, match="Another driver is at work"):
+            forget_deleted(folder)
+    forget_deleted(folder)
+    assert read_state(folder) == State(), "a new sweep does not begin with the data of the old one"
+    with published(folder, lambda: None, print):
+        assert not Ledger(folder).state.prepared
 
 
-@pytest.mark.parametrize("arrives", [True, False])
+def test_a_sweep_that_another_machine_began_anew_is_read_from_its_beginning(bucket: str, tmp_path: Path) -> None:
+    """With a part of the same number and size."""
+    copy, first = tmp_path / "ledger.jsonl", part(bucket, 1, 1)
+    objects.write(first, b'{"event": "old"}\n')
+    refresh(copy, bucket)
+    objects.write(first, b'{"event": "new"}\n')
+    objects.write(part(bucket, 1, 2), b'{"event": "two"}\n')
+    assert refresh(copy, bucket)
+    assert copy.read_bytes() == b'{"event": "new"}\n{"event": "two"}\n'
+
+
+@pytest.mark.parametrize("arrives", ["at once", "late", "never"])
 @pytest.mark.parametrize("gathers", [True, False])
-def test_a_part_whose_answer_was_lost_is_counted_if_it_is_there(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, arrives: bool, gathers: bool
+def test_a_part_whose_answer_was_lost_is_put_again_before_any_other(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, arrives: str, gathers: bool
 ) -> None:
     monkeypatch.setattr(publishing, "MOST_PARTS", 1)
     ledger, publisher = driver(bucket, 1)
     ledger.append("proposed", trial="t000", settings={}, source="baseline")
     ledger.append("proposed", trial="t001", settings={}, source="search")
     ledger.append("waited", seconds=1.0)  # put with what comes next
-    create = objects.create
+    create, lost = objects.create, list[tuple[str, bytes]]()
 
     def answer_lost(place: str, content: bytes) -> bool:
-        if arrives:
+        lost.append((place, content))
+        if arrives == "at once":
             create(place, content)
         raise TimeoutError(place)
 
     with monkeypatch.context() as outage:
         outage.setattr(objects, "create", answer_lost)
-        with pytest.raises(TimeoutError):
-            (publisher.gather if gathers else publisher.ledger)()
-    ledger.append("waited", seconds=2.0)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                (publisher.gather if gathers else publisher.ledger)()
+            ledger.append("waited", seconds=2.0)
+    if arrives == "late":
+        create(*lost[0])
     for then in (publisher.gather, publisher.ledger, publisher.gather):
         then()
         ledger.append("waited", seconds=3.0)

@@ -1,0 +1,120 @@
+"""Predict the disk that a sweep takes: checkpoints and cached features, and the bytes that are written.
+
+In: the settings, the lengths of the splits, and the features that are on the disk already. Called by `estimate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.budget import finalist_length_s
+from sweeps.planning.expected_length import mean_s, passing_shares
+from sweeps.planning.finalists import finalist_runs
+from sweeps.planning.speed import FRAMES_PER_S, Speed, largest_base, trained_weights, values
+from sweeps.pruning.rungs import rungs_s
+from sweeps.record.checkpoints import size as folder_size
+
+_BEST, _NEWEST = 4, 12
+"""Bytes per weight that learns: a best checkpoint has the weight, the newest also Adam's two moments, all float32."""
+_WRITING, _PAUSED, _ENDED = 2 * (_BEST + _NEWEST), _BEST + _NEWEST, _BEST
+"""Bytes per weight of a trial's folder, at most. The newest checkpoint to resume from, and the one that is the best in
+its report, stay until its successor is complete."""
+_DISK_BYTES_PER_S, _WRITING_SHARE = 1e9, 0.002
+"""Optimizer states are written by the clock, or sooner where that takes 0.2 % of the time (training/states.py), which
+depends on the disk."""
+
+
+class CheckpointSpace(NamedTuple):
+    """Bytes of a sweep's checkpoints at their peak: of those that cannot be dropped, and of all; None if not known."""
+
+    least: float | None
+    peak: float | None
+
+
+def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
+    """Predict how much disk the checkpoints take, from the number of weights that are trained."""
+    base = largest_base(config)
+    if base is None:
+        return CheckpointSpace(None, None)
+    weight = trained_weights(config, base)
+    trials, runs = config.search.trials, finalist_runs(config)
+    settings = runs // config.finalists.seeds or 1
+    final = min(slots, runs)
+    # One of the running trials is writing, and the baseline waits. All write at once likely once in a long sweep.
+    least = max(
+        _NEWEST * (slots + 1 + bool(rungs_s(config))) + _BEST * min(settings, trials - slots),
+        _NEWEST * (final + bool(final)) + _BEST * (settings + runs - final),
+    )
+    passing = math.prod(passing_shares(config, trials))
+    waiting = min((trials - 1) * (1 - passing), trials - slots)
+    search_peak = _WRITING * slots + _PAUSED * waiting + _ENDED * (trials - slots - waiting)
+    finals_peak = _WRITING * final + _ENDED * (runs - final) + _ENDED * trials
+    return CheckpointSpace(weight * least, weight * max(search_peak, finals_peak))
+
+
+def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
+    """Predict the bytes that are written for checkpoints, if the best model is another one each time.
+
+    A checkpoint to resume from is written where a trial may be paused and by the clock, and with it the best model
+    (training/states.py). At a trial's end come its last model and its best.
+    """
+    base = largest_base(config)
+    if base is None:
+        return None
+    weight, recipe = trained_weights(config, base), config.recipe()
+    trials, marks = config.search.trials, rungs_s(config)
+    wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
+    evaluation_s = recipe.eval_every_steps * recipe.batch_s
+
+    def of_one(length_s: float, stops: Sequence[float], ends: float = 1.0) -> float:
+        passed = sum(mark < length_s for mark in stops)
+        evaluations = max(1.0, length_s / evaluation_s) + passed
+        by_clock = length_s / speed.audio_s_per_s / wait_s if wait_s else math.inf
+        states = min(evaluations, passed + by_clock)
+        return weight * (_NEWEST * states + _BEST * (states + 2 * ends))
+
+    through = math.prod(passing_shares(config, trials))
+    searched = of_one(recipe.length_s, marks) + (trials - 1) * of_one(mean_s(config, trials), marks, through)
+    return searched + finalist_runs(config) * of_one(finalist_length_s(config), ())
+
+
+def cached_features(config: SweepConfig, seconds: Mapping[str, float]) -> float | None:
+    """Predict the bytes of the feature cache that a sweep fills: 50 frames a second in bfloat16; 0 where none is used.
+
+    Args:
+        config: the sweep's settings.
+        seconds: of each split.
+
+    Returns:
+        None if the length of the data or the base checkpoint is not known.
+    """
+    base = largest_base(config)
+    if base is None or "train" not in seconds:
+        return None
+    given = [config.recipe(settings) for settings in (config.baseline, *config.starting_points.values())]
+    frozen = any(values(config, "freeze_feature_encoder"))
+    unaltered = min(values(config, "speed_perturb")) == 0 and min(values(config, "noise_prob")) == 0
+    is_on = config.recipe().feature_cache != "off"
+    if not any(one.can_cache_features for one in given) and not (is_on and frozen and unaltered):
+        return 0.0
+    part_s = config.recipe().dev_part_s or math.inf
+    cached_s = seconds["train"] + min(seconds.get("dev", 0.0), part_s)
+    return cached_s * FRAMES_PER_S * base.features * 2 * len(config.bases)
+
+
+def features_there(storage: Path, fingerprint: str) -> float:
+    """Count the bytes of the features of a prepared dataset that are on the disk already, as of a resumed sweep.
+
+    Args:
+        storage: the folder of all sweeps.
+        fingerprint: the dataset's; "" if it is not known, and then nothing is counted.
+    """
+    from hausa_asr.dataset.from_settings import CACHE, FEATURES
+
+    if not fingerprint:
+        return 0.0
+    return float(sum(map(folder_size, (storage / CACHE / FEATURES).glob(f"{fingerprint[:8]}-*"))))
