@@ -189,8 +189,9 @@ class Agenda:
         return bool(resumable or at_the_end) or not self.over
 
     def _unfinished(self) -> TrialRecord | None:
-        """The first trial that an interrupt, a crash or a budget that is now larger had ended."""
-        return next(self._those_that(lambda one: self._was_interrupted(one) or self._is_to_be_tried_again(one)), None)
+        """The first trial that a slot had under another driver, else that broke, or that the budget had ended."""
+        waiting = self._those_that(lambda one: self._was_interrupted(one) or self._is_to_be_tried_again(one))
+        return min(waiting, key=lambda trial: not trial.is_open, default=None)
 
     def _broken(self) -> TrialRecord | None:
         """The trial under which something broke longest ago, though no other one has reported since."""
@@ -238,8 +239,7 @@ class Agenda:
 
     def _promote(self) -> TrialRecord | None:
         """Promote the paused trial that its rung lets pass by now, and write the decision down."""
-        name = self._promotable()
-        if name is None:
+        if (name := self._promotable()) is None:
             return None
         trial = self._ledger.state.trials[name]
         rung = trial.waits_at

@@ -148,6 +148,16 @@ def test_a_new_driver_takes_up_what_was_open_then_goes_on_as_before(tmp_path: Pa
     assert slots.order().do == "wait"
 
 
+def test_a_new_driver_takes_up_what_a_slot_had_before_what_broke(tmp_path: Path) -> None:
+    slots = Slots(tmp_path)
+    broken, at_work = slots.take(), slots.take()
+    slots.agenda.failures.crashed(broken.id, "OSError")
+    slots.agenda.back(broken)
+    slots.ledger.append("reported", trial=at_work.id, **report(30, 0.5))  # so the other one may be tried again
+    slots.open()
+    assert [slots.take().id for _ in range(2)] == [at_work.id, broken.id]
+
+
 def test_a_finished_sweep_goes_on_with_more_trials_and_its_losers_may_be_promoted(tmp_path: Path) -> None:
     slots = Slots(tmp_path, "search.trials=3")
     trials = [slots.take() for _ in range(3)]
