@@ -76,7 +76,7 @@ def words_of(
         calibration: makes a chance of being right of the model's own confidence.
     """
     labels, starts = _merged(path)
-    ends = np.append(starts[1:], len(path)).tolist()
+    ends = [*starts[1:], len(path)]
     words: list[list[int]] = [[]]
     for place, label in enumerate(labels):
         if label == _SPACE:

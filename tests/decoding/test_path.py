@@ -121,3 +121,11 @@ def test_subtitles_are_read_back_with_all_words_and_no_overlap() -> None:
     [only] = pysubs2.SSAFile.from_string(subtitles(words[:1], "srt"))
     assert only.text == words[0].text and only.end - only.start >= 990
     assert subtitles([], "vtt").startswith("WEBVTT")
+
+
+def test_one_letter_throughout_is_one_word() -> None:
+    """As a model says that has learned nothing."""
+    logits = np.zeros((30, len(VOCAB)), dtype=np.float32)
+    logits[:, VOCAB["a"]] = 5.0
+    [word] = words_of(greedy_paths([logits])[0], logits)
+    assert (word.text, word.start_s, word.end_s) == ("a", 0.0, 0.6)
