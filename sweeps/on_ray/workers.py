@@ -6,12 +6,13 @@ Ray Train runs `work` on every rank.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,17 @@ def work(config: dict[str, Any]) -> None:
         else:
             if rank == 0:
                 ray.get(desk.send.remote(number, Ended(end)))
+        _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Return to the system what the last trial has freed.
+
+    Threads copy and write gigabytes of states, and glibc keeps what they free in parts of its heap that others do not
+    use: with XLS-R on a CPU a worker grew by 1 to 4 GB with each trial.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, device: torch.device, rank: int) -> str:
