@@ -91,7 +91,9 @@ def forecast(
     if search_wall_s > 0 and allowed_s < search_wall_s:
         cut_s = max(0.0, allowed_s)
         search_s, search_wall_s = min(search_s, cut_s * slots), cut_s
-    scoring_s = prediction.speed.scoring_s if prediction and prediction.speed else 0.0
+    speed = prediction.speed if prediction else None
+    # As much faster than predicted as the training is.
+    scoring_s = speed.scoring_s * speed.audio_s_per_s / pace if speed else 0.0
     scoring_s *= math.ceil(last_models(config) / slots)
     return Forecast(search_wall_s + final_wall_s + scoring_s, (search_s + final_s) * per_hour, word, cut_s)
 

@@ -122,11 +122,18 @@ def test_the_scoring_at_the_end_is_in_it(tmp_path: Path) -> None:
     plan = admit(config.resources, [{"CPU": 2}], 12)
     prediction = predict(config, plan, tmp_path)
     assert prediction.speed is not None
-    slow = dataclasses.replace(prediction, speed=dataclasses.replace(prediction.speed, scoring_s=1000.0))
     now, state = run(config, [LENGTH_S] * 12)[10]
-    plain = forecast(state, config, SLOTS, now).left_s
-    assert plain is not None
-    assert forecast(state, config, SLOTS, now, slow).left_s == pytest.approx(plain + 1000.0)
+
+    def left_s(scoring_s: float, guess: float) -> float:
+        assert prediction.speed is not None
+        speed = dataclasses.replace(prediction.speed, scoring_s=scoring_s, audio_s_per_s=guess)
+        found = forecast(state, config, SLOTS, now, dataclasses.replace(prediction, speed=speed)).left_s
+        assert found is not None
+        return found
+
+    more_s = left_s(1000.0, 1.0) - left_s(0.0, 1.0)
+    assert more_s > 0
+    assert left_s(1000.0, 2.0) - left_s(0.0, 2.0) == pytest.approx(2 * more_s), "slower trials, slower scoring"
 
 
 @pytest.mark.parametrize(
