@@ -106,7 +106,7 @@ class Ordeal:
             known = _study(self.config, state).trials
             assert [one.params for one in known] == [_told(self.config, trial) for trial in state.searched]
             running = [one.state is TrialState.RUNNING for one in known]
-            may_run = [trial.is_open or trial.waits_for_workers for trial in state.searched]
+            may_run = [one.is_open or (one.waits_for_workers and not one.decisions) for one in state.searched]
             assert all(may for may, runs in zip(may_run, running, strict=True) if runs), (
                 "who ended or was ranked has an expectation"
             )
@@ -157,7 +157,7 @@ class Ordeal:
         self._check_little_twice(after)
 
     def _check_little_twice(self, after: State) -> None:
-        """Each kill costs a trial that was open then one evaluation interval at the most."""
+        """Each kill costs a trial that was open then one report at the most, and what it had done since its last."""
         opened_at = [[t.id for t in _state(before).trials.values() if t.is_open] for _, before in self.kills]
         for trial in after.trials.values():
             log = self.sweep / "trials" / trial.id / "train.log"
