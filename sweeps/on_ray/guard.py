@@ -1,6 +1,6 @@
 """What is done when Ray's own processes are killed, for their memory say, where Ray itself leaves a sweep hanging.
 
-In: a connected Ray. Out: the CPUs of killed Train controllers' workers, given back; and for a local Ray that has ended
+In: a connected Ray. Out: the CPUs of killed slots' workers, given back; and for a local Ray that has ended
 a call that ends the driver. Called by `run.py`, which holds `watched` around all that needs Ray.
 """
 
@@ -66,9 +66,9 @@ def watched(logs: Path, lost: Callable[[], None]) -> Iterator[None]:
 
 
 def free_orphans() -> None:
-    """Give back the CPUs and GPUs that the workers of this sweep's killed Train controllers held.
+    """Give back the CPUs and GPUs that the workers of this sweep's killed slots held.
 
-    Ray Train has a helper for that, which asks Ray's dashboard whether the controller lives. A local Ray has no
+    Ray Train has a helper for that, which asks Ray's dashboard whether its controller lives. A local Ray has no
     dashboard, so the next worker group would wait for ever.
     """
     from ray.util.placement_group import PlacementGroup, remove_placement_group

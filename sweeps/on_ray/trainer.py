@@ -1,4 +1,4 @@
-"""Ray Train's trainer for a slot, with fewer helpers: each of them is a process of over 100 MB for every slot.
+"""Ray Train's trainer for a slot, with fewer processes: each would take over 100 MB of the head for every slot.
 
 In: how many workers a trial has. Out: a trainer class, and a callback that says where the workers are. Called by
 `slot`.
@@ -6,6 +6,7 @@ In: how many workers a trial has. Out: a trainer class, and a callback that says
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any
 
@@ -32,12 +33,22 @@ def trainer_of(workers: int) -> Any:
 
 @functools.cache
 def _lean(trainer: Any) -> Any:
-    """The same trainer without the helpers, or with them if a later Ray has other names for these things."""
+    """The same trainer without the helpers, and with its controller in this process rather than in one of its own.
+
+    A later Ray that has other names for these things starts them as it always did.
+    """
+    from ray.train.v2._internal.execution.controller import TrainController
 
     class Lean(trainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
             return [one for one in callbacks if type(one).__name__ not in _HELPERS]
+
+        def _initialize_and_run_controller(self, **given: Any) -> Any:
+            # An actor of Ray's by default. Here it is as good: whoever has a slot killed wants the workers gone too.
+            controller = TrainController(**given)
+            asyncio.run(controller.run())
+            return controller.get_result()
 
     return Lean
 

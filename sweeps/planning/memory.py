@@ -16,8 +16,9 @@ from sweeps.wording import many, size
 
 _WEIGHT, _MOMENTS = 4, 8
 """Bytes per weight, all float32: itself or its gradient, and Adam's two moments."""
-_ON_HEAD, _ANYWHERE = 260 * 2**20, 290 * 2**20
-"""Of Ray's processes of a slot: its actor and its controller, and the others (`python benchmarks/slot_memory.py`)."""
+_ON_HEAD, _ANYWHERE = 240 * 2**20, 180 * 2**20
+"""Of Ray's processes of a slot: its actor and Ray Train's synchronization, and desk and watcher, which are anywhere
+(`python benchmarks/slot_memory.py`)."""
 _KEPT_BASES = 2
 """A worker keeps so many base checkpoints in memory (hausa_asr/model/wav2vec2.py)."""
 

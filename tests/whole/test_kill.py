@@ -34,8 +34,8 @@ LONGER = (
     "--set", "finetune.length_s=480", "--set", "finetune.checkpoint_every_s=0",
     "--set", "finalists={k: 1, seeds: 1}", "--set", f"search.trials={TRIALS}",
 )  # fmt: skip
-NAMES = {"controller": "TrainController", "worker": "RayTrainWorker"}
-"""What Ray calls the processes of a slot's worker group."""
+NAMES = {"slot": "ray::Slot", "worker": "RayTrainWorker"}
+"""What Ray calls the processes of a slot and of its worker group."""
 
 
 class Ordeal:
@@ -75,7 +75,7 @@ class Ordeal:
         return there and self.process.poll() is None
 
     def kill(self, what: str) -> bool:
-        """Kill the driver, the whole local Ray, or one process of a worker group; False where the sweep has ended."""
+        """Kill the driver, the whole local Ray, a slot or one of its workers; False where the sweep has ended."""
         if what == "driver":
             os.kill(self.process.pid, signal.SIGKILL)
             self.process.communicate()
@@ -220,7 +220,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, audio: Path, layer_norm_bas
         assert ordeal.wait_at_random(3)
         assert ordeal.kill("driver")
         assert ordeal.wait_at_random(6)
-        assert ordeal.kill(ordeal.draw.choice(["controller", "worker"]))
+        assert ordeal.kill(ordeal.draw.choice(["slot", "worker"]))
         assert ordeal.wait(lambda events: any(event.get("of") for event in events))
         assert ordeal.wait_at_random(6)
         assert ordeal.kill("ray")
@@ -261,7 +261,7 @@ def test_a_ledger_that_ends_anywhere_can_be_gone_on_from(killed: Ordeal, tmp_pat
 def test_killed_again_and_again(seed: int, tmp_path: Path, audio: Path, layer_norm_base: Path) -> None:
     """28 kills are meant, of which a few find the sweep at its end: 21 or more are made."""
     ordeal = Ordeal(settings_in(tmp_path, audio, layer_norm_base), "killed", seed)
-    kinds = ["driver", "controller", "worker", "ray"]
+    kinds = ["driver", "slot", "worker", "ray"]
     ordeal.draw.shuffle(kinds)
     try:
         for what in kinds:
