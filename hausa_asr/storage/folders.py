@@ -117,8 +117,8 @@ def put(folder: Path, address: str, digests: Digests | None = None) -> Manifest:
     if old is not None and old.files == new.files:
         return new
     before: Mapping[str, tuple[int, str]] = old.files if old is not None else {}
-    if old is not None and any(before.get(name) != one for name, one in new.files.items()):
-        objects.delete([f"{address}/{MANIFEST}"])  # nobody may take a mixture for whole
+    if any(before.get(name, one) != one for name, one in new.files.items()):
+        objects.delete([f"{address}/{MANIFEST}"])  # nobody may take a mixture for whole; more files make none
     sending = [name for name, one in new.files.items() if before.get(name) != one]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda name: put_file(folder / name, f"{address}/{name}"), sending))

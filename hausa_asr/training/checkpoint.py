@@ -11,6 +11,8 @@ dropout follow from the seed and the step. Called by the fine-tune, the export a
     training.pt            the optimizer's state; in the newest checkpoint to resume from only
     base.json              the base checkpoint and the names of the weights taken from it
     progress.json          the report of this step; written last
+    unscored.json          the same without scores, in its place where a machine was about to go: written before dev is
+                           scored, so that the trial can go on even if that comes to no end
 """
 
 from __future__ import annotations
@@ -32,16 +34,24 @@ from hausa_asr.quiet import quiet
 from hausa_asr.recipe import CHECKPOINT, STEP_PREFIX, TRAINING
 
 WEIGHTS = "weights.safetensors"
-PROGRESS = "progress.json"
+PROGRESS, UNSCORED = "progress.json", "unscored.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint on disk: its folder, its step (updates done) and its `progress.json`."""
+    """A complete checkpoint on disk.
+
+    Attributes:
+        folder: where it is.
+        step: updates done.
+        progress: its report.
+        is_scored: the report has the scores of dev.
+    """
 
     folder: Path
     step: int
     progress: dict[str, Any]
+    is_scored: bool = True
 
     @property
     def is_end(self) -> bool:
@@ -112,10 +122,10 @@ def all_checkpoints(trial: Path) -> list[Checkpoint]:
     """The complete checkpoints of a trial, oldest first."""
     complete = []
     for folder in sorted(trial.glob(f"{STEP_PREFIX}*")) if trial.is_dir() else []:
-        progress = folder / PROGRESS
-        if progress.is_file():
-            step = int(folder.name.removeprefix(STEP_PREFIX))
-            complete.append(Checkpoint(folder, step, json.loads(progress.read_text(encoding="utf-8"))))
+        report = next((folder / name for name in (PROGRESS, UNSCORED) if (folder / name).is_file()), None)
+        if report is not None:
+            step, progress = int(folder.name.removeprefix(STEP_PREFIX)), json.loads(report.read_text(encoding="utf-8"))
+            complete.append(Checkpoint(folder, step, progress, is_scored=report.name == PROGRESS))
     return complete
 
 
@@ -139,5 +149,5 @@ def best(trial: Path) -> Checkpoint | None:
     complete = all_checkpoints(trial)
     if not complete:
         return None
-    step = complete[-1].progress["best"]["step"]
+    step = complete[-1].progress["best"].get("step")  # none before the first score
     return next((one for one in complete if one.step == step), None)

@@ -19,7 +19,7 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from hausa_asr.model.wav2vec2 import is_new
 from hausa_asr.quiet import quiet
 from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
-from hausa_asr.training.checkpoint import PROGRESS, WEIGHTS, all_checkpoints, digest, latest
+from hausa_asr.training.checkpoint import PROGRESS, UNSCORED, WEIGHTS, all_checkpoints, digest, latest
 from hausa_asr.training.optimizer import Optimizer
 
 Digests = dict[frozenset[str], str]
@@ -32,7 +32,7 @@ def untouched(model: Wav2Vec2ForCTC, optimizer: Optimizer) -> frozenset[str]:
     return frozenset(name for name, weight in weights.items() if not is_new(name) and id(weight) not in touched)
 
 
-def remove_needless(trial: Path, step: int, best_step: int) -> None:
+def remove_needless(trial: Path, step: int, best_step: int | None) -> None:
     """Remove the checkpoints of a trial that nothing needs any more.
 
     What a resumed trial would need stays: the newest checkpoint to resume from, and the one that is the best in its
@@ -41,12 +41,12 @@ def remove_needless(trial: Path, step: int, best_step: int) -> None:
     Args:
         trial: the trial's folder.
         step: the newest checkpoint's step.
-        best_step: the step of the best checkpoint so far.
+        best_step: the step of the best checkpoint so far; None before the first score.
     """
     resumable = latest(trial, until=step)
     needed = {step, best_step}
     if resumable is not None:
-        needed |= {resumable.step, int(resumable.progress["best"]["step"])}
+        needed |= {resumable.step, resumable.progress["best"].get("step")}
     for old in all_checkpoints(trial):
         if old.step > step:
             continue
@@ -62,15 +62,25 @@ def places(trial: Path, step: int) -> tuple[Path, Path]:
     return target, trial / f".{target.name}.partial"
 
 
-def complete(partial: Path, target: Path, progress: dict[str, Any]) -> None:
+def complete(partial: Path, target: Path, progress: dict[str, Any], *, is_scored: bool = True) -> None:
     """Write the report into a checkpoint whose files are on the disk, and put it in its place."""
-    report = partial / PROGRESS
-    report.write_text(json.dumps(progress, ensure_ascii=False, indent=1), encoding="utf-8")
-    fsync(report)
-    fsync(partial)
+    _write_report(partial, PROGRESS if is_scored else UNSCORED, progress)
     shutil.rmtree(target, ignore_errors=True)  # a resumed trial may reach the same step again
     os.replace(partial, target)
     fsync(target.parent)
+
+
+def add_scores(target: Path, progress: dict[str, Any]) -> None:
+    """Write the report into a checkpoint that is in its place without scores."""
+    _write_report(target, PROGRESS, progress)
+
+
+def _write_report(folder: Path, name: str, progress: dict[str, Any]) -> None:
+    partial = folder / f".{name}"
+    partial.write_text(json.dumps(progress, ensure_ascii=False, indent=1), encoding="utf-8")
+    fsync(partial)
+    os.replace(partial, folder / name)
+    fsync(folder)
 
 
 def write_model(

@@ -9,17 +9,16 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from hausa_asr.recipe import Progress, step_folder
-from hausa_asr.training.checkpoint_files import remove_needless
+from hausa_asr.training.checkpoint_files import add_scores, remove_needless
 from hausa_asr.training.run import Run
 from hausa_asr.training.saving import Best, Saving
 from hausa_asr.training.states import State
 
 
-def begin(run: Run, hurried: bool, at_rung: bool) -> Saving | Best:
+def begin(run: Run, at_rung: bool) -> Saving | Best:
     """Begin to write what has to be there when this evaluation is reported, else to copy what may be written."""
-    ends = run.step == run.plan.updates
-    if ends or hurried:
-        return _saving(run, state=not ends)
+    if run.step == run.plan.updates:
+        return _saving(run, state=False)
     of = run.folder, run.step, run.model, run.processor, run.optimizer, run.base, run.digests
     if run.states.due(anyway=at_rung):
         return run.states.begin(State(*of, weights=run.ema.others() if run.ema else None, put=run.put))
@@ -57,7 +56,19 @@ def write_best(run: Run) -> None:
     run.unwritten = None
 
 
-def finish(run: Run, saving: Saving, progress: Progress) -> None:
+def write_unscored(run: Run, progress: Progress) -> None:
+    """Write and put what the trial goes on from elsewhere, before dev is scored: the machine may be gone by then."""
+    finish(run, _saving(run, state=not progress.last), progress, is_scored=False)
+
+
+def write_scores(run: Run, progress: Progress) -> None:
+    """Put the scores into the checkpoint of this step, which was written without."""
+    add_scores(step_folder(run.folder, run.step), asdict(progress))
+    remove_needless(run.folder, run.step, int(run.best["step"]))
+    run.put()
+
+
+def finish(run: Run, saving: Saving, progress: Progress, *, is_scored: bool = True) -> None:
     """Wait until all is written and put: what is on its way, the best, and this checkpoint."""
     try:
         run.states.finish()
@@ -66,7 +77,7 @@ def finish(run: Run, saving: Saving, progress: Progress) -> None:
     except BaseException:
         saving.abandon()
         raise
-    saving.finish(asdict(progress), int(run.best["step"]))
+    saving.finish(asdict(progress), int(run.best["step"]) if run.best else None, is_scored=is_scored)
     run.unwritten = None
     run.put()
     run.states.written(run.step, saving.took_s)

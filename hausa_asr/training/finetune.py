@@ -21,9 +21,18 @@ from hausa_asr.model.batch import Share
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import checkpoint
-from hausa_asr.training.checkpointing import begin, finish, keep, make_resumable, named, write_best
+from hausa_asr.training.checkpointing import (
+    begin,
+    finish,
+    keep,
+    make_resumable,
+    named,
+    write_best,
+    write_scores,
+    write_unscored,
+)
 from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, agree_on_micro_batches, has_diverged, update
-from hausa_asr.training.report import figures, progress_at
+from hausa_asr.training.report import progress_at, scored, trained
 from hausa_asr.training.run import Data, Run, Window, chosen_device, close, start
 from hausa_asr.training.saving import Best, Saving
 from hausa_asr.training.updates import UpdatePlan
@@ -83,8 +92,9 @@ def finetune(
         keep_free: bytes of the disk that the cache leaves for checkpoints.
         evaluate_at_s: further evaluations, each at the first update by which that many seconds of audio were trained
             on: the rungs of a sweep.
-        hurry: asked by all ranks every few updates: whether the machine is about to go. Then, once, the trial is
-            evaluated at this step, a checkpoint to resume from is written, and `report` is called.
+        hurry: asked by all ranks every few updates: whether the machine is about to go. Then, once, a checkpoint to
+            resume from is written at this step, the trial is evaluated, and `report` is called. Where the machine goes
+            before that, whoever resumes the trial evaluates it there first.
         put: called on rank 0, perhaps by a thread, when checkpoints have come or gone in `folder`: to put them where
             the trial can go on. Until it returns the new one does not count as complete.
 
@@ -126,10 +136,14 @@ def finetune(
     saved = checkpoint.latest(folder)
     run = start(config, data, base, folder, device, saved, cache, keep_free)
     run.put = put or run.put
-    progress = progress_at(saved, folder) if saved else None
+    progress = progress_at(saved, folder) if saved and saved.is_scored else None
+    unscored = saved.progress["metrics"] if saved and not saved.is_scored else None
     due = evaluations(run.plan, config.eval_every_steps, evaluate_at_s)
     rungs = evaluations(run.plan, run.plan.updates, evaluate_at_s)
     try:
+        if unscored is not None:
+            with run.ema.applied() if run.ema else nullcontext():
+                progress = _evaluate(run, unscored, is_saved=True)
         while True:
             if progress is not None:
                 if progress.diverged:
@@ -152,8 +166,11 @@ def finetune(
                 run.states.check()
                 hurried = hurry is not None and run.step % _HURRY_EVERY == 0 and hurry()
             hurry = None if hurried else hurry
+            metrics = trained(run, _seconds(run.window, run.device))
             with run.ema.applied() if run.ema else nullcontext():
-                progress = _evaluate(run, hurried, at_rung=run.step in rungs)
+                if hurried and run.share.rank == 0:
+                    write_unscored(run, _progress(run, metrics))
+                progress = _evaluate(run, metrics, is_saved=hurried, at_rung=run.step in rungs)
     except BaseException:
         with suppress(Exception):  # the first fault is the one to report
             run.states.abandon()
@@ -187,47 +204,55 @@ def _due(run: Run, steps: frozenset[int]) -> bool:
     return run.step % MAX_NONFINITE_STEPS == 0 and has_diverged(run)
 
 
-def _evaluate(run: Run, hurried: bool, at_rung: bool) -> Progress:
+def _evaluate(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool = False) -> Progress:
     """Score dev while a thread copies or writes the checkpoint, and make the report.
 
     Args:
         run: the run.
-        hurried: the machine is about to go, so training waits until the optimizer's state is written.
+        metrics: the figures of the updates since the last report.
+        is_saved: the checkpoint of this step is there and lacks only its scores.
         at_rung: the trial may be paused here, so its state is written, though not waited for.
     """
-    window_s = _seconds(run.window, run.device)
     saving: Saving | Best | None = None
-    if run.share.rank == 0:
-        saving = begin(run, hurried, at_rung)
+    if run.share.rank == 0 and not is_saved:
+        saving = begin(run, at_rung)
     try:
         scores = evaluate(run.model, run.processor, run.data.dev, batch_s=run.eval_batch_s)
         run.eval_batch_s = scores.batch_s
         agree_on_micro_batches(run)
-        metrics = figures(run, scores, window_s)
+        metrics = {**scored(run, scores), **metrics}
         if not run.best or _order(metrics) < _order(run.best):
             run.best = {"step": run.step} | {name: metrics[name] for name in ("wer", "cer", "loss")}
-        progress = Progress(
-            step=run.step,
-            updates=run.plan.updates,
-            seen_s=metrics["seen_s"],
-            metrics=metrics,
-            best=run.best,
-            samples=list(zip(scores.ids, scores.references, scores.hypotheses, strict=True))[:SAMPLE_TRANSCRIPTS],
-            checkpoint=str(step_folder(run.folder, run.step)),
-            best_checkpoint=str(step_folder(run.folder, int(run.best["step"]))),
-            last=run.step == run.plan.updates,
-            # has_diverged too, since weights that skipped updates left unchanged still have a finite loss.
-            diverged=has_diverged(run) or not math.isfinite(scores.loss),
-        )
+        samples = list(zip(scores.ids, scores.references, scores.hypotheses, strict=True))[:SAMPLE_TRANSCRIPTS]
+        progress = _progress(run, metrics, samples)
     except BaseException:
         if saving is not None:
             saving.abandon()
         raise
-    if isinstance(saving, Saving):
+    if run.share.rank == 0 and is_saved:
+        write_scores(run, progress)
+    elif isinstance(saving, Saving):
         finish(run, saving, progress)
     elif saving is not None:
         keep(run, saving, progress)
     return progress
+
+
+def _progress(run: Run, metrics: dict[str, float], samples: Sequence[tuple[str, str, str]] = ()) -> Progress:
+    """The report of this step, whether dev is scored or not."""
+    return Progress(
+        step=run.step,
+        updates=run.plan.updates,
+        seen_s=metrics["seen_s"],
+        metrics=metrics,
+        best=run.best,
+        samples=list(samples),
+        checkpoint=str(step_folder(run.folder, run.step)),
+        best_checkpoint=str(step_folder(run.folder, int(run.best.get("step", run.step)))),
+        last=run.step == run.plan.updates,
+        # has_diverged too, since weights that skipped updates left unchanged still have a finite loss.
+        diverged=has_diverged(run) or not math.isfinite(metrics.get("loss", 0.0)),
+    )
 
 
 def _seconds(window: Window, device: torch.device) -> float:

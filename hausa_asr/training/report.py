@@ -1,6 +1,6 @@
 """What a fine-tune reports of an evaluation: its figures, and the report of a checkpoint when a trial resumes.
 
-In: a run and its scores, or a checkpoint. Out: metrics by name, or a `Progress`. Called by `finetune`.
+In: a run, its scores, or a checkpoint. Out: metrics by name, or a `Progress`. Called by `finetune`.
 """
 
 from __future__ import annotations
@@ -18,37 +18,48 @@ from hausa_asr.training.checkpoint import Checkpoint
 from hausa_asr.training.run import Run
 
 
-def figures(run: Run, scores: EvalReport, window_s: float) -> dict[str, float]:
-    """The figures of a report, under their names in MLflow and `result.json`."""
+def trained(run: Run, window_s: float) -> dict[str, float]:
+    """The figures of the updates since the last report, under their names in MLflow and `result.json`."""
     window = run.window
     good, losses, norms, skipped = window.sums.tolist()
-    energy_kwh = run.energy.used_kwh()
-    summed = torch.tensor([window.masked, math.nan if energy_kwh is None else energy_kwh], dtype=torch.float64)
-    if run.share.world > 1:
-        summed = summed.to(run.device)
-        dist.all_reduce(summed)
-    masked, all_kwh = summed.tolist()
     seconds = max(1e-9, window_s)
+    return {
+        "train_loss": losses / good if good else math.nan,
+        "lr": run.optimizer.lr(run.step - 1),
+        "grad_norm": norms / good if good else math.nan,
+        "masked_fraction": _summed(run, window.masked) / window.updates,
+        "nonfinite_steps": skipped,
+        "samples_per_s": window.utterances / seconds,
+        "audio_s_per_s": window.audio_s / seconds,
+        "seen_s": float(run.plan.seen_s[run.step]),
+        "epoch": float(run.plan.batch(run.step - 1)[0]),
+    }
+
+
+def scored(run: Run, scores: EvalReport) -> dict[str, float]:
+    """The figures that are known once dev is scored, under their names in MLflow and `result.json`."""
+    energy_kwh = run.energy.used_kwh()
+    all_kwh = _summed(run, math.nan if energy_kwh is None else energy_kwh)
     return {
         "wer": scores.wer,
         "cer": scores.cer,
         "wer_folded": scores.wer_folded,
         "cer_folded": scores.cer_folded,
         "loss": scores.loss,
-        "train_loss": losses / good if good else math.nan,
-        "lr": run.optimizer.lr(run.step - 1),
-        "grad_norm": norms / good if good else math.nan,
-        "masked_fraction": masked / window.updates,
-        "nonfinite_steps": skipped,
-        "micro_batch_s": run.loader.micro_batch_s,
-        "samples_per_s": window.utterances / seconds,
-        "audio_s_per_s": window.audio_s / seconds,
         "eval_runtime_s": scores.runtime_s,
-        "seen_s": float(run.plan.seen_s[run.step]),
-        "epoch": float(run.plan.batch(run.step - 1)[0]),
+        "micro_batch_s": run.loader.micro_batch_s,
         **_memory_gb(run.device),
         **({} if math.isnan(all_kwh) else {GPU_ENERGY: all_kwh}),
     }
+
+
+def _summed(run: Run, value: float) -> float:
+    """The sum over all ranks."""
+    summed = torch.tensor(value, dtype=torch.float64)
+    if run.share.world > 1:
+        summed = summed.to(run.device)
+        dist.all_reduce(summed)
+    return float(summed)
 
 
 def _memory_gb(device: torch.device) -> dict[str, float]:

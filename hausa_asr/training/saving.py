@@ -89,18 +89,19 @@ class Saving:
         for file in self._partial.iterdir():
             fsync(file)  # here, since the evaluation goes on meanwhile
 
-    def finish(self, progress: dict[str, Any], best_step: int) -> Path:
+    def finish(self, progress: dict[str, Any], best_step: int | None, *, is_scored: bool = True) -> Path:
         """Complete the checkpoint, then remove those that nothing needs any more.
 
         Args:
-            progress: the content of `progress.json`.
-            best_step: the step of the best checkpoint so far, perhaps this one.
+            progress: its report.
+            best_step: the step of the best checkpoint so far, perhaps this one; None before the first score.
+            is_scored: the report has the scores of dev.
 
         Returns:
             The checkpoint's folder.
         """
         self._writing.finish()
-        complete(self._partial, self._target, progress)
+        complete(self._partial, self._target, progress, is_scored=is_scored)
         remove_needless(self._trial, self._step, best_step)
         return self._target
 

@@ -19,8 +19,8 @@ from hausa_asr.storage.address import here, is_remote, join, portable
 from hausa_asr.storage.fetched import at_hand, forget, kept, release
 from hausa_asr.storage.folders import MANIFEST, Digests, manifest, put
 
-_PROGRESS = "progress.json"
-"""In a checkpoint, written last (`training.checkpoint`)."""
+_REPORTS = ("progress.json", "unscored.json")
+"""One of them is in a checkpoint that is complete (`training.checkpoint`)."""
 _LOOK_S = 0.5
 
 
@@ -73,7 +73,7 @@ class TrialStorage:
         """
         if not self._is_remote:
             return
-        found = [one for one in self.folder.glob(f"{STEP_PREFIX}*") if (one / _PROGRESS).is_file()]
+        found = [one for one in self.folder.glob(f"{STEP_PREFIX}*") if _is_complete(one)]
         # The best model first: whoever goes on from a state needs it.
         mine = {one.name: one for one in sorted(found, key=lambda one: ((one / TRAINING).is_file(), one.name))}
         for step, folder in mine.items():
@@ -105,13 +105,17 @@ class TrialStorage:
         """Whether the checkpoint of a step is there, with the optimizer's state."""
         folder = step_folder(self.folder, step)
         if not self._is_remote:
-            return (folder / _PROGRESS).is_file() and (folder / TRAINING).is_file()
+            return _is_complete(folder) and (folder / TRAINING).is_file()
         found = manifest(join(self._place, folder.name))
         return found is not None and TRAINING in found.files
 
     def _there(self) -> list[str]:
         names = objects.listing(self._place)
         return sorted(name.split("/")[0] for name in names if name.endswith(f"/{MANIFEST}"))
+
+
+def _is_complete(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _REPORTS)
 
 
 def _content(folder: Path) -> tuple[tuple[str, int, int], ...]:

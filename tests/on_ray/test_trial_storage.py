@@ -81,6 +81,26 @@ def test_checkpoints_follow_a_trial(kind: str, bucket: str, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_a_state_without_scores_follows_its_trial_too(
+    kind: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = f"{bucket}/spot/trials" if kind == "s3" else str(tmp_path / "spot/trials")
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path / "spot machine"))
+    gone = TrialStorage(f"{storage}/t000")
+    write(gone.folder, 10)
+    (step_folder(gone.folder, 10) / "progress.json").rename(step_folder(gone.folder, 10) / "unscored.json")
+    gone.put()
+    monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path / "elsewhere"))
+    on = TrialStorage(f"{storage}/t000")
+    began_s = time.monotonic()
+    on.bring(10, 30.0)
+    assert time.monotonic() - began_s < 10, "it is not waited for"
+    assert (step_folder(on.folder, 10) / "unscored.json").is_file() and (
+        step_folder(on.folder, 10) / TRAINING
+    ).is_file()
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
 def test_a_trial_waits_for_the_state_that_the_workers_it_left_still_write(
     kind: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

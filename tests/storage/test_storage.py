@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from hausa_asr.errors import UserError
-from hausa_asr.storage import address, fetched, lease, objects, retry
+from hausa_asr.storage import address, fetched, folders, lease, objects, retry
 from hausa_asr.storage.address import here, portable
 from hausa_asr.storage.fetched import at_hand
 from hausa_asr.storage.folders import MANIFEST, Digests, drop_file, manifest, put
@@ -84,6 +84,26 @@ def test_a_folder_is_there_whole_or_not_at_all(bucket: str, tmp_path: Path, s3_s
     put(folder, place)
     assert len(s3_server.requests("PUT", place.removeprefix("s3:/"))) == before + 3
     assert objects.read(f"{place}/below/b.txt") == b"two"
+
+
+def test_a_folder_that_gets_one_more_file_is_whole_meanwhile(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, place, there = a_folder(tmp_path / "folder"), f"{bucket}/folder", []
+    real = folders.put_file
+
+    def put_file(file: Path, address: str) -> None:
+        found = manifest(place)
+        there.append((file.name, found and sorted(found.files)))
+        real(file, address)
+
+    put(folder, place)
+    monkeypatch.setattr(folders, "put_file", put_file)
+    (folder / "scores").write_text("1.0")
+    put(folder, place)
+    (folder / "scores").write_text("0.5")
+    put(folder, place)
+    assert there == [("scores", ["a.txt", "below/b.txt"]), ("scores", None)], "but never a mixture"
 
 
 def test_what_is_there_is_not_sent_again_and_what_went_goes(bucket: str, tmp_path: Path, s3_server: S3Server) -> None:
