@@ -30,8 +30,9 @@ LEASE_S, RENEW_S = 60.0, 5.0
 _POLL_S = 1.0
 _SETTLE_S = 2.0
 """On a store without conditional writes: how long to wait before looking whose lease it is."""
-_LONG_DEAD_S = 600.0
-"""A lease that was renewed so long ago, by its own clock and ours, is dead whatever the clocks' difference."""
+_LONG_AGO_S, _GLANCE_S = 600.0, 3 * RENEW_S
+"""A lease that was renewed so long ago, by its holder's clock and ours, is watched only so long: whichever clock is
+wrong, who lives renews it meanwhile."""
 
 
 def is_held(place: str) -> bool:
@@ -119,11 +120,11 @@ class Lease:
 
     def _unless_alive(self, found: objects.Entry, holder: dict[str, Any]) -> objects.Entry:
         """Wait until a lease that is not renewed has run out; raise if it is renewed."""
-        if abs(time.time() - float(holder.get("renewed", 0.0))) > _LONG_DEAD_S:
-            return found
-        self._waiting(LEASE_S)
+        was_long_ago = abs(time.time() - float(holder.get("renewed", 0.0))) > _LONG_AGO_S
+        watched_s = min(LEASE_S, _GLANCE_S) if was_long_ago else LEASE_S
+        self._waiting(watched_s)
         began_s = time.monotonic()
-        while time.monotonic() - began_s < LEASE_S:
+        while time.monotonic() - began_s < watched_s:
             time.sleep(_POLL_S)
             now = objects.entry(self._place)
             if now is None or now.tag != found.tag:

@@ -223,11 +223,18 @@ def test_no_such_bucket_is_said_at_once(bucket: str) -> None:
     assert time.monotonic() - began_s < 5
 
 
-def test_one_holder_at_a_time_and_one_that_was_cut_off_stops(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["s3", "memory"])
+def either(request: pytest.FixtureRequest, bucket: str) -> str:
+    """A folder in a store that writes on conditions, and in one that does not, as Google's."""
+    return bucket if request.param == "s3" else bucket.replace("s3://", "memory://")
+
+
+def test_one_holder_at_a_time_and_one_that_was_cut_off_stops(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_S", 0.3)
+    monkeypatch.setattr(lease, "_SETTLE_S", 0.1)
     monkeypatch.setattr(lease, "LEASE_S", 2.0)
     monkeypatch.setattr(lease, "_POLL_S", 0.1)
-    place, lost = f"{bucket}/lease.json", threading.Event()
+    place, lost = f"{either}/lease.json", threading.Event()
     first = lease.Lease(place, "the sweep one", lost.set)
     with pytest.raises(UserError, match="Another driver is at work on the sweep one"):
         lease.Lease(place, "the sweep one", lost.set)
@@ -246,12 +253,34 @@ def test_one_holder_at_a_time_and_one_that_was_cut_off_stops(bucket: str, monkey
     assert json.loads(objects.read(place))["owner"] == "another", "and it does not write over the new holder's"
 
 
-def test_a_holder_that_crashed_does_not_lock_for_ever(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_that_crashed_does_not_lock_for_ever(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LEASE_S", 1.0)
     monkeypatch.setattr(lease, "_POLL_S", 0.1)
-    place, waits = f"{bucket}/lease.json", []
+    place, waits = f"{either}/lease.json", list[float]()
     dead = {"owner": "node:1:ab", "number": 4, "renewed": time.time(), "released": False}
     objects.write(place, json.dumps(dead).encode())
     taken = lease.Lease(place, "the sweep", lambda: None, waits.append)
     assert (taken.number, waits) == (5, [1.0])
+    taken.close()
+
+
+def test_a_holder_whose_clock_is_wrong_is_not_taken_for_dead(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_GLANCE_S", 2.0)
+    monkeypatch.setattr(lease, "_POLL_S", 0.1)
+    place, over = f"{either}/lease.json", threading.Event()
+
+    def renew() -> None:
+        while not over.wait(0.3):
+            about = {"owner": "node:1:ab", "number": 4, "renewed": time.time() - 7200, "released": False}
+            objects.write(place, json.dumps(about).encode())
+
+    holder = threading.Thread(target=renew)
+    holder.start()
+    time.sleep(1)
+    with pytest.raises(UserError, match="Another driver is at work"):
+        lease.Lease(place, "the sweep", lambda: None)
+    over.set()
+    holder.join()
+    taken = lease.Lease(place, "the sweep", lambda: None)
+    assert taken.number == 5, "one that has died long ago does not hold anybody up for a minute"
     taken.close()

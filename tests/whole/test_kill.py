@@ -36,20 +36,21 @@ LONGER = (
 )  # fmt: skip
 NAMES = {"slot": "ray::Slot", "worker": "RayTrainWorker"}
 """What Ray calls the processes of a slot and of its worker group."""
+_WRITING_S = 15.0
 
 
 class Ordeal:
     """A sweep that is killed and goes on.
 
     Attributes:
-        kills: what was killed so far, with the lines that the ledger had by then.
+        kills: what was killed so far, with the lines that the ledger had by then, and when.
     """
 
     def __init__(self, settings: Path, name: str, seed: int) -> None:
         self.settings, self.name, self.folder = settings, name, settings.parent
         self.sweep = self.folder / "runs" / name
         self.draw = random.Random(seed)
-        self.kills: list[tuple[str, list[str]]] = []
+        self.kills: list[tuple[str, list[str], float]] = []
         self.process = start("--config", settings, "--set", f"name={name}", *ONE_SLOT, *LONGER)
 
     @property
@@ -68,7 +69,7 @@ class Ordeal:
 
     def wait_at_random(self, events: int) -> bool:
         """Wait for 1 to so many events that are still to come, one of them by a driver, and a moment more."""
-        drivers = 1 + sum(what in ("driver", "ray") for what, _ in self.kills)
+        drivers = 1 + sum(what in ("driver", "ray") for what, *_ in self.kills)
         some = len(ledger_of(self.sweep)) + self.draw.randint(1, events)
         there = self.wait(lambda now: len(now) >= some and sum(e["event"] == "opened" for e in now) == drivers)
         time.sleep(self.draw.uniform(0, 0.5))
@@ -76,6 +77,7 @@ class Ordeal:
 
     def kill(self, what: str) -> bool:
         """Kill the driver, the whole local Ray, a slot or one of its workers; False where the sweep has ended."""
+        at = time.time()
         if what == "driver":
             os.kill(self.process.pid, signal.SIGKILL)
             self.process.communicate()
@@ -96,7 +98,7 @@ class Ordeal:
                     return False
                 time.sleep(0.05)
             os.kill(found[0], signal.SIGKILL)
-        self.kills.append((what, self._lines()))
+        self.kills.append((what, self._lines(), at))
         if what in ("driver", "ray"):
             assert gone(self.process.pid) == [], "a local Ray ends with its driver"
             assert not list(Path("/tmp").glob(f"hausa-asr-ray-{self.process.pid}-*"))
@@ -142,7 +144,7 @@ class Ordeal:
         check_whole(self.folder, self.name, TRIALS)
         after = Ledger(self.sweep).state
         lines = self._lines()
-        for what, before in self.kills:
+        for what, before, _ in self.kills:
             assert lines[: len(before)] == before, f"{what}: what was written stays as it was"
             _check_kept(_state(before), after)
         for trial in after.searched:
@@ -157,8 +159,13 @@ class Ordeal:
         self._check_little_twice(after)
 
     def _check_little_twice(self, after: State) -> None:
-        """Each kill costs a trial that was open then one report at the most, and what it had done since its last."""
-        opened_at = [[t.id for t in _state(before).trials.values() if t.is_open] for _, before in self.kills]
+        """Each kill costs a trial one report at the most, and what it had done since its last.
+
+        That is for those whose workers were at work on it then, or still wrote its state after it had left them.
+        """
+        opened_at = [
+            [t.id for t in _state(before).trials.values() if _is_at_work(t, at)] for _, before, at in self.kills
+        ]
         for trial in after.trials.values():
             log = self.sweep / "trials" / trial.id / "train.log"
             lines = [line.split(" ", 2)[2] for line in log.read_text().splitlines() if ": wer=" in line]
@@ -170,6 +177,11 @@ class Ordeal:
             # A report that is sent again is read from the checkpoint, timings and all: the very same line.
             again = len(set(lines)) - len(set(steps))
             assert again <= sum(trial.id in opened for opened in opened_at)
+
+
+def _is_at_work(trial: TrialRecord, at: float) -> bool:
+    """Whether a trial's workers were busy with it: training, or writing what it goes on from."""
+    return trial.is_open or (trial.came is not None and at - trial.came[1] < _WRITING_S)
 
 
 def _state(lines: list[str]) -> State:
