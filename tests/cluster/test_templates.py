@@ -179,7 +179,7 @@ def test_entrypoints_name_files_that_the_image_has() -> None:
     script = Path(words[1])
     assert script.is_relative_to("/app") and (ROOT / script.relative_to("/app")).is_file()
     assert re.search(rf"^COPY .*{script.relative_to('/app')} ", image, re.M)
-    settings = Path(words[-1]).parent
+    settings = Path(words[words.index("--config") + 1]).parent
     assert {"name": "settings", "mountPath": str(settings), "readOnly": True} in HEAD["containers"][0]["volumeMounts"]
     run = documents("skypilot/sweep.yaml")[0]["run"]
     assert (ROOT / re.search(r"python (\S+\.py)", run)[1]).is_file()  # type: ignore[index]
