@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -16,6 +17,8 @@ import yaml
 models = pytest.importorskip("lightkube.models")
 msgspec = pytest.importorskip("msgspec")
 from lightkube.models import core_v1, networking_v1, policy_v1  # noqa: E402
+
+from helpers.commented_out import taken_in  # noqa: E402
 
 FOLDER = Path(__file__).parents[2] / "cluster/kubernetes"
 KINDS = {
@@ -28,6 +31,13 @@ OF_OTHERS = {"RayCluster", "RayJob", "Kustomization"}
 def documents() -> Iterator[dict[str, Any]]:
     for file in sorted(FOLDER.glob("*.yaml")):
         yield from yaml.safe_load_all(file.read_text(encoding="utf-8"))
+
+
+def with_comments(file: str, *starts: str) -> list[dict[str, Any]]:
+    text = (FOLDER / file).read_text(encoding="utf-8")
+    for start in starts:
+        text = taken_in(text, start)
+    return list(yaml.safe_load_all(text))
 
 
 def pod_templates(value: Any) -> Iterator[dict[str, Any]]:
@@ -70,6 +80,23 @@ def test_pods() -> None:
     assert len(found) == 3, "of the head, the workers and the submitter"
     for template in found:
         check(template, core_v1.PodTemplateSpec)
+
+
+def test_what_is_commented_out_fits() -> None:
+    """A login for the registry, and an S3 that isn't AWS's: in the places where Kubernetes takes them."""
+    cluster = with_comments("raycluster.yaml", "imagePullSecrets: ", "- {name: AWS_ENDPOINT_URL")
+    found = [*pod_templates(cluster), *pod_templates(with_comments("rayjob.yaml", "imagePullSecrets: "))]
+    assert len(found) == 3
+    for template in found:
+        check(template, core_v1.PodTemplateSpec)
+        assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    variables = [one for template in found for one in template["spec"]["containers"][0].get("env", [])]
+    addresses = [one["value"] for one in variables if one["name"] == "AWS_ENDPOINT_URL"]
+    assert len(addresses) == 2 and len(set(addresses)) == 1, "of head and workers"
+    out = with_comments("networkpolicy.yaml", "- to: [{namespaceSelector")[-1]
+    check(out, networking_v1.NetworkPolicy)
+    opened = {part["port"] for rule in out["spec"]["egress"] for part in rule["ports"]}
+    assert urlsplit(addresses[0]).port in opened
 
 
 @pytest.mark.parametrize("change", [

@@ -21,6 +21,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # last: it has a `sweeps` too
 from ray_nodes import may_mount
 
+from helpers.commented_out import taken_in
+
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "cluster/cloud/aws.yaml").read_text(encoding="utf-8")
 IMAGE = (ROOT / "cluster/Containerfile").read_text(encoding="utf-8").rpartition("\nFROM ")[2]
@@ -86,6 +88,16 @@ def test_ray_starts_what_the_template_says(ec2: Any, tmp_path: Path) -> None:
     assert "InstanceLifecycle" not in started["head"] and started["spot-gpu"]["InstanceLifecycle"] == "spot"
     assert kinds["head"]["resources"]["CPU"] == 0
     assert kinds["spot-gpu"]["resources"]["GPU"] == 1 and kinds["spot-gpu"]["resources"]["CPU"] >= 4
+
+
+def test_the_login_to_a_registry_fits_its_policy() -> None:
+    config = yaml.safe_load(taken_in(TEMPLATE, "initialization_commands:"))
+    validate_config(prepare_config(config))
+    (login,) = config["initialization_commands"]
+    account, region = re.findall(r"(\d+)\.dkr\.ecr\.([\w-]+)\.amazonaws\.com$", login)[0]
+    assert f"--region {region} |" in login and region == config["provider"]["region"]
+    policy = (ROOT / "cluster/cloud/registry.iam.json").read_text()
+    assert f"arn:aws:ecr:{region}:{account}:repository/hausa-asr" in policy
 
 
 @pytest.mark.parametrize("lock", ["cuda", "cpu"])

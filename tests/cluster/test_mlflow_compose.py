@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -155,11 +156,12 @@ def server(tmp_path: Path, installed: Path, database: Database, store: S3Server)
             process.wait()
 
 
-def answers(address: str, password: str = "") -> int:
-    """The status with which an address answers; 0 if it doesn't."""
-    request = urllib.request.Request(address)
+def answers(address: str, password: str = "", user: str = "admin", send: dict[str, str] | None = None) -> int:
+    """The status with which an address answers, also to what is sent to it; 0 if it doesn't."""
+    request = urllib.request.Request(address, data=json.dumps(send).encode() if send else None)
+    request.add_header("Content-Type", "application/json")
     if password:
-        request.add_header("Authorization", f"Basic {b64encode(f'admin:{password}'.encode()).decode()}")
+        request.add_header("Authorization", f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}")
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return int(answer.status)
@@ -176,12 +178,20 @@ def test_a_sweep_and_an_export(
     settings.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=tmp_path))
     search = f"{server}/api/2.0/mlflow/experiments/search?max_results=10"
     assert (answers(search), answers(search, "wrong"), answers(search, "planted-admin")) == (401, 401, 200)
-    login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "planted-admin"}
+    for user in ("sweeps", "colleague"):
+        account = {"username": user, "password": f"planted-{user}"}
+        assert answers(f"{server}/api/2.0/mlflow/users/create", "planted-admin", send=account) == 200
+    login = {"MLFLOW_TRACKING_USERNAME": "sweeps", "MLFLOW_TRACKING_PASSWORD": "planted-sweeps"}
     finish(start("--config", settings, "--set", f"mlflow.uri={server}", "--set", "name=there", **login))
     runs = database.ask("select count(*) from runs where status = 'FINISHED'")
     assert runs == "3", "one for each trial"
     assert store.requests("PUT", "/mlflow/"), "the artifacts lie in S3"
     assert answers(f"{server}/", "planted-admin") == 200, "the UI"
+    run = {"run_id": database.ask("select run_uuid from runs limit 1"), "key": "whose", "value": "mine"}
+    tag = f"{server}/api/2.0/mlflow/runs/set-tag"
+    assert answers(tag, "planted-colleague", "colleague", run) == 403, "who didn't begin it may not change it"
+    assert answers(tag, "planted-sweeps", "sweeps", run) == 200
+    login = {"MLFLOW_TRACKING_USERNAME": "colleague", "MLFLOW_TRACKING_PASSWORD": "planted-colleague"}
     best = subprocess.run(
         [sys.executable, "-m", "hausa_asr.cli", "best-model", "--sweep", "there", "--uri", server, "--out",
          str(tmp_path / "best")], env=environment(**login), cwd=tmp_path, capture_output=True, text=True, timeout=240,

@@ -163,21 +163,3 @@ def test_the_time_that_is_left_is_enough(job: Job) -> None:
     given = dict(re.findall(r"^#SBATCH --([\w-]+)=?(\S*)$", text, re.M))
     assert int(re.fullmatch(r"B:USR1@(\d+)", given["signal"])[1]) >= 120  # type: ignore[index]
     assert {"requeue", "exclusive"} <= set(given) and given["ntasks-per-node"] == "1" and given["open-mode"] == "append"
-
-
-def test_a_sweep_in_a_store_is_found_too(tmp_path: Path) -> None:
-    sys.path.insert(0, str(ROOT / "cluster"))
-    try:
-        from start_or_resume import command  # type: ignore[import-not-found]
-    finally:
-        sys.path.pop(0)
-    import fsspec
-
-    run = str(ROOT / "sweeps/run.py")
-    given = ["tiny", "--config", "a.yaml", "--set", "search.trials=3"]
-    for storage in (str(tmp_path), f"file://{tmp_path}", "memory://bucket/runs/"):
-        assert command(given, storage) == [run, *given[1:], "--set", "name=tiny"]
-        with fsspec.open(f"{storage.rstrip('/')}/tiny/sweep.yaml", "w", auto_mkdir=True) as file:
-            file.write("name: tiny")
-        assert command(given, storage) == [run, "--resume", "tiny", "--set", "search.trials=3"]
-        (tmp_path / "tiny/sweep.yaml").unlink(missing_ok=True)

@@ -164,8 +164,6 @@ def test_names_match_each_other() -> None:
     assert {d["metadata"]["namespace"] for d in kubernetes() if "metadata" in d and d["kind"] != "Namespace"} == {
         "hausa-asr"
     }
-    listed = documents("kubernetes/kustomization.yaml")[0]["resources"]
-    assert {*listed, "rayjob.yaml", "kustomization.yaml"} == {p.name for p in (CLUSTER / "kubernetes").glob("*.yaml")}
 
 
 def test_ray_has_the_version_of_the_lock() -> None:
@@ -179,7 +177,7 @@ def test_entrypoints_name_files_that_the_image_has() -> None:
     script = Path(words[1])
     assert script.is_relative_to("/app") and (ROOT / script.relative_to("/app")).is_file()
     assert re.search(rf"^COPY .*{script.relative_to('/app')} ", image, re.M)
-    settings = Path(words[-1]).parent
+    settings = Path(words[words.index("--config") + 1]).parent
     assert {"name": "settings", "mountPath": str(settings), "readOnly": True} in HEAD["containers"][0]["volumeMounts"]
     run = documents("skypilot/sweep.yaml")[0]["run"]
     assert (ROOT / re.search(r"python (\S+\.py)", run)[1]).is_file()  # type: ignore[index]
@@ -216,13 +214,14 @@ def test_compose_publishes_nothing_but_on_loopback() -> None:
     assert asked == set(re.findall(r"^(\w+)=$", (CLUSTER / "mlflow/.env.example").read_text(), re.M))
 
 
-@pytest.mark.parametrize("name", ["nodes", "launcher"])
+@pytest.mark.parametrize("name", ["nodes", "launcher", "registry"])
 def test_policies_allow_no_more_than_is_named(name: str) -> None:
     for statement in json.loads((CLUSTER / f"cloud/{name}.iam.json").read_text())["Statement"]:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not [action for action in actions if "*" in action]
         if statement["Resource"] == "*":
-            assert all(action.startswith("ec2:Describe") for action in actions)
+            # Amazon gives a registry's login for all of an account's repositories, whichever may then be read.
+            assert all(action.startswith("ec2:Describe") or action == "ecr:GetAuthorizationToken" for action in actions)
         assert "NotAction" not in statement and "NotResource" not in statement
 
 
