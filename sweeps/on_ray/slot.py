@@ -25,7 +25,7 @@ from sweeps.on_ray.broken import NoRoom, SlotBroken, of_group, place_of
 from sweeps.on_ray.desk import Desk
 from sweeps.on_ray.experience import OVERDUE
 from sweeps.on_ray.messages import MESSAGE, WORKERS, Ended, Failed, Message, Place, Reported, Taken, to_text
-from sweeps.on_ray.trainer import trainer_of, who_places
+from sweeps.on_ray.trainer import environment_of, trainer_of, who_places
 from sweeps.planning.groups import Group, Offer
 from sweeps.record.checkpoints import WRITING_S
 
@@ -99,10 +99,11 @@ class Slot(tune.Trainable):
                     resources_per_worker=spec["resources_per_worker"],
                     label_selector=labels or None,
                 ),
-                run_config=RunConfig(
+                run_config=RunConfig(  # type: ignore[call-arg]
                     name=f"train-{time.time_ns()}",
                     storage_path=str(here(spec["train_storage"])),
                     callbacks=[who_places(desk)],
+                    worker_runtime_env=environment_of(spec["gpus_per_worker"]),
                 ),
             ).fit()
         except BaseException as error:  # raised by the next step, which Tune hears of

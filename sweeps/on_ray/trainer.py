@@ -1,19 +1,21 @@
 """Ray Train's trainer for a slot, with fewer processes: each would take over 100 MB of the head for every slot.
 
-In: how many workers a trial has. Out: a trainer class, and a callback that says where the workers are. Called by
-`slot`.
+In: how many workers a trial has. Out: a trainer class, the workers' environment, and a callback that says where they
+are. Called by `slot`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from typing import Any
 
 import ray
 
 _HELPERS = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 """What starts helpers: for Ray Data, which we don't use, and to free a dead slot's place, which `guard` does."""
+_ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def trainer_of(workers: int) -> Any:
@@ -51,6 +53,17 @@ def _lean(trainer: Any) -> Any:
             return controller.get_result()
 
     return Lean
+
+
+def environment_of(gpus: float) -> dict[str, Any]:
+    """The runtime environment of a worker with so many GPUs.
+
+    torch reads it when it first touches a GPU. For several workers Ray Train does that before any function of ours.
+    """
+    if not gpus:
+        return {}
+    # Trials with other batch sizes follow each other: their memory must not be in pieces.
+    return {"env_vars": {_ALLOCATOR: os.environ.get(_ALLOCATOR, "expandable_segments:True")}}
 
 
 def who_places(desk: Any) -> Any:

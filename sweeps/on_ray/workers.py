@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
-import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 def work(config: dict[str, Any]) -> None:
     """Run on each Ray Train worker: fine-tune the desk's jobs until it closes."""
-    # Before the GPU is first used. Trials with other batch sizes follow each other: their memory must not be in pieces.
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     import torch
     from ray import train
 
