@@ -15,6 +15,7 @@ from collections.abc import Collection
 
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import is_remote, portable
+from sweeps.planning.disk import largest_folder
 from sweeps.planning.finalists import chosen
 from sweeps.pruning.rule import Rule
 from sweeps.record.checkpoints import WRITING_S
@@ -25,7 +26,8 @@ from sweeps.record.trial import TrialRecord
 log = logging.getLogger("sweeps")
 
 _KEEP_FREE_SHARE, _KEEP_FREE_BYTES = 0.1, 10 * 2**30
-"""Without a bound of its own a sweep leaves so much of the disk free: the smaller of the two."""
+"""Without a bound of its own a sweep leaves so much of the disk free: the smaller of the two, or what the trials that
+slots have may still write, if that is more."""
 
 
 class CheckpointSpace:
@@ -43,6 +45,8 @@ class CheckpointSpace:
         self._there = ledger.checkpoints
         self._bytes: dict[str, int] = {}
         self._just_left: dict[str, float] = {}
+        self._largest = largest_folder(config) or 0.0
+        self._is_tight = False  # that is said once
 
     def begin(self) -> None:
         """Before any slot works: remove what killed trials have left half-written."""
@@ -73,12 +77,15 @@ class CheckpointSpace:
         self._make_room()
 
     def _limit(self) -> float:
+        """Bytes that the checkpoints may take now."""
         if self._config.max_checkpoint_gb is not None:
             return self._config.max_checkpoint_gb * 1e9
         if is_remote(portable(self._ledger.folder)):
             return math.inf  # a bucket has no end; what it costs is for max_checkpoint_gb to say
         disk = shutil.disk_usage(self._ledger.folder)
-        keep = min(_KEEP_FREE_SHARE * disk.total, _KEEP_FREE_BYTES)
+        at_work = {trial.id for trial in self._ledger.state.trials.values() if trial.is_open} | set(self._held)
+        to_come = sum(max(0.0, self._largest - self._bytes.get(name, 0)) for name in at_work)
+        keep = max(to_come, min(_KEEP_FREE_SHARE * disk.total, _KEEP_FREE_BYTES))
         return sum(self._bytes.values()) + disk.free - keep
 
     def _make_room(self) -> None:
@@ -102,7 +109,10 @@ class CheckpointSpace:
             log.warning("%s: its checkpoints made room on the disk", trial.id)
             if sum(self._bytes.values()) <= limit:
                 return
-        log.warning("checkpoints take %.1f GB, and nothing more can be dropped", sum(self._bytes.values()) / 1e9)
+        if not self._is_tight:
+            taken = sum(self._bytes.values()) / 1e9
+            log.warning("checkpoints take %.1f GB, more may be needed, and nothing more can be dropped", taken)
+        self._is_tight = True
 
     def _least_first(self) -> list[TrialRecord]:
         """Trials that no slot has or is to have, and no one is to export, the least promising first.

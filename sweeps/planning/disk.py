@@ -56,6 +56,12 @@ def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
     return CheckpointSpace(weight * least, weight * max(search_peak, finals_peak))
 
 
+def largest_folder(config: SweepConfig) -> float | None:
+    """Predict the bytes that a trial's folder has at most, while a checkpoint is written; None if not known."""
+    base = largest_base(config)
+    return None if base is None else float(_WRITING * trained_weights(config, base))
+
+
 def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
     """Predict the bytes that are written for checkpoints, if the best model is another one each time.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +12,7 @@ from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from helpers.events import report
 from helpers.slots import Slots
 from sweeps.driver.checkpoint_space import CheckpointSpace
+from sweeps.planning.disk import largest_folder
 from sweeps.record.checkpoints import size
 from sweeps.record.crashes import CRASH
 from sweeps.record.trial import TrialRecord
@@ -86,6 +89,20 @@ def test_the_worst_losers_optimizer_states_go_first(slots: Slots) -> None:
     assert kept(slots)["t003"] == (True, False)
     assert not slots.ledger.state.trials["t003"].can_go_on
     assert [name for name, one in kept(slots).items() if one == (True, True)] == ["t000", "t001", "t002", "t004"]
+
+
+@pytest.mark.parametrize(("largest_folders", "stay"), [(3, True), (1.5, False)])
+def test_a_disk_has_room_for_all_that_the_slots_may_still_write(
+    slots: Slots, largest_folders: float, stay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = largest_folder(slots.config)
+    assert largest is not None and largest > 10 * (WEIGHTS + STATE)
+    disk = SimpleNamespace(total=10 * largest, free=largest_folders * largest)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: disk)
+    space(slots, None).tidy(slots.ledger.state.trials["t003"])
+    after = kept(slots)
+    assert after["t000"] == after["t004"] == (True, True), "they run"
+    assert all(after[name][1] is stay for name in ("t002", "t003"))
 
 
 def test_what_workers_write_after_their_trial_was_paused_counts_too(slots: Slots) -> None:
