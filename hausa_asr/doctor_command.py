@@ -58,9 +58,10 @@ class Finding(NamedTuple):
 def doctor(config: Config = None, set_: Set = None, json_: Json = False) -> None:
     """Check that this machine can run a sweep, and say what to mend.
 
-    Looks at the installed packages, the GPUs, the audio decoders, the storage with its speed and locks, MLflow, the
-    clocks, the base checkpoints, the dataset and the Ray cluster of the settings. Starts nothing, and removes what it
-    writes. Run it on each kind of node. The exit code is 2 if something must be mended.
+    Looks at the installed packages, the GPUs, whether several workers can sum their gradients, the audio decoders, the
+    storage with its speed and locks, MLflow, the clocks, the base checkpoints, the dataset and the Ray cluster of the
+    settings. Starts no Ray, and removes what it writes. Run it on each kind of node. The exit code is 2 if something
+    must be mended.
 
     \b
     hausa-asr doctor
@@ -137,8 +138,35 @@ def gpus(settings: SweepConfig) -> Iterator[Finding]:
         name = f"GPU {number}: {about.name}, {about.total_memory / 2**30:.0f} GiB"
         yield Finding("ok" if real else "note", name + (", bfloat16" if real else ", no bfloat16"),
                       "" if real else "It computes in float32: slower, and more memory.")  # fmt: skip
-    if torch.cuda.device_count() > 1 and not torch.distributed.is_nccl_available():
+
+
+def workers_together(settings: SweepConfig) -> Iterator[Finding]:
+    """Whether several workers of a trial, as many as this machine has room for, can sum their gradients."""
+    import torch
+
+    from hausa_asr.training.group_check import BYTES, seconds_of_a_sum
+
+    resources = settings.resources
+    if resources.most_workers < 2:
+        return
+    on_gpus = resources.gpus_per_worker > 0
+    workers = min(resources.most_workers, torch.cuda.device_count() if on_gpus else 2)
+    if workers < 2:
+        yield Finding("note", f"a trial's {resources.most_workers} workers: not tried with under two GPUs here",
+                      "Where they are on several nodes, they need a fast network between these.")  # fmt: skip
+        return
+    if on_gpus and not torch.distributed.is_nccl_available():
         yield Finding("fault", "several GPUs, and no NCCL in torch", "Install torch with CUDA from its own index.")
+        return
+    backend = "nccl" if on_gpus else "gloo"
+    try:
+        took_s = seconds_of_a_sum(workers, backend)
+    except Exception as error:
+        why = str(error).strip().splitlines()[-1]
+        yield Finding("fault", f"{workers} workers can't sum their gradients by {backend}: {why}",
+                      "Try again with NCCL_DEBUG=INFO; in a container, give it more of /dev/shm.")  # fmt: skip
+        return
+    yield Finding("ok", f"{workers} workers sum {BYTES >> 20} MiB by {backend} in {1000 * took_s:.0f} ms")
 
 
 def audio(settings: SweepConfig) -> Iterator[Finding]:
@@ -313,4 +341,14 @@ def _versions(address: str) -> Finding:
 
 
 Check = Callable[[Any], Iterator[Finding]]
-CHECKS: tuple[Check, ...] = (packages, gpus, audio, storage, mlflow, checkpoints, dataset, cluster)
+CHECKS: tuple[Check, ...] = (
+    packages,
+    gpus,
+    workers_together,
+    audio,
+    storage,
+    mlflow,
+    checkpoints,
+    dataset,
+    cluster,
+)

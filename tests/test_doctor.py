@@ -20,6 +20,7 @@ import pytest
 
 from hausa_asr import doctor_command
 from hausa_asr.cli import main
+from hausa_asr.settings.load import load
 from hausa_asr.storage import objects
 from hausa_asr.storage.folders import put
 from helpers.speech import prepared_speech
@@ -53,12 +54,13 @@ def test_a_machine_on_which_the_suite_runs_is_well(tmp_path: Path, capsys: pytes
     prepared = prepared_speech(tmp_path)
     capsys.readouterr()
     before = set(tmp_path.rglob("*"))
-    code, kinds = findings(capsys, f"data.prepared={prepared}")
+    code, kinds = findings(capsys, f"data.prepared={prepared}", "resources.workers_per_trial=2")
     assert (code, kinds["fault"]) == (0, [])
     said = "\n".join(kinds["ok"] + kinds["note"])
     for what in (
         "all packages",
         "torch",
+        "2 workers sum 64 MiB by gloo in",
         "libsndfile",
         "MB/s",
         "MLflow: sqlite",
@@ -82,6 +84,15 @@ def test_each_fault_is_named_and_the_others_are_looked_at_all_the_same(
     for number, what in enumerate(("storage", "MLflow", "checkpoint", "dataset", "Ray")):
         assert what in kinds["fault"][number], kinds["fault"]
     assert any("libsndfile" in one for one in kinds["ok"])
+
+
+def test_workers_that_cannot_reach_each_other_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(None, ["resources.workers_per_trial=4", "resources.gpus_per_worker=1"])
+    [found] = doctor_command.workers_together(settings)
+    assert found.kind == "note" and "not tried" in found.what
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)  # which can't be used
+    [found] = doctor_command.workers_together(settings)
+    assert found.kind == "fault" and "2 workers can't sum their gradients by nccl" in found.what
 
 
 def closed() -> int:
