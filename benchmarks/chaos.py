@@ -18,40 +18,35 @@ each of their evaluations (`checkpoint_every_s: 0`); by default a crash may cost
   and driver are killed, and the sweep is resumed on another cluster.
 
 With `--rungs` a sweep of eight trials is pruned, by loss. It has one slot, so that the order in which trials come to a
-rung is its own, and the node that breaks is the one at work.
+rung is its own, and the node that breaks is the one at work. With `--twice` a second thing breaks some reports later.
 
 Checked after each run: every trial ended as in the quiet run; none was proposed, reported or ended twice; every curve
 is that of the quiet run, bit for bit; at each rung the same trials were ranked by the same figures, and the same went
-on; MLflow has one run for each trial, with the
-ledger's whole curve of WER; a node that joins was used. Printed: how much longer the sweep took than the quiet one
-(with a node fewer it must), and the time from the event to the next report of any trial, less the quiet run's longest
-wait. `checkpoint_every_s` is 0 here: with the default a lost node costs up to ten minutes of training.
+on; MLflow has one run for each trial, with the ledger's whole curve of WER; a node that joins was used. Printed: how
+much longer the sweep took than the quiet one (with a node fewer it must); the time from the last event to the next
+report of any trial, less the quiet run's longest wait; and that from a node's start to the first report of a trial on
+it. `checkpoint_every_s` is 0 here: with the default a lost node costs up to ten minutes of training.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import bench
 import ray_nodes
-import yaml
 from chaos_checks import faults
-from ray_nodes import Nodes
+from chaos_sweep import Run
 
 SETTINGS: dict[str, Any] = {
     "model": {"base": "demo"},
@@ -73,151 +68,70 @@ RUNGS: dict[str, Any] = {
 EVENTS = ("kill", "lose", "short", "join", "starve", "taken", "disk", "base", "cut", "drain", "head")
 AT_WORK = ("kill", "cut", "drain", "head")
 """The events that can befall the node at work when there is only one slot."""
-_HELD_S, _CUT_S, _PATIENCE_S = 60.0, 60.0, 900.0
-_NOTICE_S = 30
-_HOLD = """
-import sys, time, ray
-ray.init(address=sys.argv[1], log_to_driver=False)
-
-@ray.remote(num_cpus=1)
-def hold(victims):
-    time.sleep(victims)
-
-ray.get(hold.remote(float(sys.argv[2])))
-"""
-
-
-class Run:
-    """One sweep on a cluster of its own.
-
-    Args:
-        work: a folder for its files.
-        prepared: the prepared dataset.
-        nodes: the cluster, at first only its head.
-        settings: of the sweep.
-    """
-
-    def __init__(self, work: Path, prepared: Path, nodes: Nodes, settings: dict[str, Any]) -> None:
-        self.work, self.nodes, self.event_s = work, nodes, 0.0
-        self.base = work / "base"
-        shutil.copytree(bench.ROOT / "hausa_asr/demo_base", self.base, ignore=shutil.ignore_patterns("*.py", "__*"))
-        self.settings = work / "chaos.yaml"
-        given = {
-            **settings, "model": {"base": str(self.base)}, "data": {"prepared": str(prepared)},
-            "storage": str(work / "runs"), "mlflow": {"uri": f"sqlite:///{work}/mlflow.db"}, "name": "chaos",
-        }  # fmt: skip
-        self.settings.write_text(yaml.safe_dump(given))
-        self.folder = work / "runs/chaos"
-        self.output = work / "output.txt"
-        self.threads: list[threading.Thread] = []
-
-    def start(self, *arguments: str) -> None:
-        """Start a driver."""
-        with self.output.open("ab") as output:
-            self.driver = subprocess.Popen(
-                [sys.executable, str(bench.ROOT / "sweeps/run.py"), *arguments,
-                 "--set", f"cluster.address={self.nodes.address}"],
-                stdout=output, stderr=output, env=self.nodes.environment, start_new_session=True,
-            )  # fmt: skip
-
-    def events(self) -> list[dict[str, Any]]:
-        """What the ledger has so far."""
-        path = self.folder / "ledger.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.is_file() else []
-        return [json.loads(line) for line in lines]
-
-    def reports(self) -> list[dict[str, Any]]:
-        return [event for event in self.events() if event["event"] == "reported"]
-
-    def until(self, reports: int) -> None:
-        """Wait until the ledger has this number of reports."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while len(self.reports()) < reports:
-            if self.driver.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the sweep ended, or waits for ever:\n{self.output.read_text()[-3000:]}")
-            time.sleep(0.1)
-
-    def later(self, seconds: float, do: Callable[[], object]) -> None:
-        """Do something after a while, beside the sweep."""
-        thread = threading.Timer(seconds, do)
-        thread.start()
-        self.threads.append(thread)
-
-    def hold_cpu(self) -> None:
-        """Let somebody else's job hold a CPU for a minute."""
-        holding = subprocess.Popen(
-            [sys.executable, "-c", _HOLD, self.nodes.address, str(_HELD_S)], env=self.nodes.environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        self.later(0.0, holding.wait)
-
-    def end(self) -> None:
-        """Wait for the driver's end."""
-        try:
-            self.driver.wait(timeout=_PATIENCE_S)
-        finally:
-            if self.driver.poll() is None:
-                os.killpg(self.driver.pid, signal.SIGKILL)
-                self.driver.wait()
-            for thread in self.threads:
-                thread.join()
+PAIRS = (("kill", "cut"), ("drain", "head"), ("join", "kill"), ("cut", "drain"), ("taken", "kill"), ("head", "kill"))
+"""What breaks with `--twice`, one after the other, beside what runs on alone."""
+_CUT_S, _NOTICE_S = 60.0, 30
 
 
 def quiet(run: Run, chance: random.Random) -> None:
     """Nothing breaks."""
-    run.nodes.add()
-    run.nodes.add()
+    run.add()
+    run.add()
     run.start("--config", str(run.settings))
 
 
-def broken(event: str, rungs: bool) -> Callable[[Run, random.Random], None]:
-    """The script of a run in which one thing breaks."""
+def broken(events: Sequence[str], rungs: bool) -> Callable[[Run, random.Random], None]:
+    """The script of a run in which one thing breaks, or one after the other."""
 
     def script(run: Run, chance: random.Random) -> None:
-        moment, nodes = chance.randint(2, 8), run.nodes
-        victim = nodes.add()
-        if event not in ("disk", "base") and not rungs:
-            victim = nodes.add()
-        if event == "starve":
+        first, reports = events[0], 0
+        for _ in range(1 if rungs or first in ("disk", "base") else 2):
+            run.add()
+        if first == "starve":
             run.hold_cpu()
             time.sleep(5)
-        more = ("--set", "resources.slots=2", "--set", "cluster.startup_timeout_s=300") if event == "short" else ()
+        more = ("--set", "resources.slots=2", "--set", "cluster.startup_timeout_s=300") if first == "short" else ()
         run.start("--config", str(run.settings), *more)
-        if event != "starve":
-            run.until(moment)
-        if rungs:
-            nodes.add()
-        run.event_s = time.time()
-        if event in ("kill", "lose", "short"):
-            victim.kill()
-        if event == "kill":
-            run.later(10.0, nodes.add)
-        if event == "join":
-            nodes.add()
-        if event == "disk":
-            nodes.add(covered=[(run.folder / "trials", "64k")])
-        if event == "base":
-            nodes.add(covered=[(run.base, "4k")])
-        if event == "taken":
-            nodes.add()
-            run.hold_cpu()
-        if event == "cut":
-            nodes.cut_off(victim)
-            run.later(_CUT_S, lambda: nodes.connect(victim))
-        if event == "drain":
-            nodes.drain(victim, _NOTICE_S)
-            run.later(_NOTICE_S, victim.kill)
-            nodes.add()
-        if event == "head":
-            os.killpg(run.driver.pid, signal.SIGKILL)
-            run.driver.wait()
-            nodes.kill_all()
-            nodes.start_head()
-            nodes.add()
-            nodes.add()
-            run.start("--resume", str(run.folder))
+        for event in events:
+            reports += chance.randint(2, 8 if event == first else 5)
+            if event != "starve":
+                run.until(reports)
+            if rungs:
+                run.add()
+            run.event_s = time.time()
+            strike(run, event)
 
     return script
+
+
+def strike(run: Run, event: str) -> None:
+    """Let a thing break."""
+    nodes = run.nodes
+    if event in ("kill", "lose", "short"):
+        run.victim().kill()
+    if event == "kill":
+        run.later(10.0, run.add)
+    if event == "join":
+        run.joined_s = time.time()
+        run.joined = run.add().name
+    if event == "disk":
+        run.add(covered=[(run.folder / "trials", "64k")])
+    if event == "base":
+        run.add(covered=[(run.base, "4k")])
+    if event == "taken":
+        run.add()
+        run.hold_cpu()
+    if event == "cut":
+        victim = run.victim()
+        nodes.cut_off(victim)
+        run.later(_CUT_S, lambda: nodes.connect(victim))
+    if event == "drain":
+        victim = run.victim()
+        nodes.drain(victim, _NOTICE_S)
+        run.later(_NOTICE_S, victim.kill)
+        run.add()
+    if event == "head":
+        run.start_anew()
 
 
 def one_run(
@@ -245,12 +159,14 @@ def one_run(
             wrong.append(f"the driver ended with {run.driver.returncode}: {run.output.read_text()[-800:]}")
         wrong += faults(events, trials, run.work / "mlflow.db", expected or events)
         used = len({node for one in run.reports() for node in one["nodes"]})
-        if event == "join" and used < 3:
+        on_it = [one["time"] for one in run.reports() if run.joined in one["nodes"]]
+        if run.joined and not on_it:
             wrong.append("the node that joined was not used")
         figures = {
             "event": event, "seed": seed, "took_s": round(took_s, 1), "longest_wait_s": round(max(waits, default=0), 1),
             "event_to_report_s": round(after - run.event_s, 1) if run.event_s else None, "pauses": dict(crashes),
             "nodes": used, "faults": wrong,
+            "join_to_report_s": round(on_it[0] - run.joined_s, 1) if on_it else None,
         }  # fmt: skip
         return figures, events
 
@@ -260,13 +176,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="sweeps in which something breaks (20)")
     parser.add_argument("--rungs", action="store_true", help="prune, with one slot")
+    parser.add_argument("--twice", action="store_true", help="two things break in each sweep, one after the other")
     parser.add_argument("--only", action="append", choices=EVENTS, help="this event; may be repeated")
     parser.add_argument("--json", type=Path, help="write the figures here, as they come")
     given = parser.parse_args()
     events = given.only or (AT_WORK if given.rungs else EVENTS)
+    if given.twice and (given.rungs or given.only):
+        parser.error("--twice: neither with --rungs nor with --only")
     if given.rungs and (other := set(events) - set(AT_WORK)):
         parser.error(f"--rungs: not with {', '.join(sorted(other))}")
     events = [one for one in events if one not in ("disk", "base") or ray_nodes.may_mount()]
+    scripts = [*PAIRS] if given.twice else [(one,) for one in events]
     settings = {**SETTINGS, **(RUNGS if given.rungs else {})}
     with tempfile.TemporaryDirectory(prefix="hausa-asr-chaos-data-") as folder:
         prepared = Path(folder) / "prepared"
@@ -278,8 +198,8 @@ def main() -> None:
         found = [first]
         _show(first, first)
         for seed in range(1, given.runs + 1):
-            event = events[(seed - 1) % len(events)]
-            figures, _ = one_run(event, seed, prepared, settings, expected, broken(event, given.rungs))
+            what = scripts[(seed - 1) % len(scripts)]
+            figures, _ = one_run("+".join(what), seed, prepared, settings, expected, broken(what, given.rungs))
             found.append(figures)
             _show(figures, first)
             bench.write(given.json, {"machine": bench.machine(bench.torch.device("cpu")), "runs": found})
@@ -291,9 +211,11 @@ def _show(figures: dict[str, Any], first: dict[str, Any]) -> None:
     lost = "" if waited is None else f"{max(0.0, waited - first['longest_wait_s']):.0f} s lost, "
     longer = f"{figures['took_s'] - first['took_s']:+.0f} s"
     causes = ", ".join(f"{count} {cause}" for cause, count in figures["pauses"].items()) or "no pause"
+    joined_s = figures["join_to_report_s"]
+    joined = "" if joined_s is None else f", the new one's first report after {joined_s:.0f} s"
     verdict = "; ".join(figures["faults"]) or "whole"
-    print(f"{figures['seed']:3} {figures['event']:7} {longer:>7}, {lost}{causes}, {figures['nodes']} nodes: {verdict}",
-          flush=True)  # fmt: skip
+    print(f"{figures['seed']:3} {figures['event']:10} {longer:>7}, {lost}{causes}, {figures['nodes']} nodes{joined}: "
+          f"{verdict}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
