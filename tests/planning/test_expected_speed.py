@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from hausa_asr.settings.load import load
+from hausa_asr.settings.sweep import SweepConfig
 from helpers.plans import CONFIGS, an_earlier_sweep, planned
+from sweeps.planning.admission import refusals
+from sweeps.planning.estimate import Prediction
 from sweeps.planning.slots import gpu_kinds
 from sweeps.planning.speed import measured, speed_of
 
@@ -31,6 +34,32 @@ def test_speed_is_the_settings_then_the_measured_then_a_guess(tmp_path: Path) ->
     set_ = load(CONFIGS / "demo.yaml", ["resources.audio_s_per_s=77"], environment={})
     said = speed_of(set_, tmp_path)
     assert said and said.audio_s_per_s == 77
+
+
+def test_a_sweep_on_other_cards_or_with_other_work_is_no_measurement(tmp_path: Path) -> None:
+    """With an old T4's pace eight H100s were refused that would have taken a twentieth of it."""
+
+    def plan(*changes: str) -> tuple[SweepConfig, Prediction]:
+        nodes = "cluster.nodes=[{CPU: 32, GPU: 8, 'accelerator_type:H100': 1}]"
+        return planned("xlsr_300m", tmp_path, nodes, "budget.hours=10", *changes)[:2]
+
+    guess = plan()[1].speed
+    assert guess and guess.guessed
+    an_earlier_sweep(tmp_path, "old-card", 30.0, preset="xlsr_300m", gpus="T4")
+    an_earlier_sweep(tmp_path, "unknown-card", 30.0, preset="xlsr_300m")
+    both = an_earlier_sweep(tmp_path, "moved", 30.0, preset="xlsr_300m", gpus="T4")
+    both.append("opened", slots=8, gpus=["H100"])  # which of its trials had which is not known
+    for number, change in enumerate(("adapter_dim=16", "dev_part_s=0", "batch_s=16")):
+        an_earlier_sweep(tmp_path, f"other-{number}", 30.0, f"finetune.{change}", preset="xlsr_300m", gpus="H100")
+    config, prediction = plan()
+    assert prediction.speed == guess and not refusals(config, prediction)
+
+    an_earlier_sweep(tmp_path, "this-card", 30.0, preset="xlsr_300m", gpus="H100")
+    config, prediction = plan()
+    assert prediction.speed and "3 trials of this-card" in prediction.speed.source and not prediction.speed.guessed
+    assert "budget.hours allows 10" in refusals(config, prediction)[0].reason
+    unknown = speed_of(config, tmp_path)
+    assert unknown and unknown.guessed, "which cards there will be"
 
 
 def test_the_guess_for_a_gpu_is_the_published_figure(tmp_path: Path) -> None:
