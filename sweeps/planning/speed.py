@@ -29,7 +29,7 @@ _SWEEPS_READ, _TRIALS_READ, _SWEEPS_LOOKED_AT = 4, 20, 30
 """The newest like sweeps are read up to this many trials; more would cost time and add little."""
 _PACE_BY = ("adapter_dim", "gradient_checkpointing", "freeze_feature_encoder", "batch_s", "eval_every_steps",
             "dev_part_s")  # fmt: skip
-"""Settings by which trials of one base checkpoint differ most in pace: what learns, and how much is scored how often."""
+"""Settings by which trials of one base checkpoint differ most in pace: what learns, and what is scored how often."""
 
 # A guess from the model's size. Training takes 6 operations per weight and frame, forward and backward, there are 50
 # frames a second, and attention adds about a tenth: within 11 % of what torch's FlopCounter gives for clips of 10 s
