@@ -53,7 +53,8 @@ def dev_part(split: Split, seconds: float) -> Split:
         The part, in the split's order; the split itself if it is hardly longer.
     """
     lengths_s = np.asarray(split.n_samples) / SAMPLE_RATE
-    if not seconds or float(lengths_s.sum()) <= _SLACK * seconds:
+    whole_s = float(lengths_s.sum())
+    if part_s(whole_s, seconds) == whole_s:
         return split
     describe = _describer(split)
     turns: dict[str, int] = {}
@@ -66,6 +67,11 @@ def dev_part(split: Split, seconds: float) -> Split:
     order = shuffled[np.argsort(turn[shuffled], kind="stable")]
     enough = int(np.searchsorted(np.cumsum(lengths_s[order]), seconds)) + 1
     return Part(split, np.sort(order[:enough]))
+
+
+def part_s(whole_s: float, seconds: float) -> float:
+    """Seconds that `dev_part` chooses, up to a clip, of a split that has so many in all."""
+    return seconds if 0 < _SLACK * seconds < whole_s else whole_s
 
 
 def ids_of(split: Split) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 import hausa_asr
+from hausa_asr.dataset.parts import part_s
 from hausa_asr.errors import UserError
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.settings.sweep import SweepConfig
@@ -208,7 +209,7 @@ def measured(
     """
     workers, recipe = workers or config.resources.most_workers, config.recipe()
     rate = training * _together(workers)
-    scored_s = min(seconds.get("dev", 0.0), recipe.dev_part_s or math.inf)
+    scored_s = part_s(seconds.get("dev", 0.0), recipe.dev_part_s)
     between_s = recipe.eval_every_steps * recipe.batch_s
     per_audio_s = 1 / rate + scored_s / (scoring * workers) / between_s
     where = " on one worker" if workers > 1 else ""
@@ -232,7 +233,7 @@ def _guess(config: SweepConfig, seconds: Mapping[str, float], gpus: Sequence[str
         flops, device = _CPU_FLOPS * max(1, int(wanted.cpus_per_worker)), f"{_CPU_FLOPS * 1e3 / 1e12:g} GFLOP/s per CPU"
     evaluation = _USUAL_EVALUATION
     if "dev" in seconds:
-        dev_s = min(seconds["dev"], recipe.dev_part_s or math.inf)
+        dev_s = part_s(seconds["dev"], recipe.dev_part_s)
         evaluation = dev_s * _FORWARD / (_FORWARD + backward) / (recipe.eval_every_steps * recipe.batch_s)
     source = f"a guess, from {base.weights / 1e6:,.3g} M weights and {device}"
     pace = flops * _together(workers) / ((_FORWARD + backward) * operations) / (1 + evaluation)
