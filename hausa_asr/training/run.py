@@ -39,8 +39,9 @@ from hausa_asr.utterance import Split
 
 log = logging.getLogger("hausa_asr.trial")
 
-_BYTES = 12
-"""Of a checkpoint to resume from, for each weight that learns: itself and Adam's two moments, all float32."""
+_BYTES, _BEST_BYTES = 12, 4
+"""Of a checkpoint to resume from, for each weight that learns: itself and Adam's two moments, all float32; and of the
+best model beside it."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def start(
     data = replace(data, dev=dev_part(data.dev, config.dev_part_s))
     if cache and data.fingerprint and config.can_cache_features:
         given = {"train": data.train, "dev": data.dev}
+        keep_free = max(keep_free, bytes_at_most(model, config))
         splits = cached(
             given, data.fingerprint, model, processor, cache, device, keep_free, base=base, checkpoints=folder
         )
@@ -173,6 +175,11 @@ def start(
         states=States(config.checkpoint_every_s, _BYTES * _learning(model, config), saved.step if saved else 0),
         energy=EnergyMeter(device),
     )
+
+
+def bytes_at_most(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
+    """Bytes that a trial's checkpoints take at most: each stays until its successor is complete."""
+    return 2 * (_BYTES + _BEST_BYTES) * _learning(model, config)
 
 
 def _learning(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
