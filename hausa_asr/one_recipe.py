@@ -21,7 +21,7 @@ from rich.progress import Progress as Bar
 from hausa_asr.errors import UserError
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.files import write_whole
-from hausa_asr.recipe import Answer, FinetuneConfig, Progress, without_base
+from hausa_asr.recipe import CACHE, FEATURES, Answer, FinetuneConfig, Progress, without_base
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here
 
@@ -96,7 +96,6 @@ def _train(settings: SweepConfig, data: Prepared, out: Path, console: Console, r
     Raises:
         UserError: it diverged, or the base checkpoint can't be used.
     """
-    from hausa_asr.dataset.from_settings import CACHE, FEATURES
     from hausa_asr.training.finetune import Data, finetune
     from hausa_asr.training.updates import UpdatePlan
 

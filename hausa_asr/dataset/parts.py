@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hausa_asr.recipe import part_s
 from hausa_asr.utterance import SAMPLE_RATE, Example, Split
-
-_SLACK = 1.1
-"""A split so much longer than wanted is taken whole."""
 
 
 class Part:
@@ -67,11 +65,6 @@ def dev_part(split: Split, seconds: float) -> Split:
     order = shuffled[np.argsort(turn[shuffled], kind="stable")]
     enough = int(np.searchsorted(np.cumsum(lengths_s[order]), seconds)) + 1
     return Part(split, np.sort(order[:enough]))
-
-
-def part_s(whole_s: float, seconds: float) -> float:
-    """Seconds that `dev_part` chooses, up to a clip, of a split that has so many in all."""
-    return seconds if 0 < _SLACK * seconds < whole_s else whole_s
 
 
 def ids_of(split: Split) -> list[str]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hausa_asr.dataset.parts import part_s
 from hausa_asr.model.feature_files import Kept, kept_in
+from hausa_asr.recipe import part_s
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import finalist_length_s
+from sweeps.planning.epochs import evaluation_interval_s
 from sweeps.planning.expected_length import mean_s, passing_shares
 from sweeps.planning.finalists import finalist_runs
 from sweeps.planning.speed import FRAMES_PER_S, Base, Speed, largest_base, trained_weights, values
@@ -69,7 +70,7 @@ def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
     weight, recipe = trained_weights(config, base), config.recipe()
     trials, marks = config.search.trials, rungs_s(config)
     wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
-    evaluation_s = recipe.eval_every_steps * recipe.batch_s
+    evaluation_s = evaluation_interval_s(config)
 
     def of_one(length_s: float, stops: Sequence[float], ends: float = 1.0) -> float:
         passed = sum(mark < length_s for mark in stops)

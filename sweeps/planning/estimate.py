@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hausa_asr.dataset.from_settings import CACHE, FEATURES
 from hausa_asr.model.feature_files import features_folder, free_at, kept_free, share_a_disk
-from hausa_asr.recipe import CACHE_VARIABLE
+from hausa_asr.recipe import CACHE, CACHE_VARIABLE, FEATURES
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import devices, finalist_length_s, hours_word
 from sweeps.planning.disk import bytes_written, cached_features, checkpoint_space, features_there

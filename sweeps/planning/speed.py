@@ -18,10 +18,10 @@ from typing import Any
 import yaml
 
 import hausa_asr
-from hausa_asr.dataset.parts import part_s
 from hausa_asr.errors import UserError
-from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.recipe import FinetuneConfig, part_s
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.epochs import evaluation_interval_s
 from sweeps.record.ledger import read_state
 from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE
 from sweeps.wording import many
@@ -210,8 +210,7 @@ def measured(
     workers, recipe = workers or config.resources.most_workers, config.recipe()
     rate = training * _together(workers)
     scored_s = part_s(seconds.get("dev", 0.0), recipe.dev_part_s)
-    between_s = recipe.eval_every_steps * recipe.batch_s
-    per_audio_s = 1 / rate + scored_s / (scoring * workers) / between_s
+    per_audio_s = 1 / rate + scored_s / (scoring * workers) / evaluation_interval_s(config)
     where = " on one worker" if workers > 1 else ""
     return Speed(
         1 / per_audio_s, f"measured just now{where}", False, _WITH_CACHE, workers, _scored_s(seconds) / scoring
@@ -234,7 +233,7 @@ def _guess(config: SweepConfig, seconds: Mapping[str, float], gpus: Sequence[str
     evaluation = _USUAL_EVALUATION
     if "dev" in seconds:
         dev_s = part_s(seconds["dev"], recipe.dev_part_s)
-        evaluation = dev_s * _FORWARD / (_FORWARD + backward) / (recipe.eval_every_steps * recipe.batch_s)
+        evaluation = dev_s * _FORWARD / (_FORWARD + backward) / evaluation_interval_s(config)
     source = f"a guess, from {base.weights / 1e6:,.3g} M weights and {device}"
     pace = flops * _together(workers) / ((_FORWARD + backward) * operations) / (1 + evaluation)
     return Speed(pace, source, True, workers=workers, scoring_s=_scored_s(seconds) * _FORWARD * operations / flops)
