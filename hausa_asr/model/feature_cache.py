@@ -106,7 +106,7 @@ def cached(
     be written) a split comes back as it is and the log says why: a trial then is slower, and otherwise the same.
 
     Args:
-        splits: the splits, by name; a part of a split is told from others by the number of its examples.
+        splits: the splits, by name; the number of its examples names a part of a split.
         fingerprint: the data's; other data get another cache.
         model: the model whose convolutions are used, on `device`.
         processor: its processor.
