@@ -21,7 +21,7 @@ from rich.progress import Progress as Bar
 from hausa_asr.errors import UserError
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.files import write_whole
-from hausa_asr.recipe import Answer, FinetuneConfig, Progress, without_base
+from hausa_asr.recipe import CACHE, FEATURES, Answer, FinetuneConfig, Progress, without_base
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here
 
@@ -48,7 +48,8 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
         split).
 
     Raises:
-        UserError: `out` holds something else, the base checkpoint can't be used, or the trial diverged.
+        UserError: `out` holds something else, its disk is too small, the base checkpoint can't be used, or the trial
+            diverged.
     """
     started = time.monotonic()
     out = out.absolute()
@@ -67,6 +68,7 @@ def run_trial(settings: SweepConfig, out: Path, console: Console, prepared: Call
         "fingerprint": data.fingerprint,
         "settings": without_base(settings.recipe()),
     }
+    _check_disk(settings.recipe(), out)
     _open_folder(out, about)
     saved = checkpoint.latest(out)
     resumed_from = saved.step if saved else None
@@ -94,7 +96,6 @@ def _train(settings: SweepConfig, data: Prepared, out: Path, console: Console, r
     Raises:
         UserError: it diverged, or the base checkpoint can't be used.
     """
-    from hausa_asr.dataset.from_settings import CACHE, FEATURES
     from hausa_asr.training.finetune import Data, finetune
     from hausa_asr.training.updates import UpdatePlan
 
@@ -176,6 +177,29 @@ def _check_folder(out: Path) -> None:
         return
     if out.exists() or out.is_symlink():
         raise UserError("The folder holds something else than a trial.", where=out, fix="Give a new folder with --out.")
+
+
+def _check_disk(recipe: FinetuneConfig, out: Path) -> None:
+    """Refuse a disk that is too small for the trial's checkpoints, or for the last ones and the exported model.
+
+    Raises:
+        UserError: it is, or the base checkpoint can't be used.
+    """
+    from hausa_asr.model.feature_files import free_at
+    from hausa_asr.model.wav2vec2 import new_model
+    from hausa_asr.training.run import bytes_at_most
+
+    model, _ = new_model(recipe.base, recipe)  # the fine-tune need not read it again
+    checkpoints, whole = bytes_at_most(model, recipe), sum(one.nbytes for one in model.parameters())
+    needed = max(checkpoints, checkpoints // 2 + whole)
+    free = free_at(out) + sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    if needed > free:
+        raise UserError(
+            f"The trial's checkpoints and its model take up to {needed / 1e9:,.1f} GB, but the disk has room for "
+            f"{free / 1e9:,.1f} GB.",
+            where=out,
+            fix="Give a folder on another disk with --out, or make room.",
+        )
 
 
 def _open_folder(out: Path, about: dict[str, Any]) -> None:

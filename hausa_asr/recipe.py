@@ -23,6 +23,10 @@ GPU_ENERGY = "system/gpu_energy_kwh"
 """The metric of the energy that all GPUs of a trial used since its last report, by their own meters."""
 CACHE_VARIABLE = "HAUSA_ASR_CACHE"
 """The environment variable that names a folder for cached features, such as one on a local disk of the node."""
+CACHE, FEATURES = "_data", "features"
+"""Below the storage, for all sweeps (none can be called so): prepared datasets; and below that cached features."""
+_SLACK = 1.1
+"""A split so much longer than wanted is taken whole."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,16 @@ class FinetuneConfig:
         """Whether the feature cache is of use: the convolutions' output must be the same in every epoch."""
         frozen = self.freeze_feature_encoder or self.adapter_dim > 0
         return self.feature_cache == "auto" and frozen and self.speed_perturb == 0 and self.noise_prob == 0
+
+
+def part_s(whole_s: float, wanted_s: float) -> float:
+    """Seconds, up to a clip, of the part that trials are scored on, of a dev split of `whole_s` in all.
+
+    Args:
+        whole_s: of the split.
+        wanted_s: `dev_part_s`; 0 for all.
+    """
+    return wanted_s if 0 < _SLACK * wanted_s < whole_s else whole_s
 
 
 class Answer(Enum):

@@ -18,6 +18,8 @@ from rich.console import Console
 
 from hausa_asr.dataset.progress_bars import preparing_bar, unpacking_bar
 from hausa_asr.errors import UserError
+from hausa_asr.recipe import CACHE as CACHE
+from hausa_asr.recipe import FEATURES as FEATURES
 from hausa_asr.settings.data import HEEDED, CorpusSettings, DataSettings, JoinedCorpus
 from hausa_asr.storage import objects
 from hausa_asr.storage.address import join, portable
@@ -26,11 +28,6 @@ from hausa_asr.utterance import SPLITS, Utterance
 if TYPE_CHECKING:
     from hausa_asr.corpora.archive import UnpackCallback
     from hausa_asr.dataset.prepared import Prepared
-
-CACHE = "_data"
-"""Below the storage; no sweep can be called so."""
-FEATURES = "features"
-"""Below that: what frozen convolutions make of the audio."""
 
 _SAME_EVERYWHERE = re.compile(r"[0-9a-f]{32,}")
 """A speaker's name that is a hash, as in Common Voice: the same person in every corpus that has it."""

@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hausa_asr.recipe import part_s
 from hausa_asr.utterance import SAMPLE_RATE, Example, Split
-
-_SLACK = 1.1
-"""A split so much longer than wanted is taken whole."""
 
 
 class Part:
@@ -53,7 +51,8 @@ def dev_part(split: Split, seconds: float) -> Split:
         The part, in the split's order; the split itself if it is hardly longer.
     """
     lengths_s = np.asarray(split.n_samples) / SAMPLE_RATE
-    if not seconds or float(lengths_s.sum()) <= _SLACK * seconds:
+    whole_s = float(lengths_s.sum())
+    if part_s(whole_s, seconds) == whole_s:
         return split
     describe = _describer(split)
     turns: dict[str, int] = {}

@@ -1,15 +1,15 @@
 """The feature cache: the output of frozen convolutions on a dataset, computed once and read by every trial.
 
 Splits in, the same splits with features out. With the convolutions frozen, their output is the same in every epoch of
-every trial. It is written once for each base checkpoint and prepared dataset, as unpadded bfloat16 in one file per
-split. All trials of a node and later sweeps map it into memory: 50 frames of C features per second, 184 MB per hour of
-speech for XLS-R (C = 512).
+every trial. It is written once for each base checkpoint and split of a prepared dataset, as unpadded bfloat16. All
+trials of a node and later sweeps map it into memory: 50 frames of C features per second, 184 MB per hour of speech for
+XLS-R (C = 512). Each split has its own: with another part of dev, train's stays.
 
-Valid without waveform augmentation only. Called by the fine-tune, once it has its model: a cache's name is a digest of
+Valid without waveform augmentation only. Called by the fine-tune, once it has its model: a cache's name has a digest of
 the weights.
 
-    KEY/train.bf16, dev.bf16    (sum of T, C) frames, one utterance after another
-    KEY/features.json           written last
+    KEY/train.bf16       (sum of T, C) frames, one utterance after another
+    KEY/features.json    what it is of (`feature_files.Kept`), written last
 """
 
 from __future__ import annotations
@@ -32,16 +32,13 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.errors import first_line
 from hausa_asr.model.batch import collate, evaluation_batches
+from hausa_asr.model.feature_files import DONE, Kept, features_folder, free_at, kept_free
 from hausa_asr.model.forward import autocast, encode_audio, frame_lengths
-from hausa_asr.recipe import CACHE_VARIABLE
-from hausa_asr.utterance import Example, Split
+from hausa_asr.utterance import SAMPLE_RATE, Example, Split
 
 log = logging.getLogger("hausa_asr.trial")
 
-FORMAT = 1
-SPARE_BYTES = 2 * 2**30
-"""Kept free on the disk, for checkpoints."""
-DONE = "features.json"
+FORMAT = 2
 _ABANDONED_S = 86_400.0
 _UNUSED_S = 7 * 86_400.0
 _BATCH_S = 120.0
@@ -80,15 +77,15 @@ class CachedSplit:
         return CachedSplit, (self.inner, self._file, self._frames, self._channels)
 
 
-def key_of(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, fingerprint: str) -> str:
-    """The cache's name: a digest of the convolutions' weights and settings, and of the data's fingerprint."""
-    digest = hashlib.sha256(f"{FORMAT} {fingerprint} {processor.feature_extractor.do_normalize}".encode())
+def _digest(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor) -> str:
+    """A digest of what makes features of samples: the convolutions' weights and settings."""
+    digest = hashlib.sha256(f"{FORMAT} {processor.feature_extractor.do_normalize}".encode())
     config = model.config
     digest.update(repr([config.conv_stride, config.conv_kernel, config.feat_extract_activation]).encode())
     for name, weight in sorted(model.wav2vec2.feature_extractor.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return f"{fingerprint[:8]}-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()
 
 
 def cached(
@@ -99,40 +96,64 @@ def cached(
     folder: Path,
     device: torch.device,
     keep_free: float = 0.0,
+    *,
+    base: str = "",
+    checkpoints: Path | None = None,
 ) -> dict[str, Split]:
     """Give splits their features, computing them unless they are on disk already.
 
     One process computes while the others of the node wait. Without a cache (too little disk space, a folder that can't
-    be written) the splits come back as they are and the log says why: a trial then is slower, and otherwise the same.
+    be written) a split comes back as it is and the log says why: a trial then is slower, and otherwise the same.
 
     Args:
-        splits: the splits, by name.
+        splits: the splits, by name; the number of its examples names a part of a split.
         fingerprint: the data's; other data get another cache.
         model: the model whose convolutions are used, on `device`.
         processor: its processor.
         folder: the folder of all caches, unless `HAUSA_ASR_CACHE` names another.
         device: where to compute.
-        keep_free: bytes to leave on the disk, at least `SPARE_BYTES`. Caches that nobody has used for a week go first.
+        keep_free: bytes to leave on the disk for checkpoints, if they are written to the same one; at least
+            `SPARE_BYTES` stay free. Caches that nobody has used for a week go first.
+        base: the name of the model's base checkpoint, for those who plan.
+        checkpoints: where checkpoints are written; by default on the disk of `folder`.
     """
-    folder = Path(os.environ.get(CACHE_VARIABLE) or folder)
-    key = key_of(model, processor, fingerprint)
+    place = features_folder(folder)
+    keep_free = kept_free(place, checkpoints or folder, keep_free)
+    digest, given = _digest(model, processor), {}
+    for name, split in splits.items():
+        whose = hashlib.sha256(f"{fingerprint} {name} {len(split)} {digest}".encode()).hexdigest()
+        target = place / f"{fingerprint[:8]}-{name}-{whose[:16]}"
+        kept = Kept(base, fingerprint, name, float(np.sum(split.n_samples)) / SAMPLE_RATE)
+        given[name] = _with_features(split, kept, model, processor, target, device, keep_free)
+    return given
+
+
+def _with_features(
+    split: Split,
+    kept: Kept,
+    model: Wav2Vec2ForCTC,
+    processor: Wav2Vec2Processor,
+    target: Path,
+    device: torch.device,
+    keep_free: float,
+) -> Split:
+    """Give a split its features; where there can be none, the split as it is."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{key}.lock").open("w") as lock:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.with_name(f"{target.name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 log.info("waiting for another process to finish the feature cache")
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            target = folder / key
             if not (target / DONE).is_file():
-                _make(splits, fingerprint, model, processor, target, device, max(keep_free, SPARE_BYTES))
+                _make(split, kept, model, processor, target, device, keep_free)
         with suppress(OSError):
             os.utime(target / DONE)  # its last use
-        return {name: _open(split, target / f"{name}.bf16", model) for name, split in splits.items()}
+        return _open(split, target / f"{kept.split}.bf16", model)
     except (OSError, ValueError) as error:
-        log.warning("no feature cache, so the convolutions are computed every time: %s", first_line(error))
-        return dict(splits)
+        log.warning("no features of %s are cached, so they are computed every time: %s", kept.split, first_line(error))
+        return split
 
 
 def _frames(split: Split, model: Wav2Vec2ForCTC) -> np.ndarray:
@@ -147,32 +168,31 @@ def _open(split: Split, file: Path, model: Wav2Vec2ForCTC) -> CachedSplit:
 
 
 def _make(
-    splits: Mapping[str, Split],
-    fingerprint: str,
+    split: Split,
+    kept: Kept,
     model: Wav2Vec2ForCTC,
     processor: Wav2Vec2Processor,
     target: Path,
     device: torch.device,
     keep_free: float,
 ) -> None:
-    """Write the features of all splits to `target`, which is complete or absent."""
+    """Write the features of a split to `target`, which is complete or absent."""
     _remove_leftovers(target)
     channels = int(model.config.conv_dim[-1])
-    needed = sum(int(_frames(split, model).sum()) for split in splits.values()) * channels * _BYTES
+    needed = int(_frames(split, model).sum()) * channels * _BYTES
     _make_room(target.parent, needed + keep_free)
-    free = shutil.disk_usage(target.parent).free
+    free = free_at(target.parent)
     if needed + keep_free > free:
         raise OSError(
             f"{target.parent} has {free / 2**30:.1f} GiB free; {needed / 2**30:.1f} GiB are needed, and "
-            f"{keep_free / 2**30:.1f} GiB for checkpoints"
+            f"{keep_free / 2**30:.1f} GiB are left for checkpoints and others"
         )
-    log.info("computing features for the cache: %.2f GiB in %s", needed / 2**30, target)
+    log.info("computing features of %s for the cache: %.2f GiB in %s", kept.split, needed / 2**30, target)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        progress = _Progress(sum(int(np.sum(split.n_samples)) for split in splits.values()))
-        for name, split in splits.items():
-            _write(split, partial / f"{name}.bf16", model, processor, device, progress)
-        about = {"format": FORMAT, "fingerprint": fingerprint, "channels": channels, "splits": sorted(splits)}
+        progress = _Progress(int(np.sum(split.n_samples)))
+        _write(split, partial / f"{kept.split}.bf16", model, processor, device, progress)
+        about = {"format": FORMAT, "channels": channels, **kept._asdict()}
         (partial / DONE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         if (target / DONE).is_file():
             return  # another node was quicker: network file systems may ignore the lock
@@ -187,7 +207,7 @@ def _make_room(folder: Path, wanted: float) -> None:
     """Free disk space: remove caches that were not used for a week, the oldest first, until `wanted` bytes are free."""
     caches = sorted((done.stat().st_mtime, done.parent) for done in folder.glob(f"*/{DONE}"))
     for used, cache in caches:
-        if shutil.disk_usage(folder).free >= wanted or time.time() - used < _UNUSED_S:
+        if free_at(folder) >= wanted or time.time() - used < _UNUSED_S:
             return
         log.info("removing the feature cache %s, which nobody has used for a week", cache)
         shutil.rmtree(cache, ignore_errors=True)

@@ -39,8 +39,9 @@ from hausa_asr.utterance import Split
 
 log = logging.getLogger("hausa_asr.trial")
 
-_BYTES = 12
-"""Of a checkpoint to resume from, for each weight that learns: itself and Adam's two moments, all float32."""
+_BYTES, _BEST_BYTES = 12, 4
+"""Of a checkpoint to resume from, for each weight that learns: itself and Adam's two moments, all float32; and of the
+best model beside it."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,13 @@ def start(
     if device.type == "cuda" and not computes_in_bfloat16(device):
         name = torch.cuda.get_device_name(device)
         log.warning("%s has no bfloat16, so it computes in float32, which is slower and takes more memory", name)
-    data = _with_dev_part(data, config.dev_part_s)
+    data = replace(data, dev=dev_part(data.dev, config.dev_part_s))
     if cache and data.fingerprint and config.can_cache_features:
-        splits = {"train": data.train, "dev": data.dev}
-        splits = cached(splits, data.fingerprint, model, processor, cache, device, keep_free)
+        given = {"train": data.train, "dev": data.dev}
+        keep_free = max(keep_free, bytes_at_most(model, config))
+        splits = cached(
+            given, data.fingerprint, model, processor, cache, device, keep_free, base=base, checkpoints=folder
+        )
         data = replace(data, train=splits["train"], dev=splits["dev"])
     # After the cache, which has the features of all of train.
     data = replace(data, train=train_part(data.train, config.train_share, config.seed))
@@ -173,6 +177,11 @@ def start(
     )
 
 
+def bytes_at_most(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
+    """Bytes that a trial's checkpoints take at most: each stays until its successor is complete."""
+    return 2 * (_BYTES + _BEST_BYTES) * _learning(model, config)
+
+
 def _learning(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
     """Count the weights that learn by the trial's end."""
     every = Trainable(projection=True, first_layer=0)
@@ -183,14 +192,6 @@ def _learning(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
 def close(run: Run) -> None:
     """End a run, and let go of its memory: a worker starts its next trial in the same process."""
     run.loader.close()
-
-
-def _with_dev_part(data: Data, seconds: float) -> Data:
-    """The data with the part of dev that is scored; its name differs, since so do the features to cache."""
-    part = dev_part(data.dev, seconds)
-    if part is data.dev:
-        return data
-    return replace(data, dev=part, fingerprint=data.fingerprint and f"{data.fingerprint}-dev-{len(part)}")
 
 
 def _check_agreed(step: int, folder: Path, share: Share) -> None:

@@ -144,6 +144,7 @@ def open_sweep(
     ledger.append(
         "opened", slots=plan.slots, devices=devices(config.resources), price_per_hour=config.budget.price_per_hour,
         **({"workers": config.resources.most_workers} if config.resources.has_range else {}),
+        **({"gpus": list(plan.gpus)} if config.resources.gpus_per_worker else {}),
         **({"prepared": place} if ledger.state.prepared != place else {}),
     )  # fmt: skip
     if publisher is not None:

@@ -1,7 +1,8 @@
 """Measure a trial's speed on one worker of the cluster before a sweep starts, where only a guess is known.
 
 In: the settings, the slot plan, the prepared dataset and a prediction made with a guess. Out: the prediction with the
-measured speed. So a budget that is too small is refused before a night is spent on it. Called by `run`.
+measured speed. So a budget that is too small is refused before a night is spent on it, and what a long sweep takes is
+known at its start. Called by `run`.
 """
 
 from __future__ import annotations
@@ -27,15 +28,14 @@ _SECONDS, _PATIENCE_S = 30.0, 600.0
 
 
 def is_worthwhile(config: SweepConfig, prediction: Prediction) -> bool:
-    """Whether a speed is worth measuring: a budget hangs on it, it is not known yet, and the sweep may be long.
+    """Whether a speed is worth measuring: it is not known yet, and the sweep is long, or may be and has a budget.
 
-    Without a budget the first reports, minutes later, say as much.
+    In a short one without a budget the first reports, minutes later, say as much.
     """
-    if not is_limited(config):
-        return False
     if prediction.speed is not None and not prediction.speed.guessed:
         return False
-    return prediction.high is None or _WRONG_BY * prediction.high.wall_s >= _WORTH_S
+    wrong_by = _WRONG_BY if is_limited(config) else 1.0
+    return prediction.high is None or wrong_by * prediction.high.wall_s >= _WORTH_S
 
 
 def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, prediction: Prediction) -> Prediction:

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hausa_asr.model.feature_files import Kept, kept_in
+from hausa_asr.recipe import part_s
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import finalist_length_s
+from sweeps.planning.epochs import evaluation_interval_s
 from sweeps.planning.expected_length import mean_s, passing_shares
 from sweeps.planning.finalists import finalist_runs
-from sweeps.planning.speed import FRAMES_PER_S, Speed, largest_base, trained_weights, values
+from sweeps.planning.speed import FRAMES_PER_S, Base, Speed, largest_base, trained_weights, values
 from sweeps.pruning.rungs import rungs_s
-from sweeps.record.checkpoints import size as folder_size
 
 _BEST, _NEWEST = 4, 12
 """Bytes per weight that learns: a best checkpoint has the weight, the newest also Adam's two moments, all float32."""
@@ -74,7 +76,7 @@ def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
     weight, recipe = trained_weights(config, base), config.recipe()
     trials, marks = config.search.trials, rungs_s(config)
     wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
-    evaluation_s = recipe.eval_every_steps * recipe.batch_s
+    evaluation_s = evaluation_interval_s(config)
 
     def of_one(length_s: float, stops: Sequence[float], ends: float = 1.0) -> float:
         passed = sum(mark < length_s for mark in stops)
@@ -107,20 +109,34 @@ def cached_features(config: SweepConfig, seconds: Mapping[str, float]) -> float 
     is_on = config.recipe().feature_cache != "off"
     if not any(one.can_cache_features for one in given) and not (is_on and frozen and unaltered):
         return 0.0
-    part_s = config.recipe().dev_part_s or math.inf
-    cached_s = seconds["train"] + min(seconds.get("dev", 0.0), part_s)
-    return cached_s * FRAMES_PER_S * base.features * 2 * len(config.bases)
+    return sum(_cached_s(config, seconds).values()) * _bytes_per_s(base) * len(config.bases)
 
 
-def features_there(storage: Path, fingerprint: str) -> float:
-    """Count the bytes of the features of a prepared dataset that are on the disk already, as of a resumed sweep.
+def features_there(config: SweepConfig, folder: Path, fingerprint: str, seconds: Mapping[str, float]) -> float:
+    """Count the bytes of the features that a sweep would cache and that are there already, as of a resumed one.
 
     Args:
-        storage: the folder of all sweeps.
+        config: the sweep's settings.
+        folder: that of all caches.
         fingerprint: the dataset's; "" if it is not known, and then nothing is counted.
+        seconds: of each split.
     """
-    from hausa_asr.dataset.from_settings import CACHE, FEATURES
-
-    if not fingerprint:
+    base = largest_base(config)
+    if not fingerprint or base is None:
         return 0.0
-    return float(sum(map(folder_size, (storage / CACHE / FEATURES).glob(f"{fingerprint[:8]}-*"))))
+    there = list(kept_in(folder))
+    wanted = [
+        Kept(name, fingerprint, split, split_s)
+        for name in config.bases
+        for split, split_s in _cached_s(config, seconds).items()
+    ]
+    return sum(one.seconds for one in wanted if any(kept.has(one) for kept in there)) * _bytes_per_s(base)
+
+
+def _cached_s(config: SweepConfig, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of each split whose features are cached, of dev those that trials are scored on."""
+    return {"train": seconds["train"], "dev": part_s(seconds.get("dev", 0.0), config.recipe().dev_part_s)}
+
+
+def _bytes_per_s(base: Base) -> float:
+    return FRAMES_PER_S * base.features * 2

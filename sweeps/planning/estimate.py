@@ -7,14 +7,13 @@ writes as text. It uses no network.
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hausa_asr.recipe import CACHE_VARIABLE
+from hausa_asr.model.feature_files import features_folder, free_at, kept_free, share_a_disk
+from hausa_asr.recipe import CACHE, CACHE_VARIABLE, FEATURES
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.planning.budget import devices, finalist_length_s, hours_word
 from sweeps.planning.disk import bytes_written, cached_features, checkpoint_space, features_there
@@ -108,7 +107,7 @@ def predict(
             figures(config, plan.slots, speed, trials, a_trial) for a_trial in (least_s, mean_s, most_s)
         )
     checkpoints = checkpoint_space(config, plan.slots)
-    free = float(shutil.disk_usage(next(at for at in (storage, *storage.absolute().parents) if at.is_dir())).free)
+    free = free_at(storage)
     warnings, bases = [], " or ".join(config.bases)
     if speed is None:
         warnings.append(
@@ -116,22 +115,22 @@ def predict(
         )
     if checkpoints.peak is None:
         warnings.append(f"how large checkpoints of {bases} are is not known")
-    features = cached_features(config, seconds)
-    beside = 0.0
-    if features and CACHE_VARIABLE not in os.environ:  # on the same disk, and written first
-        beside = max(0.0, features - features_there(storage, fingerprint))
-    without_cache = beside + (checkpoints.least or 0.0) > free
-    room = min(free - (0.0 if without_cache else beside), (config.max_checkpoint_gb or math.inf) * 1e9)
+    features, cache = cached_features(config, seconds), features_folder(storage / CACHE / FEATURES)
+    to_write = max(0.0, features - features_there(config, cache, fingerprint, seconds)) if features else 0.0
+    without_cache = to_write + kept_free(cache, storage, checkpoints.least or 0.0) > free_at(cache)
+    beside = 0.0 if without_cache or not share_a_disk(cache, storage) else to_write  # and written first
+    room = min(free - beside, (config.max_checkpoint_gb or math.inf) * 1e9)
     if checkpoints.peak is not None and checkpoints.peak > room:
-        kept = f" beside {size(beside)} of cached features" if beside and not without_cache else ""
+        kept = f" beside {size(beside)} of cached features" if beside else ""
         warnings.append(
             f"checkpoints would take {size(checkpoints.peak)} and there is room for {size(room)}{kept}: the least "
             "promising paused trials lose their optimizer states, so they cannot be promoted later"
         )
-    if beside and without_cache:
+    if to_write and without_cache:
+        where = " beside the checkpoints" if share_a_disk(cache, storage) else f" in {cache}"
         warnings.append(
-            f"there is no room for {size(beside)} of cached features beside the checkpoints, so every trial computes "
-            f"its own; {CACHE_VARIABLE} may name a folder on another disk"
+            f"there is no room for {size(to_write)} of cached features{where}, so every trial computes its own; "
+            f"{CACHE_VARIABLE} may name a folder on another disk"
         )
     if rarely_or_often := epochs_warning(config, seconds):
         warnings.append(rarely_or_often)

@@ -19,13 +19,18 @@ import yaml
 
 import hausa_asr
 from hausa_asr.errors import UserError
+from hausa_asr.recipe import FinetuneConfig, part_s
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.epochs import evaluation_interval_s
 from sweeps.record.ledger import read_state
 from sweeps.record.names import LEDGER_FILE, SETTINGS_FILE
 from sweeps.wording import many
 
 _SWEEPS_READ, _TRIALS_READ, _SWEEPS_LOOKED_AT = 4, 20, 30
 """The newest like sweeps are read up to this many trials; more would cost time and add little."""
+_PACE_BY = ("adapter_dim", "gradient_checkpointing", "freeze_feature_encoder", "batch_s", "eval_every_steps",
+            "dev_part_s")  # fmt: skip
+"""Settings by which trials of one base checkpoint differ most in pace: what learns, and what is scored how often."""
 
 # A guess from the model's size. Training takes 6 operations per weight and frame, forward and backward, there are 50
 # frames a second, and attention adds about a tenth: within 11 % of what torch's FlopCounter gives for clips of 10 s
@@ -155,7 +160,8 @@ def speed_of(
         config: the sweep's settings.
         storage: the folder with earlier sweeps.
         seconds: of each split, as far as they are known; with those of dev the guess of the evaluation time is better.
-        gpus: the kinds of GPU in the cluster; the guess is for the slowest.
+        gpus: the kinds of GPU in the cluster; none if they are not known. Earlier sweeps count that had the same; the
+            guess is for the slowest.
         workers: of a trial; by default the most.
 
     Returns:
@@ -172,10 +178,14 @@ def speed_of(
     measured, sweeps = [], []
     for folder, had in _like_sweeps(config, storage, workers):
         try:
-            trials = read_state(folder).trials.values()
+            state = read_state(folder)
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # another version's ledger, or a damaged one
-        like = (one for one in trials if all((report.workers or had) == workers for report in one.reports))
+        if config.resources.gpus_per_worker and (not gpus or state.gpus != set(gpus)):
+            continue  # cards differ by up to fifty times, so what others took, or unknown ones, says nothing of these
+        like = (
+            one for one in state.trials.values() if all((report.workers or had) == workers for report in one.reports)
+        )
         paces = [trial.seen_s / trial.spent_s for trial in like if trial.seen_s > 0 and trial.spent_s > 0]
         measured += paces
         sweeps += [folder.name] if paces else []
@@ -199,9 +209,8 @@ def measured(
     """
     workers, recipe = workers or config.resources.most_workers, config.recipe()
     rate = training * _together(workers)
-    scored_s = min(seconds.get("dev", 0.0), recipe.dev_part_s or math.inf)
-    between_s = recipe.eval_every_steps * recipe.batch_s
-    per_audio_s = 1 / rate + scored_s / (scoring * workers) / between_s
+    scored_s = part_s(seconds.get("dev", 0.0), recipe.dev_part_s)
+    per_audio_s = 1 / rate + scored_s / (scoring * workers) / evaluation_interval_s(config)
     where = " on one worker" if workers > 1 else ""
     return Speed(
         1 / per_audio_s, f"measured just now{where}", False, _WITH_CACHE, workers, _scored_s(seconds) / scoring
@@ -223,8 +232,8 @@ def _guess(config: SweepConfig, seconds: Mapping[str, float], gpus: Sequence[str
         flops, device = _CPU_FLOPS * max(1, int(wanted.cpus_per_worker)), f"{_CPU_FLOPS * 1e3 / 1e12:g} GFLOP/s per CPU"
     evaluation = _USUAL_EVALUATION
     if "dev" in seconds:
-        dev_s = min(seconds["dev"], recipe.dev_part_s or math.inf)
-        evaluation = dev_s * _FORWARD / (_FORWARD + backward) / (recipe.eval_every_steps * recipe.batch_s)
+        dev_s = part_s(seconds["dev"], recipe.dev_part_s)
+        evaluation = dev_s * _FORWARD / (_FORWARD + backward) / evaluation_interval_s(config)
     source = f"a guess, from {base.weights / 1e6:,.3g} M weights and {device}"
     pace = flops * _together(workers) / ((_FORWARD + backward) * operations) / (1 + evaluation)
     return Speed(pace, source, True, workers=workers, scoring_s=_scored_s(seconds) * _FORWARD * operations / flops)
@@ -257,13 +266,13 @@ def values(config: SweepConfig, setting: str) -> list[Any]:
 
 
 def _like_sweeps(config: SweepConfig, storage: Path, workers: int) -> Iterator[tuple[Path, int | None]]:
-    """Yield the folders of earlier sweeps with the same base checkpoint and workers, the newest first.
+    """Yield the folders of earlier sweeps whose trials have as much to do as these, the newest first.
+
+    That is with the same base checkpoint, the same workers and the same settings of `_PACE_BY`.
 
     With each the number of workers of its trials; None of a range, where the reports say it.
     """
-    wanted = config.resources
-    searched = config.model_dump(mode="json", exclude_none=True)["space"].get("base")
-    like = (config.model.base, searched, wanted.gpus_per_worker, wanted.cpus_per_worker)
+    like = _work(config.model_dump(mode="json", exclude_none=True))
     try:
         ledgers = sorted(storage.glob(f"*/{LEDGER_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
@@ -273,11 +282,17 @@ def _like_sweeps(config: SweepConfig, storage: Path, workers: int) -> Iterator[t
             # The C parser is ten times as fast, and the user waits.
             text = (ledger.parent / SETTINGS_FILE).read_text(encoding="utf-8")
             settings = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            taken = settings["resources"]
-            had, worker = taken["workers_per_trial"], (taken["gpus_per_worker"], taken["cpus_per_worker"])
-            bases = settings["model"]["base"], settings.get("space", {}).get("base")
+            had = settings["resources"]["workers_per_trial"]
             can = had["min"] <= workers <= had["max"] if isinstance(had, dict) else had == workers
-            if can and (*bases, *worker) == like:
+            if can and _work(settings) == like:
                 yield ledger.parent, None if isinstance(had, dict) else had
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             continue
+
+
+def _work(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the pace of a sweep's trials hangs on, by its settings as they are saved; its GPUs left out."""
+    resources, recipe, space = settings["resources"], settings.get("finetune", {}), settings.get("space", {})
+    fixed = (recipe.get(name, getattr(FinetuneConfig(), name)) for name in _PACE_BY)
+    searched = (space.get(name) for name in ("base", *_PACE_BY))
+    return settings["model"]["base"], resources["gpus_per_worker"], resources["cpus_per_worker"], *fixed, *searched

@@ -8,8 +8,8 @@ driver waits with it until it can be.
 Events, in the order of a trial's life:
 
     sweep      name, prepared dataset, rungs
-    opened     a driver began or took over; how many slots it has, what a slot takes and costs, where the data is now;
-               of a range of workers also the most, for which that is
+    opened     a driver began or took over; how many slots it has, what a slot takes and costs, where the data is now,
+               the cluster's kinds of GPU if trials have one; of a range of workers also the most, for which that is
     slots      how many the cluster has room for now, when that has changed
     mirrored   the sweep's MLflow run
     waits      a slot has nothing to do, and its workers hold their CPUs and GPUs

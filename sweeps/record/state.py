@@ -38,6 +38,7 @@ class State:
         rungs: the scores recorded at each rung, by trial.
         run_id: the sweep's MLflow run.
         slots: how many trials the last driver runs side by side; 0 where that is not known.
+        gpus: the kinds of GPU of every driver's cluster; "" among them where one did not know or write its own.
         verdict: what the finalists showed, None before that.
         soup: the last average of runs that was tried (`verdict.soup`), None before that.
         spent_s: seconds that slots were busy with trials, up to each one's last report.
@@ -60,6 +61,7 @@ class State:
     rungs: dict[int, dict[str, Score]] = field(default_factory=dict)
     run_id: str | None = None
     slots: int = 0
+    gpus: frozenset[str] = frozenset()
     verdict: dict[str, Any] | None = None
     soup: dict[str, Any] | None = None
     spent_s: float = 0.0
@@ -92,6 +94,7 @@ class State:
         elif kind == "opened":
             self.run_id = event.get("run_id", self.run_id)
             self.slots = event.get("slots", self.slots)
+            self.gpus |= frozenset(event.get("gpus") or [""])
             self.prepared = event.get("prepared", self.prepared)
             self.terms, self.most_workers = (event.get("devices"), event.get("price_per_hour")), event.get("workers")
             self.verdict = self.left = None  # there is more to come

@@ -28,12 +28,15 @@ def planned(
     return config, prediction, describe(config, nodes, plan, prediction)
 
 
-def an_earlier_sweep(storage: Path, name: str, pace: float, *changes: str, **more: int) -> Ledger:
-    config = load(CONFIGS / "demo.yaml", changes, environment={})
+def an_earlier_sweep(
+    storage: Path, name: str, pace: float, *changes: str, preset: str = "demo", gpus: str = "", **more: int
+) -> Ledger:
+    config = load(CONFIGS / f"{preset}.yaml", changes, environment={})
     folder = storage / name
     folder.mkdir(parents=True)
     (folder / "sweep.yaml").write_text(config.to_yaml(), encoding="utf-8")
     ledger = Ledger(folder)
+    ledger.append("opened", slots=1, **({"gpus": [gpus]} if gpus else {}))
     scores = {"wer": 0.5, "cer": 0.2, "loss": 1.0}
     for trial in ("t000", "t001", "t002"):
         ledger.append("proposed", trial=trial, settings={}, source="search")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,8 +17,10 @@ import pytest
 import torch
 
 from hausa_asr.model import feature_cache as features
+from hausa_asr.model import feature_files
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.feature_cache import CachedSplit, cached
+from hausa_asr.model.feature_files import SPARE_BYTES, free_at
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import CACHE_VARIABLE, Answer, FinetuneConfig, Progress
 from hausa_asr.training.finetune import Data, finetune
@@ -90,8 +93,8 @@ def test_made_once_and_shared(
     caplog.set_level("INFO", logger="hausa_asr.trial")  # what a trial's train.log has
     monkeypatch.setattr(features, "_SAY_EVERY_S", 0.0)
     first = make(layer_norm_base, tmp_path)
-    assert "computing features for the cache" in caplog.text
-    assert "features for the cache: 100 %, about 0 s left" in caplog.text
+    assert "computing features of train for the cache" in caplog.text
+    assert caplog.text.count("features for the cache: 100 %, about 0 s left") == 2, "train and dev"
     caplog.clear()
     stamp = next(tmp_path.glob("*/train.bf16")).stat().st_mtime_ns
     assert isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
@@ -111,13 +114,13 @@ def test_two_processes_at_once_make_one(layer_norm_base: Path, tmp_path: Path) -
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert len([one for one in tmp_path.iterdir() if one.is_dir()]) == 1
+    assert len([one for one in tmp_path.iterdir() if one.is_dir()]) == 2, "train and dev"
 
 
 def test_other_data_or_other_weights_are_another_cache(layer_norm_base: Path, tmp_path: Path) -> None:
     make(layer_norm_base, tmp_path / "cache")
     make(layer_norm_base, tmp_path / "cache", fingerprint="other")
-    assert len(list((tmp_path / "cache").glob("*/features.json"))) == 2
+    assert len(list((tmp_path / "cache").glob("*/features.json"))) == 2 * 2
     other = tmp_path / "base"
     model, processor = new_model(str(layer_norm_base), FinetuneConfig())
     with torch.no_grad():
@@ -125,7 +128,23 @@ def test_other_data_or_other_weights_are_another_cache(layer_norm_base: Path, tm
     model.wav2vec2.save_pretrained(other)
     processor.feature_extractor.save_pretrained(other)
     make(other, tmp_path / "cache")
-    assert len(list((tmp_path / "cache").glob("*/features.json"))) == 3
+    assert len(list((tmp_path / "cache").glob("*/features.json"))) == 3 * 2
+
+
+def test_another_part_of_dev_leaves_the_features_of_train(layer_norm_base: Path, tmp_path: Path) -> None:
+    def stamps() -> dict[str, int]:
+        return {str(one): one.stat().st_mtime_ns for one in (tmp_path / "cache").glob("*/*.bf16")}
+
+    whole = trained(layer_norm_base, tmp_path / "whole", tmp_path / "cache", length_s=60)
+    before = stamps()
+    part = trained(layer_norm_base, tmp_path / "part", tmp_path / "cache", length_s=60, dev_part_s=4.0)
+    after = stamps()
+    assert before.items() < after.items() and len(before) == 2
+    assert [Path(one).name for one in after.keys() - before.keys()] == ["dev.bf16"]
+    without = trained(layer_norm_base, tmp_path / "without", None, length_s=60, dev_part_s=4.0)
+    assert losses(part) != losses(whole), "a part of dev has another loss than all of it"
+    for one, other in zip(losses(part), losses(without), strict=True):
+        assert one == pytest.approx(other, rel=TOLERANCE), "and its own features"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +161,7 @@ def test_no_cache_where_features_would_change(changes: dict, layer_norm_base: Pa
 def test_a_full_disk_costs_the_cache_and_not_the_trial(
     layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "SPARE_BYTES", 2**60)  # whatever else on this disk comes and goes
+    monkeypatch.setattr(feature_files, "SPARE_BYTES", 2**60)  # whatever else on this disk comes and goes
     assert trained(layer_norm_base, tmp_path / "trial", tmp_path / "cache", length_s=60)[-1].last
     assert not list((tmp_path / "cache").glob("*/*"))
 
@@ -153,7 +172,7 @@ def test_what_is_to_be_kept_free_for_checkpoints_is_left(
     model, processor = new_model(str(layer_norm_base), RECIPE)
     splits, more = {"train": ToneSplit(6, 5)}, float(2**60)
     assert cached(splits, "data", model, processor, tmp_path / "cache", CPU, keep_free=more) == splits
-    assert "GiB for checkpoints" in caplog.text
+    assert "GiB are left for checkpoints" in caplog.text
     assert isinstance(cached(splits, "data", model, processor, tmp_path / "cache", CPU)["train"], CachedSplit)
     data, report = Data(ToneSplit(24, 0), ToneSplit(8, 1), "data"), lambda progress: Answer.CONTINUE
     recipe, base = dataclasses.replace(RECIPE, length_s=60), str(layer_norm_base)
@@ -161,14 +180,38 @@ def test_what_is_to_be_kept_free_for_checkpoints_is_left(
     assert not list((tmp_path / "none").glob("*/*"))
 
 
+def test_on_a_disk_of_its_own_the_cache_leaves_no_room_for_checkpoints(
+    layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev or free_at(shm) < SPARE_BYTES + 2**20:
+        pytest.skip("there is no second disk")
+    model, processor = new_model(str(layer_norm_base), RECIPE)
+    splits, more = {"train": ToneSplit(6, 5)}, float(2**60)
+    with tempfile.TemporaryDirectory(dir=shm) as other:
+        for place, folder, checkpoints, is_cached in (
+            (other, tmp_path / "cache", None, True),  # the cache's own folder is beside the checkpoints
+            (other, tmp_path / "cache", tmp_path / "trial", True),
+            (other, tmp_path / "cache", Path(other) / "trial", False),
+            (str(tmp_path / "elsewhere"), tmp_path / "cache", tmp_path / "trial", False),
+            ("", Path(other), tmp_path / "trial", True),  # as a trial of its own has it, with its folder elsewhere
+        ):
+            monkeypatch.setenv(CACHE_VARIABLE, place)
+            given = cached(splits, "data", model, processor, folder, CPU, more, checkpoints=checkpoints)
+            assert isinstance(given["train"], CachedSplit) is is_cached, (place, folder, checkpoints)
+            for made in (Path(place or folder)).glob("*/features.json"):
+                shutil.rmtree(made.parent)
+
+
 def test_caches_that_nobody_has_used_for_a_week_make_room_for_a_new_one(
     layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(layer_norm_base, tmp_path)
+    shutil.rmtree(next(tmp_path.glob("*-dev-*/")))
     old = next(tmp_path.glob("*/features.json"))
     recent = tmp_path / "recent"
     shutil.copytree(old.parent, recent)
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if old.is_file() else 2**32))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if old.is_file() else 2**32))
     os.utime(old, (time.time() - 8 * 86_400,) * 2)
     model, processor = new_model(str(layer_norm_base), RECIPE)
     other = {"train": ToneSplit(6, 5)}
@@ -192,7 +235,7 @@ def test_a_damaged_cache_is_not_read(layer_norm_base: Path, tmp_path: Path) -> N
     assert not isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
     (file.parent / "features.json").unlink()  # as if it had never been finished
     assert isinstance(make(layer_norm_base, tmp_path)["train"], CachedSplit)
-    assert json.loads((file.parent / "features.json").read_text())["splits"] == ["dev", "train"]
+    assert json.loads((file.parent / "features.json").read_text())["split"] == "train"
 
 
 def test_resumed_with_the_cache_it_is_the_run_not_stopped(layer_norm_base: Path, tmp_path: Path) -> None:

@@ -1,14 +1,57 @@
-"""When a trial's speed is measured before a sweep starts: where a guess, wrong by ten times, would cost much."""
+"""A trial's speed is measured before a sweep starts where a guess, wrong by ten times, would cost much."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from helpers.plans import LAPTOP, planned
+from helpers.plans import CONFIGS, LAPTOP, planned
+from helpers.speech import prepared_speech
+from helpers.whole_sweeps import ROOT
 from sweeps.on_ray.calibration import is_worthwhile
+
+_SCRIPT = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from hausa_asr.dataset.prepared import load_prepared
+from hausa_asr.errors import UserError
+from hausa_asr.settings.load import load
+from sweeps.on_ray.cluster import connected, prepare_environment
+from sweeps.planning.estimate import predict
+from sweeps.planning.slots import admit
+
+prepared, preset = load_prepared(Path(sys.argv[1])), Path(sys.argv[2])
+storage = prepared.path.parent / "runs"
+changes = ["finetune.batch_s=2", "finetune.length_s=60", "cluster.local_cpus=1", f"storage={storage}"]
+config = load(preset, changes, environment={})
+prepare_environment(config.cluster)
+
+def shown(one):
+    speed, warning = one.speed, one.warnings[-1] if one.warnings else ""
+    return {"pace": speed.audio_s_per_s, "guessed": speed.guessed, "source": speed.source, "hours": one.high.hours,
+            "scoring_s": speed.scoring_s, "warning": warning}
+
+with connected(config.cluster, Path("/nowhere/logs")) as nodes:
+    from sweeps.on_ray import calibration
+    from sweeps.on_ray.calibration import calibrated
+
+    plan = admit(config.resources, nodes, config.search.trials)
+    guess = predict(config, plan, storage, prepared.seconds)
+    known = calibrated(config, plan, prepared, guess)
+    try:
+        calibrated(config, plan, replace(prepared, path=storage / "gone"), guess)
+    except UserError as fault:
+        refused = str(fault)
+    calibration._PATIENCE_S = 0.1  # as where no worker comes
+    failed = calibrated(config, plan, prepared, guess)
+    print(json.dumps([shown(guess), shown(known), shown(failed), refused]))
+"""
 
 
 @pytest.mark.parametrize(
@@ -17,10 +60,11 @@ from sweeps.on_ray.calibration import is_worthwhile
         (1500.0, "budget.wall_s=36000", True),  # 25 minutes, or four hours
         (200.0, "budget.hours=1", True),
         (170.0, "budget.wall_s=36000", False),  # half an hour at the worst
-        (1500.0, "search.trials=16", False),  # no budget hangs on it
+        (1500.0, "search.trials=16", False),  # no budget hangs on it, and it is short as far as is known
+        (1900.0, "search.trials=16", True),
     ],
 )
-def test_a_guess_is_checked_where_a_budget_hangs_on_it_and_the_sweep_may_be_long(
+def test_a_guess_is_checked_where_the_sweep_is_long_or_may_be_and_a_budget_hangs_on_it(
     tmp_path: Path, guessed_s: float, change: str, worthwhile: bool
 ) -> None:
     config, prediction, _ = planned("demo", tmp_path, LAPTOP, change)
@@ -34,3 +78,16 @@ def test_what_is_known_is_not_measured_again_and_what_is_not_known_at_all_is_mea
     assert known.high and known.high.wall_s > 36_000 and not is_worthwhile(config, known)
     config, unknown, _ = planned("demo", tmp_path, LAPTOP, "budget.wall_s=36000", "model.base=some/checkpoint")
     assert unknown.high is None and is_worthwhile(config, unknown)
+
+
+@pytest.mark.slow
+def test_a_speed_is_measured_on_a_worker_of_a_real_ray(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _SCRIPT, str(prepared_speech(tmp_path)), str(CONFIGS / "demo.yaml")]
+    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert asked.returncode == 0, asked.stderr
+    guess, known, failed, refused = json.loads(asked.stdout.splitlines()[-1])
+    assert guess["guessed"] and not known["guessed"] and known["source"] == "measured just now", known
+    assert 5 < known["pace"] < 2000 and known["scoring_s"] > 0
+    assert known["hours"] == pytest.approx(guess["hours"] * guess["pace"] / known["pace"])
+    assert failed["pace"] == guess["pace"] and "could not be measured, so it is guessed" in failed["warning"]
+    assert "no such prepared dataset" in refused

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from hausa_asr.model.feature_files import Kept
 from hausa_asr.recipe import Answer
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.training import checkpoint, checkpoint_files, states
-from hausa_asr.training.finetune import Data
+from hausa_asr.training.finetune import Data, finetune
 from helpers.fine_tunes import RECIPE, run
 from helpers.plans import CONFIGS, HOURS_500, NODE, planned
 from helpers.speech import ToneSplit
@@ -112,8 +114,9 @@ def test_features_without_room_are_warned_of(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("HAUSA_ASR_CACHE", raising=False)
     seconds = {"train": 1e9, "dev": 3600.0}
     assert "no room for 51.2 TB of cached features" in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
-    monkeypatch.setenv("HAUSA_ASR_CACHE", "/scratch")
-    assert "no room for" not in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
+    monkeypatch.setenv("HAUSA_ASR_CACHE", "/dev/shm/features")
+    assert "of cached features in /dev/shm/features" in planned("xlsr_300m", tmp_path, NODE, seconds=seconds)[2]
+    assert "no room for" not in planned("xlsr_300m", tmp_path, NODE, seconds={"train": 10.0, "dev": 3.0})[2]
 
 
 def test_checkpoints_and_features_that_do_not_fit_on_one_disk_together_are_warned_of(
@@ -122,21 +125,50 @@ def test_checkpoints_and_features_that_do_not_fit_on_one_disk_together_are_warne
     monkeypatch.delenv("HAUSA_ASR_CACHE", raising=False)
 
     def text(gb: float, fingerprint: str = "") -> str:
-        monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: SimpleNamespace(free=gb * 1e9))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=gb * 1e9))
         return planned("xlsr_300m", tmp_path, NODE, seconds=HOURS_500, fingerprint=fingerprint)[2]
 
     assert "checkpoints about 177.8 GB at their most" in text(200) and "cached features 83.1 GB" in text(200)
     assert "checkpoints would take 177.8 GB and there is room for 116.9 GB beside 83.1 GB of cached" in text(200)
     assert "would take" not in text(265), "both fit"
-    folder = tmp_path / "_data/features/0123abcd-of-this-dataset"
-    folder.mkdir(parents=True)
-    with (folder / "train.bf16").open("wb") as file:
-        file.truncate(int(HOURS_500["train"] * 50 * 512 * 2))  # of a sweep that goes on
-    assert "would take" not in text(182, "0123abcd9999"), "they are on the disk already, which has so much less free"
-    assert "would take" in text(182, "another") and "would take" in text(182), "those of other data are not"
-    shutil.rmtree(folder)
+    folder = tmp_path / "_data/features"
+    base = "facebook/wav2vec2-xls-r-300m"
+    assert "would take" in text(182, "0123abcd")
+    for there, is_enough in (
+        (Kept(base, "0123abcd", "train", HOURS_500["train"]), True),  # of a sweep that goes on
+        (Kept(base, "0123", "train", HOURS_500["train"]), False),
+        (Kept("facebook/mms-300m", "0123abcd", "train", HOURS_500["train"]), False),
+        (Kept(base, "0123abcd", "dev", HOURS_500["train"]), False),
+        (Kept(base, "0123abcd", "dev", 3600.0), False),
+    ):
+        (folder / "one").mkdir(parents=True)
+        (folder / "one/features.json").write_text(json.dumps(there._asdict()))
+        assert ("would take" not in text(182, "0123abcd")) is is_enough, there
+        assert "would take" in text(182), "of which dataset is not known"
+        shutil.rmtree(folder)
     # Where the features find no room they are not written, and the checkpoints have the disk for themselves.
     assert "no room for 83.1 GB of cached features" in text(120)
     assert "checkpoints would take 177.8 GB and there is room for 120.0 GB: the least" in text(120)
-    monkeypatch.setenv("HAUSA_ASR_CACHE", "/scratch")
+    monkeypatch.setenv("HAUSA_ASR_CACHE", "/dev/shm/features")
     assert "would take" not in text(200)
+    monkeypatch.setenv("HAUSA_ASR_CACHE", str(tmp_path / "elsewhere"))
+    assert "would take" in text(200), "elsewhere, and on the same disk"
+
+
+def test_the_features_that_a_fine_tune_has_cached_are_known_to_the_plan(
+    layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HAUSA_ASR_CACHE", raising=False)
+    train, dev = ToneSplit(24, 0), ToneSplit(16, 1)
+    seconds = {name: float(split.n_samples.sum()) / 16_000 for name, split in (("train", train), ("dev", dev))}
+    changes = [f"model.base={layer_norm_base}", f"storage={tmp_path}", "finetune.dev_part_s=4"]
+    config = load(CONFIGS / "demo.yaml", changes, environment={})
+    recipe = dataclasses.replace(RECIPE, length_s=24, dev_part_s=4.0)
+    cache = tmp_path / "cache"
+    finetune(recipe, Data(train, dev, "0123abcd"), lambda _: Answer.CONTINUE, base=str(layer_norm_base),
+             folder=tmp_path / "trial", cache=cache)  # fmt: skip
+    whole = disk.cached_features(config, seconds)
+    real = sum(file.stat().st_size for file in cache.glob("*/*.bf16"))
+    assert whole == pytest.approx(real, rel=0.15)
+    assert disk.features_there(config, cache, "0123abcd", seconds) == whole
+    assert disk.features_there(config, cache, "0123", seconds) == 0

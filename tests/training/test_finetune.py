@@ -25,6 +25,7 @@ from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, evaluations, finetune
 from hausa_asr.training.freezing import set_trainable, trainable
+from hausa_asr.training.run import _prepare_layers
 from hausa_asr.training.updates import UpdatePlan
 from helpers.fine_tunes import RECIPE, losses, run
 from helpers.speech import ToneSplit
@@ -181,6 +182,14 @@ def test_top_down_unfreezing_reaches_the_top_layer_first(data: Data, layer_norm_
     assert not any("layers.0." in name or "layers.1." in name or "feature_projection" in name for name in changed)
 
 
+def numbers_kept(model: Wav2Vec2ForCTC, features: torch.Tensor, frames: torch.Tensor) -> int:
+    """How many numbers autograd keeps of a forward pass, for the backward pass."""
+    saved: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+        ctc_logits(model, features, frames)
+    return sum(saved)
+
+
 def test_a_frozen_transformer_costs_no_backward_pass(layer_norm_base: Path) -> None:
     model, _ = new_model(str(layer_norm_base), FinetuneConfig())
     model.train()
@@ -188,10 +197,7 @@ def test_a_frozen_transformer_costs_no_backward_pass(layer_norm_base: Path) -> N
     kept = {}
     for fraction in (0.0, 0.5):
         set_trainable(model, trainable(0, 100, 3, fraction, "all"), feature_encoder=False)
-        saved: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
-            ctc_logits(model, features, frames)
-        kept[fraction] = sum(saved)
+        kept[fraction] = numbers_kept(model, features, frames)
     assert kept[0.5] < kept[0.0] / 10
 
 
@@ -204,6 +210,13 @@ def test_gradient_checkpointing_gives_the_same_losses_with_less_kept(
     _, again = run(with_it, data, layer_norm_base, tmp_path / "again", {10: Answer.STOP})
     for one, other in zip(losses(again), losses(plain), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
+
+    kept = {}
+    for one in (recipe, with_it):
+        model, _ = new_model(str(layer_norm_base), dataclasses.replace(one, layerdrop=0.0))
+        _prepare_layers(model.train(), one)
+        kept[one.gradient_checkpointing] = numbers_kept(model, torch.randn(2, 40, 16), torch.tensor([40, 40]))
+    assert kept[True] < kept[False] / 2
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for a CPU")
@@ -241,7 +254,7 @@ def test_compiled_trials_of_other_settings_share_their_graphs_and_leave_no_model
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     torch._dynamo.reset()
     before, graphs = models_alive(), []
-    for number in range(12):
+    for number in range(20):
         recipe = dataclasses.replace(
             RECIPE, compile="on", hidden_dropout=0.01 * number, attention_dropout=0.3 - 0.01 * number,
             activation_dropout=0.005 * number, layerdrop=0.01 * number, mask_time_prob=0.02 * number,
