@@ -177,10 +177,10 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     else:
         with connected(config.cluster, here(config.storage), config.resources.labels) as living:
             nodes = living
-    seconds = prepared_seconds(config.data, here(config.storage) / CACHE)
+    seconds, fingerprint = prepared_seconds(config.data, here(config.storage) / CACHE)
     config = of_known_length(config, seconds)
     plan = admit(config.resources, nodes, config.search.trials, grows=address_of(config.cluster) is not None)
-    prediction = predict(config, plan, here(config.storage), seconds)
+    prediction = predict(config, plan, here(config.storage), seconds, fingerprint=fingerprint)
     console.print(describe(config, nodes, plan, prediction), markup=False, highlight=False, soft_wrap=True)
     check(config, prediction)
 

@@ -69,8 +69,10 @@ def prepared_dataset(
         return prepare(utterances, out, settings, progress=progress, origin=origin)
 
 
-def prepared_seconds(data: DataSettings, cache: Path) -> dict[str, float]:
-    """The seconds of speech in each split of the dataset that the settings name; empty before it is prepared.
+def prepared_seconds(data: DataSettings, cache: Path) -> tuple[dict[str, float], str]:
+    """The seconds of speech in each split of the dataset that the settings name, and its fingerprint.
+
+    Nothing of it is fetched. Both are empty before it is prepared.
 
     Args:
         data, cache: as for `prepared_dataset`.
@@ -78,9 +80,10 @@ def prepared_seconds(data: DataSettings, cache: Path) -> dict[str, float]:
     place = data.prepared or portable(folder_of(data, cache))
     try:
         splits = json.loads(objects.read(join(place, "report.json")))["splits"]
-        return {name: 3600.0 * float(one["hours"]) for name, one in splits.items()}
+        fingerprint = str(json.loads(objects.read(join(place, "prepared.json")))["fingerprint"])
+        return {name: 3600.0 * float(one["hours"]) for name, one in splits.items()}, fingerprint
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return {}, ""
 
 
 def folder_of(data: DataSettings, cache: Path) -> Path:
