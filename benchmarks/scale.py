@@ -59,6 +59,7 @@ SETTINGS = [
     "space.batch_s={choices: [140]}",
     "space.freeze_transformer_fraction={choices: [0.0, 0.02, 0.1]}",
     "finetune.eval_every_steps=500",  # 6 evaluations of a whole trial
+    "max_checkpoint_gb=1000",  # those of the stub take no room
     "pruning.first_rung=0.3",
     "pruning.reduction=2",
     "finalists.k=0",

@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tiers, and let whole sweeps begin first: they wait most of their time, and the rest runs beside them.
+    """Mark the tiers, and let whole sweeps begin one after another: they wait much of their time, so others run beside.
 
     A file's tests stay in one process (`--dist loadfile`), so a sweep that several tests look at is run once. In
     `tests/whole/` each file is therefore about one sweep. The groups of xdist 3.8 do nothing with pytest 9.
@@ -33,7 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.whole)
         elif needs_server(item):
             item.add_marker(pytest.mark.server)
-    items.sort(key=lambda item: item.path.parent.name != "whole")
+    files = list(dict.fromkeys(item.path for item in items))
+    whole = [file for file in files if file.parent.name == "whole"]
+    others = [file for file in files if file.parent.name != "whole"]
+    # The last of them begins when two thirds of the others are through, so that none is left alone at the end.
+    places = {file: number * len(others) / (1.5 * max(1, len(whole))) for number, file in enumerate(whole)}
+    places |= {file: float(number) for number, file in enumerate(others)}
+    items.sort(key=lambda item: places[item.path])
 
 
 def needs_server(item: pytest.Item) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import is_remote, portable
-from sweeps.planning.disk import largest_folder
+from sweeps.planning.disk import folder_at_rest
 from sweeps.planning.finalists import chosen
 from sweeps.pruning.rule import Rule
 from sweeps.record.checkpoints import WRITING_S
@@ -28,6 +28,8 @@ log = logging.getLogger("sweeps")
 _KEEP_FREE_SHARE, _KEEP_FREE_BYTES = 0.1, 10 * 2**30
 """Without a bound of its own a sweep leaves so much of the disk free: the smaller of the two, or what the trials that
 slots have may still write, if that is more."""
+_LOOKING_SHARE = 0.05
+"""Looking through the folders of trials may take this share of the driver's time: on a network they may be slow."""
 
 
 class CheckpointSpace:
@@ -45,7 +47,10 @@ class CheckpointSpace:
         self._there = ledger.checkpoints
         self._bytes: dict[str, int] = {}
         self._just_left: dict[str, float] = {}
-        self._largest = largest_folder(config) or 0.0
+        self._at_rest = folder_at_rest(config) or 0.0
+        # A bucket has no end; what it costs is for max_checkpoint_gb to say.
+        self._has_bound = config.max_checkpoint_gb is not None or not is_remote(portable(ledger.folder))
+        self._next_look_s = -math.inf
         self._is_tight = False  # that is said once
 
     def begin(self) -> None:
@@ -57,18 +62,12 @@ class CheckpointSpace:
     def tidy(self, trial: TrialRecord) -> None:
         """A trial has left its slot: drop what it does not need, then make room if that is due.
 
-        Its workers hear of it later, and may still write a checkpoint to resume from. So it is looked at again whenever
-        another trial leaves in the next minutes, and what is half-written stays, unless they are gone.
+        Its workers hear of it later, and may still write a checkpoint to resume from. So it is looked at again when
+        other trials leave in the next minutes, and what is half-written stays, unless they are gone.
         """
-        now_s = time.monotonic()
-        for name, left_s in [*self._just_left.items()]:
-            before = self._ledger.state.trials[name]
-            if before.state in ("finished", "failed") or before.dropped:
-                self._drop_state(before)
-            self._measure(before)
-            if now_s - left_s > WRITING_S:
-                del self._just_left[name]
-        self._just_left[trial.id] = now_s
+        if time.monotonic() >= self._next_look_s:
+            self._look_again()
+        self._just_left[trial.id] = time.monotonic()
         if trial.cause == CRASH or trial.state == "finished":
             self._there.drop_half_written(trial.id)
         if trial.state in ("finished", "failed"):
@@ -76,23 +75,35 @@ class CheckpointSpace:
         self._measure(trial)
         self._make_room()
 
+    def _look_again(self) -> None:
+        """Look through the folders of trials that workers may have written to since."""
+        began_s = time.monotonic()
+        for name, left_s in [*self._just_left.items()]:
+            before = self._ledger.state.trials[name]
+            if before.state in ("finished", "failed") or before.dropped:
+                self._drop_state(before)
+            self._measure(before)
+            if began_s - left_s > WRITING_S:
+                del self._just_left[name]
+        for trial in self._ledger.state.trials.values():
+            if trial.state == "running":
+                self._measure(trial)
+        ended_s = time.monotonic()
+        self._next_look_s = ended_s + (ended_s - began_s) / _LOOKING_SHARE
+
     def _limit(self) -> float:
         """Bytes that the checkpoints may take now."""
         if self._config.max_checkpoint_gb is not None:
             return self._config.max_checkpoint_gb * 1e9
-        if is_remote(portable(self._ledger.folder)):
-            return math.inf  # a bucket has no end; what it costs is for max_checkpoint_gb to say
         disk = shutil.disk_usage(self._ledger.folder)
         at_work = {trial.id for trial in self._ledger.state.trials.values() if trial.is_open} | set(self._held)
-        to_come = sum(max(0.0, self._largest - self._bytes.get(name, 0)) for name in at_work)
+        # Each may come to its size at rest, and one is replaced meanwhile.
+        to_come = self._at_rest + sum(max(0.0, self._at_rest - self._bytes.get(name, 0)) for name in at_work)
         keep = max(to_come, min(_KEEP_FREE_SHARE * disk.total, _KEEP_FREE_BYTES))
         return sum(self._bytes.values()) + disk.free - keep
 
     def _make_room(self) -> None:
-        for trial in self._ledger.state.trials.values():
-            if trial.state == "running":
-                self._measure(trial)
-        if sum(self._bytes.values()) <= (limit := self._limit()):
+        if not self._has_bound or sum(self._bytes.values()) <= (limit := self._limit()):
             return
         for trial in self._least_first():
             if trial.can_go_on:
@@ -143,4 +154,5 @@ class CheckpointSpace:
         self._measure(trial)
 
     def _measure(self, trial: TrialRecord) -> None:
-        self._bytes[trial.id] = self._there.size(trial.id)
+        if self._has_bound:
+            self._bytes[trial.id] = self._there.size(trial.id)

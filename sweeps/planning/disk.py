@@ -58,10 +58,10 @@ def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
     return CheckpointSpace(weight * least, weight * max(search_peak, finals_peak))
 
 
-def largest_folder(config: SweepConfig) -> float | None:
-    """Predict the bytes that a trial's folder has at most, while a checkpoint is written; None if not known."""
+def folder_at_rest(config: SweepConfig) -> float | None:
+    """Predict the bytes of a trial's folder, and so what is written beside them at a time; None if not known."""
     base = largest_base(config)
-    return None if base is None else float(_WRITING * trained_weights(config, base))
+    return None if base is None else float(_PAUSED * trained_weights(config, base))
 
 
 def bytes_written(config: SweepConfig, speed: Speed) -> float | None:

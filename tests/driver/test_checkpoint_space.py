@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +13,9 @@ import pytest
 from hausa_asr.recipe import CHECKPOINT, TRAINING, step_folder
 from helpers.events import report
 from helpers.slots import Slots
+from sweeps.driver import checkpoint_space
 from sweeps.driver.checkpoint_space import CheckpointSpace
-from sweeps.planning.disk import largest_folder
+from sweeps.planning.disk import folder_at_rest
 from sweeps.record.checkpoints import size
 from sweeps.record.crashes import CRASH
 from sweeps.record.trial import TrialRecord
@@ -30,6 +33,12 @@ def write(slots: Slots, trial: TrialRecord, steps: list[int]) -> None:
         (one / CHECKPOINT).touch()
         if step == max(steps):
             (one / TRAINING).write_bytes(b"0" * STATE)
+
+
+@pytest.fixture(autouse=True)
+def looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a trial leaves."""
+    monkeypatch.setattr(checkpoint_space, "_LOOKING_SHARE", math.inf)
 
 
 @pytest.fixture
@@ -91,18 +100,37 @@ def test_the_worst_losers_optimizer_states_go_first(slots: Slots) -> None:
     assert [name for name, one in kept(slots).items() if one == (True, True)] == ["t000", "t001", "t002", "t004"]
 
 
-@pytest.mark.parametrize(("largest_folders", "stay"), [(3, True), (1.5, False)])
+@pytest.mark.parametrize(("folders", "stay"), [(4, True), (2.5, False)])
 def test_a_disk_has_room_for_all_that_the_slots_may_still_write(
-    slots: Slots, largest_folders: float, stay: bool, monkeypatch: pytest.MonkeyPatch
+    slots: Slots, folders: float, stay: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    largest = largest_folder(slots.config)
-    assert largest is not None and largest > 10 * (WEIGHTS + STATE)
-    disk = SimpleNamespace(total=10 * largest, free=largest_folders * largest)
+    at_rest = folder_at_rest(slots.config)
+    assert at_rest is not None and at_rest > 10 * (WEIGHTS + STATE)
+    disk = SimpleNamespace(total=10 * at_rest, free=folders * at_rest)  # two trials are at work
     monkeypatch.setattr(shutil, "disk_usage", lambda place: disk)
     space(slots, None).tidy(slots.ledger.state.trials["t003"])
     after = kept(slots)
     assert after["t000"] == after["t004"] == (True, True), "they run"
     assert all(after[name][1] is stay for name in ("t002", "t003"))
+
+
+def test_looking_through_slow_folders_takes_a_small_share_of_the_time(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_space, "_LOOKING_SHARE", 0.05)
+    one, trials, looked = space(slots, 1.0), slots.ledger.state.trials, []
+    real = slots.ledger.checkpoints.size
+
+    def slow(name: str) -> int:
+        looked.append(name)
+        time.sleep(0.01)
+        return real(name)
+
+    monkeypatch.setattr(slots.ledger.checkpoints, "size", slow)
+    for _ in range(20):
+        one.tidy(trials["t001"])
+    # Each time the one that has left, and once, or twice on a slow machine, those at work too.
+    assert 20 < len(looked) <= 20 + 2 * 3
 
 
 def test_what_workers_write_after_their_trial_was_paused_counts_too(slots: Slots) -> None:
