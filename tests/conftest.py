@@ -21,6 +21,9 @@ from helpers.speech import ToneSplit, save_base
 
 torch.set_num_threads(1)
 
+LONG = ("benchmarks", "diagnosis", "training")
+"""Folders whose tests take minutes a file."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tiers, and let whole sweeps begin one after another: they wait much of their time, so others run beside.
@@ -35,7 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.server)
     files = list(dict.fromkeys(item.path for item in items))
     whole = [file for file in files if file.parent.name == "whole"]
-    others = [file for file in files if file.parent.name != "whole"]
+    # The longest files first: one that begins last runs on alone.
+    others = sorted(
+        (file for file in files if file.parent.name != "whole"), key=lambda file: file.parent.name not in LONG
+    )
     # The last of them begins when two thirds of the others are through, so that none is left alone at the end.
     places = {file: number * len(others) / (1.5 * max(1, len(whole))) for number, file in enumerate(whole)}
     places |= {file: float(number) for number, file in enumerate(others)}
