@@ -39,7 +39,11 @@ def _states(events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def faults(
-    events: Sequence[Mapping[str, Any]], trials: int, mlflow_db: Path, expected: Sequence[Mapping[str, Any]]
+    events: Sequence[Mapping[str, Any]],
+    trials: int,
+    mlflow_db: Path,
+    expected: Sequence[Mapping[str, Any]],
+    noticed: bool = False,
 ) -> list[str]:
     """What is wrong with a sweep that has ended.
 
@@ -48,6 +52,7 @@ def faults(
         trials: how many there should be.
         mlflow_db: MLflow's SQLite file.
         expected: the events of the sweep in which nothing broke.
+        noticed: a node was given notice, so its trial may have one more evaluation, at a step of its own.
     """
     states, should = _states(events), _states(expected)
     names = [f"t{number:03d}" for number in range(trials)]
@@ -56,7 +61,13 @@ def faults(
         counted = Counter((event["trial"], event[key]) for event in events if event["event"] == kind)
         wrong += [f"{kind} {count} times: {what}" for what, count in counted.items() if count > 1]
     found, right = curves(events), curves(expected)
-    wrong += [f"{name} has another curve" for name in names if found.get(name) != right.get(name)]
+    for name in names:
+        steps = {step for step, *_ in right.get(name, [])}
+        curve = [one for one in found.get(name, []) if one[0] in steps or not noticed]
+        if curve != right.get(name, []) or len(found.get(name, [])) > len(curve) + 1:
+            lacking = sorted(steps - {step for step, *_ in found.get(name, [])})
+            more = sorted({step for step, *_ in found.get(name, [])} - steps)
+            wrong.append(f"{name} has another curve: without steps {lacking}, and with {more}")
     if ranks(events) != ranks(expected):
         wrong.append(f"ranked {ranks(events)}, not {ranks(expected)}")
     return wrong + _mlflow_faults(events, names, mlflow_db)
