@@ -21,11 +21,12 @@ With `--rungs` a sweep of eight trials is pruned, by loss. It has one slot, so t
 rung is its own, and the node that breaks is the one at work. With `--twice` a second thing breaks some reports later.
 
 Checked after each run: every trial ended as in the quiet run; none was proposed, reported or ended twice; every curve
-is that of the quiet run, bit for bit, but for one more evaluation where a node was given notice; at each rung the same trials were ranked by the same figures, and the same went
-on; MLflow has one run for each trial, with the ledger's whole curve of WER; a node that joins was used. Printed: how
-much longer the sweep took than the quiet one (with a node fewer it must); the time from the last event to the next
-report of any trial, less the quiet run's longest wait; and that from a node's start to the first report of a trial on
-it. `checkpoint_every_s` is 0 here: with the default a lost node costs up to ten minutes of training.
+is that of the quiet run, bit for bit, but for one more evaluation where a node was given notice; at each rung the same
+trials were ranked by the same figures, and the same went on; MLflow has one run for each trial, with the ledger's whole
+curve of WER; a node that joins was used. Printed: how much longer the sweep took than the quiet one (with a node fewer
+it must); the time from the last event to the next report of any trial, less the quiet run's longest wait; and that from
+a node's start to the first report of a trial on it. `checkpoint_every_s` is 0 here: with the default a lost node costs
+up to ten minutes of training.
 """
 
 from __future__ import annotations
