@@ -54,6 +54,7 @@ def head() -> Iterator[dict[str, str]]:
         RAY_USAGE_STATS_ENABLED="0",
         JOBS=f"http://127.0.0.1:{dashboard}",
         METRICS=f"http://127.0.0.1:{metrics}",
+        HEAD_FOLDER=temp,
         RAY_metrics_report_interval_ms="1000",
     )
     command = ["ray", "start", "--head", "--block", "--num-cpus", "1", "--port", str(free_port()),
@@ -297,6 +298,12 @@ def test_submit_from_anywhere_stop_watch_and_resume(
     table, _ = watching.communicate(timeout=30)
     assert watching.returncode == 0, table
     assert f"best      {result['best']['id']}" in table and "t000  running" in table
+    places = (runs, Path(head["HEAD_FOLDER"]))
+    written = [path for place in places for path in place.rglob("*") if path.is_file()]
+    written = [path for path in written if "working_dir_files" not in path.parts]  # an upload has this file, too
+    assert len(written) > 50 and not [path for path in written if b"planted" in path.read_bytes()], (
+        "of the key no trace"
+    )
 
 
 @pytest.mark.timeout(300)
