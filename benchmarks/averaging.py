@@ -31,9 +31,9 @@ from typing import Any
 import bench
 import torch
 
-from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+from hausa_asr.dataset.from_settings import prepared_dataset
 from hausa_asr.model.evaluate import evaluate
-from hausa_asr.recipe import Answer, Progress, step_folder
+from hausa_asr.recipe import CACHE, Answer, Progress, step_folder
 from hausa_asr.settings.load import load, make_absolute
 from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, finetune

@@ -38,7 +38,8 @@ def main() -> None:
 
 
 def _kept_of_demo() -> dict[str, list[str]]:
-    from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+    from hausa_asr.dataset.from_settings import prepared_dataset
+    from hausa_asr.recipe import CACHE
     from hausa_asr.settings.load import load, make_absolute
 
     config = make_absolute(load(bench.ROOT / "sweeps/configs/demo.yaml"), in_job=False)

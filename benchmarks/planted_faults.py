@@ -19,11 +19,11 @@ import bench
 import numpy as np
 import torch
 
-from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+from hausa_asr.dataset.from_settings import prepared_dataset
 from hausa_asr.diagnosis.diagnose import diagnose
 from hausa_asr.diagnosis.heard import heard
 from hausa_asr.diagnosis.page import sentences
-from hausa_asr.recipe import Answer
+from hausa_asr.recipe import CACHE, Answer
 from hausa_asr.settings.load import load, make_absolute
 from hausa_asr.text import encode, fold
 from hausa_asr.training import checkpoint

@@ -31,7 +31,7 @@ def shared_task(world: str, settings: list[str], marks_s: list[float] | None = N
         settings: what is set beyond it, `NAME=VALUE` each.
         marks_s: evaluations beyond those of the settings, in seconds of audio; None for those of a pruner.
     """
-    from hausa_asr.dataset.from_settings import CACHE, FEATURES
+    from hausa_asr.recipe import CACHE, FEATURES
     from hausa_asr.settings.load import load, make_absolute
     from sweeps.pruning.rungs import rungs
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import bench
 import numpy as np
 
-from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+from hausa_asr.dataset.from_settings import prepared_dataset
 from hausa_asr.diagnosis.cross_fit import cross_fitted
 from hausa_asr.diagnosis.suspects import Suspect, suspects
-from hausa_asr.recipe import Answer
+from hausa_asr.recipe import CACHE, Answer
 from hausa_asr.settings.load import load, make_absolute
 from hausa_asr.text import encode
 from hausa_asr.training import checkpoint

@@ -42,8 +42,9 @@ import race_figures
 import race_run
 import torch
 
-from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+from hausa_asr.dataset.from_settings import prepared_dataset
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
+from hausa_asr.recipe import CACHE
 from hausa_asr.settings.load import load, make_absolute
 
 DEMO = bench.ROOT / "sweeps/configs/demo.yaml"

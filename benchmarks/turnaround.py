@@ -36,7 +36,8 @@ from typing import Any
 
 import bench
 
-from hausa_asr.dataset.from_settings import CACHE, FEATURES, prepared_dataset
+from hausa_asr.dataset.from_settings import prepared_dataset
+from hausa_asr.recipe import CACHE, FEATURES
 from hausa_asr.settings.load import load
 from hausa_asr.settings.sweep import ClusterSettings
 from sweeps.on_ray.cluster import connected, prepare_environment

@@ -322,7 +322,8 @@ app.command("doctor")(doctor_command.doctor)
 
 
 def _prepared(settings: SweepConfig, out: Path | None = None) -> Prepared:
-    from hausa_asr.dataset.from_settings import CACHE, prepared_dataset
+    from hausa_asr.dataset.from_settings import prepared_dataset
+    from hausa_asr.recipe import CACHE
 
     return prepared_dataset(settings.data, here(settings.storage) / CACHE, out=out, console=_stderr())
 

@@ -165,7 +165,8 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     Raises:
         UserError: it cannot run; the fix says what would.
     """
-    from hausa_asr.dataset.from_settings import CACHE, prepared_seconds
+    from hausa_asr.dataset.from_settings import seconds_and_fingerprint
+    from hausa_asr.recipe import CACHE
     from sweeps.on_ray.cluster import address_of, connected
     from sweeps.planning.admission import check, describe
     from sweeps.planning.epochs import of_known_length
@@ -177,7 +178,7 @@ def show_plan(config: SweepConfig, console: Console) -> None:
     else:
         with connected(config.cluster, here(config.storage), config.resources.labels) as living:
             nodes = living
-    seconds, fingerprint = prepared_seconds(config.data, here(config.storage) / CACHE)
+    seconds, fingerprint = seconds_and_fingerprint(config.data, here(config.storage) / CACHE)
     config = of_known_length(config, seconds)
     plan = admit(config.resources, nodes, config.search.trials, grows=address_of(config.cluster) is not None)
     prediction = predict(config, plan, here(config.storage), seconds, fingerprint=fingerprint)

@@ -18,8 +18,6 @@ from rich.console import Console
 
 from hausa_asr.dataset.progress_bars import preparing_bar, unpacking_bar
 from hausa_asr.errors import UserError
-from hausa_asr.recipe import CACHE as CACHE
-from hausa_asr.recipe import FEATURES as FEATURES
 from hausa_asr.settings.data import HEEDED, CorpusSettings, DataSettings, JoinedCorpus
 from hausa_asr.storage import objects
 from hausa_asr.storage.address import join, portable
@@ -69,7 +67,7 @@ def prepared_dataset(
         return prepare(utterances, out, settings, progress=progress, origin=origin)
 
 
-def prepared_seconds(data: DataSettings, cache: Path) -> tuple[dict[str, float], str]:
+def seconds_and_fingerprint(data: DataSettings, cache: Path) -> tuple[dict[str, float], str]:
     """The seconds of speech in each split of the dataset that the settings name, and its fingerprint.
 
     Nothing of it is fetched. Both are empty before it is prepared.

@@ -145,8 +145,9 @@ def data_of(config: SweepConfig, folder: Path, console: Console) -> Prepared:
     Raises:
         UserError: it can't be had.
     """
-    from hausa_asr.dataset.from_settings import CACHE, folder_of, prepared_dataset
+    from hausa_asr.dataset.from_settings import folder_of, prepared_dataset
     from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.recipe import CACHE
 
     began = read_state(folder)
     if not began.prepared:

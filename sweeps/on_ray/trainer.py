@@ -56,7 +56,7 @@ def _lean(trainer: Any) -> Any:
 
 
 def environment_of(gpus: float) -> dict[str, Any]:
-    """The runtime environment of a worker with so many GPUs.
+    """Environment variables that each worker gets before it imports anything, as Ray takes them.
 
     torch reads it when it first touches a GPU. For several workers Ray Train does that before any function of ours.
     """

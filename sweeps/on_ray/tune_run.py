@@ -17,7 +17,7 @@ from typing import Any
 from ray import tune
 from ray.tune.execution import class_cache
 
-from hausa_asr.dataset.from_settings import CACHE, FEATURES
+from hausa_asr.recipe import CACHE, FEATURES
 from hausa_asr.storage.address import join, portable
 from sweeps.driver.agenda import Agenda
 from sweeps.driver.board import Board

@@ -59,7 +59,7 @@ def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
 
 
 def folder_at_rest(config: SweepConfig) -> float | None:
-    """Predict the bytes of a trial's folder, and so what is written beside them at a time; None if not known."""
+    """Predict the bytes of a trial's folder while nothing is being written to it; None if not known."""
     base = largest_base(config)
     return None if base is None else float(_PAUSED * trained_weights(config, base))
 

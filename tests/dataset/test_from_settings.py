@@ -15,7 +15,7 @@ import datasets
 import pytest
 
 from hausa_asr import cli
-from hausa_asr.dataset.from_settings import _origin, _short_hash, _utterances, prepared_dataset, prepared_seconds
+from hausa_asr.dataset.from_settings import _origin, _short_hash, _utterances, prepared_dataset, seconds_and_fingerprint
 from hausa_asr.errors import UserError
 from hausa_asr.export import card_data
 from hausa_asr.settings.data import DataSettings
@@ -81,9 +81,9 @@ def test_every_corpus_becomes_a_prepared_dataset(
     if path == "http":
         place = served(corpora / "folder") + "/table.csv"
     data = settings(corpus=kind, path=place, allow_overlap=["sentence"])  # of two readings, FLEURS may have both
-    assert prepared_seconds(data, tmp_path / "_data") == ({}, "")
+    assert seconds_and_fingerprint(data, tmp_path / "_data") == ({}, "")
     made = prepared_dataset(data, tmp_path / "_data")
-    seconds, fingerprint = prepared_seconds(data, tmp_path / "_data")
+    seconds, fingerprint = seconds_and_fingerprint(data, tmp_path / "_data")
     assert seconds == pytest.approx(made.seconds, rel=0.01) and fingerprint == made.fingerprint, "as a plan asks for"
     train = 27 if kind == "fleurs" else 24
     assert {name: len(split) for name, split in made.splits.items()} == {"train": train, "dev": 6, "test": 6}
