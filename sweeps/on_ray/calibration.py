@@ -47,39 +47,46 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
     resources = plan.worker_resources
     gpu, workers = bool(resources.get("GPU")), next(iter(plan.workers), config.resources.most_workers)
     recipe = config.recipe()
-    task: Any = _measure.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
+    options: dict[str, Any] = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
     # The slowest that a trial may be: the largest base checkpoint, all of it learning. Each worker has part of a batch.
     base = max(config.bases, key=lambda name: known.weights if (known := base_of(name)) else 0)
     share = replace(recipe, base=base, freeze_transformer_fraction=0.0, batch_s=recipe.batch_s / workers)
-    pending = task.remote(portable(prepared.path), asdict(share), plan.threads, gpu)
+    # An actor, since Ray ends the driver where a task is cancelled just as it raises.
+    options["label_selector"] = dict(plan.labels) or None
+    process: Any = _Measuring.options(**options).remote()  # type: ignore[attr-defined]
     try:
+        pending = process.measure.remote(portable(prepared.path), asdict(share), plan.threads, gpu)
         training, scoring = ray.get(pending, timeout=_PATIENCE_S)
     except Exception as error:
-        ray.cancel(pending, force=True)
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, UserError):
             raise cause from None
         warning = f"a trial's speed could not be measured, so it is guessed: {first_line(cause, 200)}"
         return replace(prediction, warnings=(*prediction.warnings, warning))
+    finally:
+        ray.kill(process)  # gives back its place and the GPU's memory
     speed = measured(config, training, scoring, prepared.seconds, workers)
     return predict(config, plan, here(config.storage), prepared.seconds, speed, prepared.fingerprint)
 
 
-@ray.remote(max_calls=1)  # the process ends, and gives back the GPU's memory
-def _measure(prepared_path: str, recipe: dict[str, Any], threads: int, gpu: bool) -> tuple[float, float]:
-    """Measure in a process of its own."""
-    import torch
+@ray.remote
+class _Measuring:
+    """A process of its own, with what a worker takes."""
 
-    from hausa_asr.dataset.prepared import load_prepared
-    from hausa_asr.recipe import FinetuneConfig
-    from hausa_asr.storage.fetched import at_hand
-    from hausa_asr.training.run import Data
-    from hausa_asr.training.speed import measure
+    def measure(self, prepared_path: str, recipe: dict[str, Any], threads: int, gpu: bool) -> tuple[float, float]:
+        """Measure training and scoring, in seconds of audio a second."""
+        import torch
 
-    torch.set_num_threads(threads)
-    splits = load_prepared(at_hand(prepared_path)).splits
-    config = FinetuneConfig(**recipe)
-    device = torch.device("cuda" if gpu else "cpu")
-    data = Data(splits["train"], splits["dev"])
-    rates = measure(config, data, base=config.base, device=device, seconds=_SECONDS)
-    return rates.training, rates.scoring
+        from hausa_asr.dataset.prepared import load_prepared
+        from hausa_asr.recipe import FinetuneConfig
+        from hausa_asr.storage.fetched import at_hand
+        from hausa_asr.training.run import Data
+        from hausa_asr.training.speed import measure
+
+        torch.set_num_threads(threads)
+        splits = load_prepared(at_hand(prepared_path)).splits
+        config = FinetuneConfig(**recipe)
+        device = torch.device("cuda" if gpu else "cpu")
+        data = Data(splits["train"], splits["dev"])
+        rates = measure(config, data, base=config.base, device=device, seconds=_SECONDS)
+        return rates.training, rates.scoring
