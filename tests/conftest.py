@@ -106,6 +106,7 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     import s3fs
 
     s3_server.use(monkeypatch)
+    s3_server.go_on()  # an earlier test may have ended while it stood still
     monkeypatch.setenv("HAUSA_ASR_SCRATCH", str(tmp_path / "scratch"))
     s3fs.S3FileSystem.clear_instance_cache()  # a thread of an earlier test may have made one without these keys
     yield f"s3://{BUCKET}/{tmp_path.name}"

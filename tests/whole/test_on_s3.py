@@ -71,7 +71,7 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
     settings: Path, tmp_path: Path, bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common = ("--config", settings, *ONE_SLOT, "--set", "search.trials=2", "--set", "name=one",
-              "--set", "finetune.length_s=1200")  # fmt: skip
+              "--set", "finetune.length_s=6000")  # fmt: skip
     finish(start(*common))
     on_disk = ledger_of(tmp_path / "runs/one")
 
@@ -79,7 +79,7 @@ def test_a_sweep_in_a_bucket_is_the_same_sweep(
     driver = start(*common, "--set", f"storage={storage}", HAUSA_ASR_SCRATCH=str(first))
     twin = first / "stores" / storage.replace("://", "/") / "one"
     wait_for(lambda: any(event["event"] == "reported" for event in ledger_of(twin)), driver)
-    s3_server.pause()  # in the middle of the first trial
+    s3_server.pause()  # in the middle of the first trial, seconds before its first rung
     trials = sum(event["event"] == "proposed" for event in ledger_of(twin))
     other = start("--resume", f"{storage}/one", *ONE_SLOT, HAUSA_ASR_SCRATCH=str(second))
     time.sleep(AWAY_S)
