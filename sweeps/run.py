@@ -8,7 +8,6 @@ options and all steps are here, and what each step needs is imported beside it.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from hausa_asr.command_options import Resume, Retry
 from hausa_asr.errors import EXIT_USER_ERROR, UserError
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here, join, portable
+from sweeps.driver.interrupts import end_at_sigterm
 from sweeps.driver.moved_mlflow import passed_over
 from sweeps.driver.sweep_folder import (
     by_name,
@@ -112,7 +112,7 @@ def main(
     python sweeps/run.py --export-study study.db demo-20260101-120000
     """
     console = Console()
-    _end_gently()
+    end_at_sigterm()
     name = ""
     try:
         overrides = set_ or []
@@ -239,7 +239,7 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
             _say(console, f"MLflow at {tracker.shown_uri} does not answer: what is new waits in the ledger")
         with console.status("waiting for Ray"):
             nodes = connection.nodes(config.resources.labels)
-        _end_gently()
+        end_at_sigterm()  # once more, since Ray sets a handler of its own
 
         from sweeps.driver.agenda import Agenda
         from sweeps.driver.closing import Ending, close_sweep
@@ -282,8 +282,8 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
                     if not _search(sweep, agenda, mirror, prediction, console):
                         why = agenda.failures.too_many()
                         sweep.leave(PAUSED_ITSELF if why else INTERRUPTED, why)
-                        mirror.interrupted(_MLFLOW_INTERRUPT_S)
                         if why:
+                            mirror.interrupted(_MLFLOW_INTERRUPT_S)
                             _say(console, f"The sweep has paused itself: {why}\nMend that. {_how_to_go_on(folder)}")
                             raise typer.Exit(EXIT_LOST)
                         raise KeyboardInterrupt
@@ -298,6 +298,9 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
                     )
                     if not close_sweep(sweep, ending, models, tracker, mirror, console):
                         raise typer.Exit(1)
+            except KeyboardInterrupt:
+                mirror.interrupted(_MLFLOW_INTERRUPT_S)
+                raise
             finally:
                 mirror.close()
 
@@ -319,7 +322,14 @@ def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction
         board = hold.enter_context(Board(sweep.ledger, config, slots, left, console))
         if address_of(config.cluster) is not None:
             hold.enter_context(node_changes_said(sweep.ledger, config.resources, partial(_say, console)))
-        return search(sweep, agenda, mirror, board)
+        return search(sweep, agenda, mirror, board, at_once=partial(_leave_at_once, sweep, mirror, console))
+
+
+def _leave_at_once(sweep: Sweep, mirror: Mirror, console: Console) -> None:
+    """Record an interrupt while slots end, since whoever sent it may kill the driver in seconds."""
+    _say(console, "Interrupted: the slots have some seconds to end. Once more, and it ends at once.")
+    sweep.leave(INTERRUPTED)
+    mirror.interrupted(_MLFLOW_INTERRUPT_S)
 
 
 def _ray_is_lost(sweep: Sweep, mirror: Mirror, console: Console) -> NoReturn:
@@ -342,11 +352,6 @@ def _taken_over(folder: Path, console: Console) -> NoReturn:
     _say(console, f"\nAnother driver has taken over the sweep {portable(folder)}, since this one was cut off from the "
                   "storage. This one stops; what it did since counts no more.")  # fmt: skip
     os._exit(EXIT_LOST)
-
-
-def _end_gently() -> None:
-    """Let SIGTERM, which is what `ray job stop` sends, do what Ctrl-C does: leave a sweep that can be resumed."""
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def _describe(sweep: Sweep, notes: list[str], console: Console) -> None:

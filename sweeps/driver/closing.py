@@ -57,7 +57,7 @@ def close_sweep(
         console: where it is printed.
 
     Returns:
-        Whether there is a winner; False if no trial came as far as its first evaluation.
+        Whether there is a winner and its model: no trial may have come as far as its first evaluation.
     """
     state = sweep.ledger.state
     sweep.ledger.settle()
@@ -85,7 +85,7 @@ def close_sweep(
         what = f"figures of {', '.join(behind)}" if behind else f"the sweep's end ({trouble})"
         line = f"MLflow lacks {what}; they follow with:  python sweeps/run.py --resume {to_type(sweep.folder)}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return conclusion.best is not None
+    return conclusion.best is not None and conclusion.export is not None
 
 
 def _report(sweep: Sweep) -> Path | None:
@@ -122,7 +122,7 @@ def _summary(
             f"baseline  {baseline.id} was stopped after {share:.0%} of its length, so nothing is compared with it"
         )
     place = _mlflow_options(sweep.config.mlflow, shown_uri)
-    model = portable(conclusion.export) if conclusion.export else None
+    model = portable(conclusion.export) if conclusion.export else "not exported, as said above"
     lines += [f"model     {model}", f"result    {portable(sweep.folder / RESULT_FILE)}"]
     if page is not None:
         lines.append(f"report    {portable(page)}")
@@ -131,8 +131,9 @@ def _summary(
         f"pruning   python -m sweeps.replay --sweep {sweep.name}{place}",
         f"export    hausa-asr best-model --sweep {sweep.name}{place}"
         + (f" --with-lm {conclusion.with_lm.file}" if conclusion.with_lm else ""),
-        f"errors    hausa-asr diagnose {conclusion.export} {sweep.prepared.path}",
     ]
+    if conclusion.export:
+        lines.append(f"errors    hausa-asr diagnose {conclusion.export} {sweep.prepared.path}")
     if stopped:
         lines.append(f"stopped   {stopped}")
     lines += [found.sentence() for found in (conclusion.soup, conclusion.growth, conclusion.with_lm) if found]

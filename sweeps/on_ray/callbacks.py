@@ -36,6 +36,7 @@ class SweepCallback(tune.Callback):
         why: by Tune's id, `recall` for a paused trial that goes on to its end.
         capacity: what the orders were offered.
         has_range: trials may have different numbers of workers.
+        look: is called before each of Tune's steps.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,10 +53,12 @@ class SweepCallback(tune.Callback):
         why: Mapping[str, str],
         capacity: Capacity,
         has_range: bool,
+        look: Callable[[], None],
     ) -> None:
         self._ledger, self._mirror, self._board, self._space = ledger, mirror, board, space
         self._trial_of, self._why, self._capacity, self._has_range = trial_of, why, capacity, has_range
         self._waiting_since: dict[str, float] = {}
+        self._look = look
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         name = self._trial_of(trial.trial_id)
@@ -86,6 +89,9 @@ class SweepCallback(tune.Callback):
         self._capacity.promises.drop(_order(trial))
         log.error("%s: a slot broke: %s", name or "waiting", broken_by(error_text(trial)).reason)
         self._left(name)
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self._look()
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self._board.tick()

@@ -36,6 +36,8 @@ from sweeps.wording import many
 
 log = logging.getLogger("sweeps")
 
+INTERRUPTED_S = 10.0
+"""How long slots have to end after an interrupt. What they are still writing then is lost, and only that."""
 _KEPT = ("step", "updates", "seen_s", "metrics", "best", "last", "diverged")
 """What the ledger keeps of a report. Samples stay in the checkpoint, whose place follows from the step."""
 
@@ -75,15 +77,17 @@ class SweepScheduler(FIFOScheduler):
         self._is_short, self._learn = is_short, learn
         self._config, self._ledger, self._rule, self._agenda = config, ledger, rule, agenda
         self._trial_of, self._guess, self._leaving = trial_of, guess, leaving
-        self._warm = 0
+        self._warm, self._goodbye_s = 0, WRITING_S
+        self._controller: Any = None
         self._came: dict[tuple[str, str], int] = {}
         self._at: dict[str, int] = {}
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first trial that waits to start. Tune's own way looks through all trials that ever were, at each step."""
         live = tune_controller.get_live_trials()
-        # Tune gives slots 10 s to end. It wraps the controller anew for each call, so what is set must be set inside.
-        tune_controller._tune_controller._actor_force_cleanup_timeout = int(WRITING_S)
+        # Tune wraps the controller anew for each call, so what is set must be set inside.
+        self._controller = tune_controller._tune_controller
+        self._controller._actor_force_cleanup_timeout = self._goodbye_s
         # Tune keeps an idle actor for each trial that is about to start, and ends the others, which are to be warm for
         # the trials after that. So its cache gets room for all slots.
         for trial in list(live)[self._warm :]:  # all take the same, so any will do
@@ -93,6 +97,12 @@ class SweepScheduler(FIFOScheduler):
         if not waiting and self._is_short():  # after a node was lost, say: warm slots without a trial make way
             _end_idle_slots(tune_controller._tune_controller)
         return min(waiting, key=lambda trial: self._trial_of(trial.trial_id), default=None)
+
+    def hasten(self) -> None:
+        """Give slots that end only seconds from now on, as Tune would by itself; they may be far from a report."""
+        self._goodbye_s = INTERRUPTED_S
+        if self._controller is not None:
+            self._controller._actor_force_cleanup_timeout = self._goodbye_s
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Write a trial's report down and judge it. Called by Tune."""

@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from hausa_asr.storage.address import join, portable
 from sweeps.driver.agenda import Agenda
 from sweeps.driver.board import Board
 from sweeps.driver.checkpoint_space import CheckpointSpace
+from sweeps.driver.interrupts import Interrupts
 from sweeps.driver.sweep import Sweep
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.on_ray.callbacks import SweepCallback
@@ -41,14 +43,22 @@ _MOST_STARTING = 512
 _GOODBYE_S = 20.0
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are the only records
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are not used
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's own snapshots are not used, and need room in /tmp
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see `Interrupts`
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # our one field is a text
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
-def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: type[tune.Trainable] = Slot) -> bool:
+def search(
+    sweep: Sweep,
+    agenda: Agenda,
+    mirror: Mirror,
+    board: Board,
+    slot: type[tune.Trainable] = Slot,
+    at_once: Callable[[], None] = lambda: None,
+) -> bool:
     """Run trials and finalists until the agenda is at its end, or until an interrupt.
 
     Never `Tuner.restore`: a resumed sweep is a new Tune run whose agenda hands out the unfinished trials first.
@@ -59,6 +69,7 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
         mirror: MLflow.
         board: the table of trials.
         slot: what Tune runs; the benchmarks give one that trains nothing.
+        at_once: is called at the first interrupt, in a thread of its own, while slots still have a few seconds to end.
 
     Returns:
         Whether it came to its end; False after an interrupt.
@@ -73,13 +84,15 @@ def search(sweep: Sweep, agenda: Agenda, mirror: Mirror, board: Board, slot: typ
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
     storage = sweep.folder / "ray"
     experience = Experience(sweep.config, sweep.ledger.state.trials.values())
-    _tune(sweep, agenda, mirror, board, slot, storage, experience)
-    while agenda.is_to_go_on():  # its end was given out when something broke under the last trials
-        agenda.begin_anew()
-        _tune(sweep, agenda, mirror, board, slot, storage, experience)
+    with Interrupts(at_once) as interrupts:
+        _tune(sweep, agenda, mirror, board, slot, storage, experience, interrupts)
+        # Its end may have been given out when something broke under the last trials.
+        while agenda.is_to_go_on() and not interrupts.asked:
+            agenda.begin_anew()
+            _tune(sweep, agenda, mirror, board, slot, storage, experience, interrupts)
     board.remark = str
     shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
-    return agenda.is_done()
+    return agenda.is_done() and not interrupts.asked
 
 
 def _tune(
@@ -90,6 +103,7 @@ def _tune(
     slot: type[tune.Trainable],
     storage: Path,
     experience: Experience,
+    interrupts: Interrupts,
 ) -> None:
     """One Tune run, until the agenda gives out its end, or until an interrupt."""
     grows = address_of(sweep.config.cluster) is not None
@@ -125,22 +139,26 @@ def _tune(
     space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config, agenda.held)
     space.begin()
     trial_of, has_range = searcher.trial_of.__getitem__, sweep.config.resources.has_range
-    callback = SweepCallback(sweep.ledger, mirror, board, space, trial_of, searcher.why, capacity, has_range)
+    callback = SweepCallback(
+        sweep.ledger, mirror, board, space, trial_of, searcher.why, capacity, has_range, interrupts.end_tune
+    )
+    scheduler = SweepScheduler(
+        sweep.config,
+        sweep.ledger,
+        sweep.rule,
+        agenda,
+        trial_of,
+        sweep.guess_loss(),
+        capacity.leaving,
+        is_short,
+        experience.learn,
+    )
+    interrupts.hasten = scheduler.hasten
     tuner = tune.Tuner(
         tune.with_resources(slot, sweep.plan.slot_resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=SweepScheduler(
-                sweep.config,
-                sweep.ledger,
-                sweep.rule,
-                agenda,
-                trial_of,
-                sweep.guess_loss(),
-                capacity.leaving,
-                is_short,
-                experience.learn,
-            ),
+            scheduler=scheduler,
             num_samples=-1,  # the agenda says when it is over
             reuse_actors=True,
         ),

@@ -89,8 +89,9 @@ def _end_run(tracker: Tracker, ledger: Ledger, conclusion: Conclusion) -> None:
     assert state.run_id is not None
     metrics = {"wall_s": state.wall_s, "spent_s": state.spent_s}
     tags: dict[str, str] = {}
-    if best is not None and conclusion.export is not None:
-        tracker.log_folder(state.run_id, conclusion.export, "best_model")
+    if best is not None:
+        if conclusion.export is not None:
+            tracker.log_folder(state.run_id, conclusion.export, "best_model")
         metrics |= {"best_wer": best.dev["wer"], "best_cer": best.dev["cer"]}
         metrics |= {f"test_{name}": value for name, value in (best.test or {}).items()}
         tags = {

@@ -17,6 +17,7 @@ from typing import Any
 
 from hausa_asr.dataset.prepared import Prepared
 from hausa_asr.decoding.weights import model_digest
+from hausa_asr.errors import first_line
 from hausa_asr.export.model_card import Card, ErrorRates
 from hausa_asr.export.write import export_checkpoint
 from hausa_asr.files import write_whole
@@ -61,7 +62,7 @@ class Conclusion:
         growth: what more data would give; None where that was not tried.
         with_lm: how the scored runs do with a language model; None where that was not tried.
         diagnosed: the folder of each run's diagnosis, by the run's name.
-        export: the folder of the winner's model, or of the average that was better.
+        export: the folder of the winner's model, or of the average that was better; None where it could not be written.
         result: the content of `result.json`.
     """
 
@@ -128,7 +129,16 @@ def conclude(
         except Exception as error:  # an average is an extra, and must not cost a sweep its end
             log.exception("no runs were averaged: %s", error)
     diagnosed = diagnosed_runs(config, ledger, errors, runs, baseline, prepared)
-    export = _export(config, ledger, errors, best, baseline, prepared, headline, soup) if best else None
+    export = None
+    if best:
+        try:
+            export = _export(config, ledger, errors, best, baseline, prepared, headline, soup)
+        except Exception as error:  # of the disk, or of something strange in its folder; the result counts more
+            log.exception("the winner's model was not exported: %s", error)
+            say(
+                f"The winner's model was not exported to {ledger.folder / EXPORT_FOLDER}: {first_line(error)} "
+                "Mend that and go on with --resume, or export it elsewhere with `hausa-asr best-model`."
+            )
     growth = data_growth(state, config, prepared.seconds["train"])
     result = to_json(config, ledger, errors, best, baseline, verdict, export)
     result |= {

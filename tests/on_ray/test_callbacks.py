@@ -18,7 +18,7 @@ def test_a_wait_is_in_the_ledger_from_its_beginning_and_ends_however_its_slot_do
     ledger, nothing = Ledger(tmp_path), SimpleNamespace()
     ledger.append("opened", slots=3, devices=1, price_per_hour=1.0)
     capacity = Capacity(ResourceSettings(), 3)
-    callback = SweepCallback(ledger, *[nothing] * 3, lambda tune_id: "", {}, capacity, False)  # type: ignore[arg-type]
+    callback = SweepCallback(ledger, *[nothing] * 3, lambda tune_id: "", {}, capacity, False, lambda: None)  # type: ignore[arg-type]
     one, other = (
         SimpleNamespace(
             trial_id=name, error_file=None, config={"slot": {"order": order}}, last_result={},

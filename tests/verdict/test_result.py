@@ -133,3 +133,25 @@ def test_a_baseline_that_nothing_beat_is_one_run_and_not_two(tmp_path: Path, che
     conclusion = conclude(load(None, ["finalists={k: 0}"], environment={}), ledger, prepared, score)
     assert [run.id for run, _ in conclusion.tested] == ["t000"]
     assert "over 1 seed" in conclusion.headline or not conclusion.headline
+
+
+def test_a_model_that_cannot_be_exported_costs_no_result(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "s/export").mkdir(parents=True)
+    (tmp_path / "s/export/.DS_Store").touch()
+    ledger = Ledger(tmp_path / "s")
+    ledger.append("sweep", name="s", rungs=[])
+    ledger.append("proposed", trial="t000", settings={}, source="baseline")
+    ledger.append("reported", trial="t000", **report(40, 0.3))
+    ledger.append("ended", trial="t000", state="finished", reason="")
+    ledger.trial_folder("t000").mkdir(parents=True)
+    (ledger.trial_folder("t000") / checkpoint.name).symlink_to(checkpoint)
+    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={}, seconds={"train": 60.0})
+    config, said = load(None, ["finalists={k: 0}"], environment={}), []  # type: ignore[var-annotated]
+    conclusion = conclude(config, ledger, prepared, score, say=said.append)
+    assert conclusion.export is None and conclusion.best is not None
+    result = json.loads((ledger.folder / "result.json").read_text())
+    assert result["best"]["id"] == "t000" and result["export"] is None
+    [line] = said
+    assert "was not exported" in line and "also holds .DS_Store" in line and "--resume" in line
+    (tmp_path / "s/export/.DS_Store").unlink()
+    assert conclude(config, ledger, prepared, score).export == ledger.folder / "export"

@@ -46,6 +46,7 @@ def test_it_goes_on_with_a_larger_budget_a_wider_space_and_after_sigterm(setting
     assert f"--resume {sweep}" in finish(process, code=130), "typed elsewhere its folder is needed"
     assert gone(process.pid) == []
     runs, stopped = Runs(folder), Ledger(sweep).state
+    assert stopped.left is not None and stopped.left.how == "interrupted"
     assert runs.parents[0].info.status == "KILLED"
     waits = {"proposed": "SCHEDULED", "running": "SCHEDULED", "paused": "SCHEDULED", "finished": "FINISHED",
              "pruned": "KILLED"}  # fmt: skip

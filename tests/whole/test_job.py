@@ -31,6 +31,7 @@ from helpers.whole_sweeps import (
     wait_for,
 )  # fmt: skip
 from sweeps.driver.gauges import BEST_WER, EXPORTED, LEFT, METRICS, MONEY, SLOTS, TRIALS
+from sweeps.record.ledger import read_state
 
 README = ROOT / "cluster/README.md"
 
@@ -267,6 +268,8 @@ def test_submit_from_anywhere_stop_watch_and_resume(
     asked(head, "POST", "first/stop")  # what `ray job stop` does
     log, remarks = first.communicate(timeout=60)
     assert first.returncode == 130, log + remarks
+    left = read_state(runs / "night").left
+    assert left is not None and left.how == "interrupted", "it was no crash to those who watch"
     assert "sweep night: starting" in log and "Go on with:" in remarks and f"--resume {runs}/night" in remarks
     [n_bytes] = re.findall(r"^upload +([\d,]+) bytes", remarks, re.M)
     assert 100_000 < int(n_bytes.replace(",", "")) < 5_000_000
