@@ -193,9 +193,9 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     from hausa_asr.tracking.tracker import Tracker
     from sweeps.driver.agenda import Agenda
     from sweeps.driver.board import Board
+    from sweeps.driver.log_lines import log_to
     from sweeps.driver.reporting import report_of
     from sweeps.driver.sweep import Sweep, predictor_of, rule_of
-    from sweeps.driver.sweep_folder import log_to
     from sweeps.mlflow_mirror.mirror import Mirror
     from sweeps.on_ray.tune_run import search
     from sweeps.planning.forecast import forecast

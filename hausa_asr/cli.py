@@ -18,7 +18,7 @@ from rich.console import Console
 
 from hausa_asr import __version__, doctor_command, export_command, lm_commands, serve_command, transcribe_command
 from hausa_asr.command_options import Config, Json, Set, print_json, rates, settings_of
-from hausa_asr.errors import EXIT_USER_ERROR, UserError
+from hausa_asr.errors import EXIT_USER_ERROR, UserError, of_the_disk
 from hausa_asr.further_commands import Commands
 from hausa_asr.storage.address import here
 
@@ -46,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=list(arguments) if arguments is not None else None, prog_name="hausa-asr")
     except UserError as error:
         print(error, file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as fault:
+        if (worded := of_the_disk(fault)) is None:
+            raise
+        print(worded, file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
 

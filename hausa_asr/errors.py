@@ -6,7 +6,13 @@ other exception is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
+
 EXIT_USER_ERROR = 2
+DISK_FAULTS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG
+}  # fmt: skip
+"""Faults of the disk that the user can mend; other faults of the system may be the network's, or ours."""
 
 
 class UserError(Exception):
@@ -34,6 +40,17 @@ class UserError(Exception):
 
     def __reduce__(self):  # keyword-only arguments would be lost on the way through Ray
         return _rebuild, (self.what, self.where, self.fix)
+
+
+def of_the_disk(fault: OSError) -> UserError | None:
+    """What a user reads of a disk that is full or may not be written; None if the fault is of another kind."""
+    if fault.errno not in DISK_FAULTS:
+        return None
+    return UserError(
+        f"A file can't be written or read: {fault.strerror}.",
+        where=fault.filename,
+        fix="Make room or get the rights there, or give another folder.",
+    )
 
 
 def first_line(fault: BaseException, most: int = 300) -> str:

@@ -23,16 +23,17 @@ import typer
 from rich.console import Console
 
 from hausa_asr.command_options import Resume, Retry
-from hausa_asr.errors import EXIT_USER_ERROR, UserError
+from hausa_asr.errors import EXIT_USER_ERROR, UserError, of_the_disk
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here, join, portable
+from sweeps.driver.console import console_of
 from sweeps.driver.interrupts import end_at_sigterm
 from sweeps.driver.moved_mlflow import passed_over
 from sweeps.driver.sweep_folder import (
     by_name,
     data_of,
     forget_deleted,
-    log_to,
+    refuse_closed,
     refuse_retry,
     refuse_taken,
     refuse_useless_lm,
@@ -111,7 +112,7 @@ def main(
     python sweeps/run.py --report demo-20260101-120000
     python sweeps/run.py --export-study study.db demo-20260101-120000
     """
-    console = Console()
+    console = console_of(sys.stdout)
     end_at_sigterm()
     name = ""
     try:
@@ -147,7 +148,10 @@ def main(
         if retry:
             refuse_retry(here(join(settings.storage, name)) if resume else None, retry)
         run(settings, name, resume is not None, console, retry or [])
-    except UserError as error:
+    except (UserError, OSError) as fault:
+        error = fault if isinstance(fault, UserError) else of_the_disk(fault)
+        if error is None:
+            raise
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
@@ -204,10 +208,11 @@ def run(config: SweepConfig, name: str, resumed: bool, console: Console, retry: 
     folder = here(join(config.storage, name))
     if not resumed:
         refuse_taken(config, name)
+        refuse_closed(folder)
         forget_deleted(folder)
     _say(console, f"sweep {name}: starting")
     from hausa_asr.model.base_check import check_base
-    from sweeps.driver.log_lines import formatter
+    from sweeps.driver.log_lines import formatter, log_to
     from sweeps.driver.publisher import published
     from sweeps.on_ray.cluster import address_of, connecting, prepare_environment
     from sweeps.sampling import space

@@ -204,9 +204,12 @@ def _locked(out: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as error:  # some network file systems know no locks
                 _log.warning("%s can't be locked (%s): don't prepare it twice at a time", out, error)
+            ours = False
             with suppress(FileNotFoundError):  # the one that had it may have removed an empty folder
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(out / _MARK)):
                     (out / clip_store.FOLDER).mkdir(exist_ok=True)
-                    yield
-                    return
+                    ours = True
+            if ours:  # outside, where a file that the block misses is not taken for that
+                yield
+                return
         (out / clip_store.FOLDER).mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from hausa_asr.decoding.confidence import CONFIDENCE_FILE
 from hausa_asr.decoding.weights import LM_FILE, weights_file
-from hausa_asr.errors import UserError
+from hausa_asr.errors import DISK_FAULTS, UserError
 
 WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
 NEEDED = {WEIGHTS, SETTINGS, "README.md", "config.json", "vocab.json", "tokenizer_config.json",
@@ -23,9 +22,6 @@ CURVE = "learning.png"
 POSSIBLE = NEEDED | LANGUAGE_MODEL | ONNX_MODELS | {CONFIDENCE_FILE, CURVE, "special_tokens_map.json",
            "added_tokens.json"}  # fmt: skip
 """All that an export ever holds: a folder with anything else in it is not ours to replace."""
-
-_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
-"""Faults of the disk that the user can mend; other faults of the system may be the network's, or ours."""
 
 
 def weights_are_whole(path: Path) -> bool:
@@ -97,7 +93,7 @@ def written_aside(out: Path, overwrite: bool) -> Iterator[Path]:
                 os.fsync(handle)
         put_in_place(partial, target)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK_FAULTS:
             raise
         raise UserError(
             f"The model can't be written: {error.strerror}.",

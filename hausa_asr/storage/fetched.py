@@ -143,7 +143,12 @@ def _make_room(needed: int) -> None:
 def limit_bytes() -> float:
     """What fetched folders may take of this node's disk."""
     if given := os.environ.get(LIMIT_VARIABLE):
-        return float(given) * 1e9
+        try:
+            return float(given) * 1e9
+        except ValueError:
+            raise UserError(
+                f"The variable {LIMIT_VARIABLE} is no number of GB: {given!r}.", fix="Set it to 200, say."
+            ) from None
     return min(_LIMIT_GB * 1e9, _LIMIT_SHARE * shutil.disk_usage(_registry()).total)
 
 

@@ -156,6 +156,8 @@ class Lease:
                 else:
                     log.warning("the lease could not be renewed: %s", fault.what)
                     continue
+            if self._over.is_set():  # `close` did not wait for this answer, and has released the lease meanwhile
+                return
             if not done:
                 self.is_lost = True
                 self._lost()

@@ -1,6 +1,6 @@
 """The lines of a sweep's log: text for people, or with HAUSA_ASR_LOG=json an object a line for log collectors.
 
-In: log records. Out: text. Called by `sweep_folder.log_to`.
+In: log records. Out: text in the sweep's log. Called by `run`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,24 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hausa_asr.errors import UserError
 
 VARIABLE = "HAUSA_ASR_LOG"
 _TRIAL = re.compile(r"(t\d{3,}(?:-\w+)*)\b")
 """Our messages begin with the trial that they are about, where there is one."""
+
+
+def log_to(path: Path) -> None:
+    """Send what Ray, Tune and we log to the sweep's log, so that it does not run across the table of trials."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(formatter(path.parent.name))
+    for name in ("sweeps", "ray", "ray.tune", "ray.train", "mlflow", "optuna", "urllib3"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if name == "sweeps" else logging.WARNING)
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # it misses the records that we turned off
 
 
 def formatter(sweep: str, environment: Mapping[str, str] = os.environ) -> logging.Formatter:

@@ -6,7 +6,6 @@ In: what was typed. Out: the settings and the sweep's name; a folder that no oth
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import re
 import shlex
@@ -24,7 +23,6 @@ from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import absolute, here, is_remote, join, parent, portable
 from hausa_asr.storage.address import name as last_of
 from hausa_asr.storage.fetched import at_hand, share
-from sweeps.driver.log_lines import formatter
 from sweeps.driver.moved_mlflow import with_moved_mlflow
 from sweeps.planning.finalists import refuse_mixed_lengths
 from sweeps.record.folders import bring, is_there, sweeps_in
@@ -193,6 +191,19 @@ def refuse_taken(config: SweepConfig, name: str) -> None:
         )
 
 
+def refuse_closed(folder: Path) -> None:
+    """Refuse to begin a sweep whose folder could not be made.
+
+    Raises:
+        UserError: this user may not write there.
+    """
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            "The sweep's folder can't be made: you may not write there.", where=there, fix="Give another storage=..."
+        )
+
+
 def forget_deleted(folder: Path) -> None:
     """Put aside what this node has of a sweep of the same name that was deleted in the object store.
 
@@ -252,7 +263,14 @@ def only_driver(folder: Path) -> IO[str]:
     Raises:
         UserError: another driver is at work, or the file system has no locks.
     """
-    lock = (folder / LOCK_FILE).open("w")
+    try:
+        lock = (folder / LOCK_FILE).open("w")
+    except PermissionError as error:
+        raise UserError(
+            f"The sweep's folder can't be written: {error.strerror}.",
+            where=folder,
+            fix="Get the rights there, or copy the sweep's folder to a storage of your own.",
+        ) from None
     for left in reversed(range(_LOOKS)):  # who asks whether a driver is at work holds the lock for a moment
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -274,14 +292,3 @@ def only_driver(folder: Path) -> IO[str]:
         where=folder,
         fix="Let it finish, or stop it (Ctrl-C, or `ray job stop`), before you resume the sweep.",
     )
-
-
-def log_to(path: Path) -> None:
-    """Send what Ray, Tune and we log to the sweep's log, so that it does not run across the table of trials."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(formatter(path.parent.name))
-    for name in ("sweeps", "ray", "ray.tune", "ray.train", "mlflow", "optuna", "urllib3"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if name == "sweeps" else logging.WARNING)
-    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # it misses the records that we turned off

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +21,11 @@ from hausa_asr.errors import UserError, first_line
 from hausa_asr.settings.load import in_ray_job
 from hausa_asr.settings.sweep import ClusterSettings
 from hausa_asr.tracking.store import environment_lock
+from sweeps.on_ray.local_ray import keep_logs, temp_folder, warden_of
 from sweeps.planning.slots import HEAD, has_labels, usable_cpus
 
 log = logging.getLogger("sweeps")
 
-_TEMP_PREFIX = "hausa-asr-ray-"
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """Only small messages go through Ray; the data is memory-mapped from the sweep's storage."""
 _STARTING_AT_ONCE = 16
@@ -69,7 +68,7 @@ class Connection:
 
     def __init__(self, settings: ClusterSettings, logs: Path) -> None:
         self._settings, self._logs, self._address = settings, logs, address_of(settings)
-        self._temp = None if self._address else _temp_folder()
+        self._temp = None if self._address else temp_folder()
         self._warden: subprocess.Popen[bytes] | None = None
         self._fault: BaseException | None = None
         self._tried, self._over = threading.Event(), threading.Event()
@@ -97,7 +96,7 @@ class Connection:
         ray.shutdown()
         self._over.set()
         if self._temp is not None:
-            _keep_logs(self._temp, self._logs)
+            keep_logs(self._temp, self._logs)
             shutil.rmtree(self._temp, ignore_errors=True)
         if self._warden is not None:
             self._warden.communicate()
@@ -118,19 +117,26 @@ class Connection:
         if self._temp is None:
             _join(str(self._address))
             return
-        ray.init(
-            address="local",
-            num_cpus=self._settings.local_cpus or usable_cpus(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            # A slot has six processes, most of which only wait; by default Ray warns of them on few CPUs.
-            _system_config={"worker_maximum_startup_concurrency": _STARTING_AT_ONCE},
-            _temp_dir=str(self._temp),
-            _node_ip_address="127.0.0.1",
-        )
-        self._warden = _set_warden(self._temp)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=self._settings.local_cpus or usable_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                # A slot has six processes, most of which only wait; by default Ray warns of them on few CPUs.
+                _system_config={"worker_maximum_startup_concurrency": _STARTING_AT_ONCE},
+                _temp_dir=str(self._temp),
+                _node_ip_address="127.0.0.1",
+            )
+        except Exception as error:  # whatever its servers have ended by
+            raise UserError(
+                f"Ray does not start on this machine: {first_line(error)}",
+                where=self._temp,
+                fix="Look for room in /tmp and /dev/shm, memory and processes (`df -h`, `free`, `ulimit -u`).",
+            ) from error
+        self._warden = warden_of(self._temp)
 
 
 def resources_for_workers(nodes: Iterable[Mapping[str, Any]], labels: Mapping[str, str]) -> list[dict[str, float]]:
@@ -184,48 +190,6 @@ def connected(
         yield connection.nodes(labels or {})
 
 
-_WARDEN = """
-read -r _                            # returns when the driver is gone, however it went
-for pid in $1; do
-    grep -qs Agent "/proc/$pid/cmdline" && kill -9 "$pid"
-done
-for command in /proc/[0-9]*/cmdline; do  # what is just starting would write to the folder again
-    pid=${command#/proc/}
-    grep -qsF -- "=$2/" "$command" && kill -9 "${pid%/cmdline}"
-done
-rm -rf "$2"
-"""
-
-
-def _set_warden(temp: Path) -> subprocess.Popen[bytes]:
-    """A shell that outlives the driver and clears away what a killed one leaves of its Ray.
-
-    The kernel ends Ray's servers with the driver that started them, but not the helpers of the node's manager, which
-    look for the head for two minutes before they give up; and nothing removes the folder.
-    """
-    raylets = {entry for entry in _processes() if "raylet" in entry[2] and str(temp) in entry[2]}
-    helpers = [str(pid) for pid, parent, _ in _processes() if parent in {pid for pid, _, _ in raylets}]
-    return subprocess.Popen(
-        ["/bin/sh", "-c", _WARDEN, "warden", " ".join(helpers), str(temp)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # an interrupt at the terminal is not for it
-    )
-
-
-def _processes() -> list[tuple[int, int, str]]:
-    """Every process of this machine: its id, its parent's, and its command line. Empty without /proc."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            found.append((int(entry.name), parent, (entry / "cmdline").read_text().replace("\0", " ")))
-        except (OSError, ValueError):  # it has ended meanwhile
-            continue
-    return found
-
-
 def _knock(address: str) -> None:
     """Ask whether anything listens there: Ray itself would try for minutes. Raises `OSError` if nothing does."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -258,28 +222,3 @@ def _join(address: str) -> None:
             where=f"address {address}",
             fix="Start it (`ray start --head`), or leave cluster.address and RAY_ADDRESS unset for a local Ray.",
         ) from error
-
-
-def _temp_folder() -> Path:
-    """A folder for a local Ray, named after this process; those of dead drivers are removed.
-
-    Short and in /tmp, since Ray keeps sockets in it, whose paths may have 107 bytes.
-    """
-    root = Path("/tmp")
-    for old in root.glob(f"{_TEMP_PREFIX}*"):
-        pid = old.name.removeprefix(_TEMP_PREFIX).partition("-")[0]
-        if pid.isdigit() and Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-", dir=root))
-
-
-def _keep_logs(temp: Path, logs: Path) -> None:
-    if not logs.parent.is_dir():  # the sweep was refused before it began
-        return
-    for session in temp.glob("session_2*"):
-        if session.is_symlink():
-            continue
-        try:
-            shutil.copytree(session / "logs", logs / session.name, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-        except (OSError, shutil.Error) as error:
-            log.warning("Ray's logs could not be kept: %s", error)

@@ -219,7 +219,8 @@ class Ledger:
 
 def _say(line: str) -> None:
     """Say what the user must see at once: the log may be on the same full disk."""
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # stderr may be a file on that disk
+        print(line, file=sys.stderr, flush=True)
     log.warning("%s", line)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from hausa_asr.dataset.prepare import PreparedSplit, PrepareProgress, PrepareSettings, load_prepared, prepare
+from hausa_asr.dataset.prepare import PreparedSplit, PrepareProgress, PrepareSettings, _locked, load_prepared, prepare
 from hausa_asr.errors import UserError
 from hausa_asr.text import encode
 from hausa_asr.utterance import Utterance
@@ -325,3 +325,11 @@ def test_utterances_may_come_from_a_generator(tmp_path: Path, three: list[Uttera
         yield from three
 
     assert isinstance(prepare(each(), str(tmp_path / "out")).splits["dev"], PreparedSplit)
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_no_fault_of_the_lock(tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    out.mkdir()
+    with pytest.raises(FileNotFoundError, match="clips"), _locked(out):
+        shutil.rmtree(out)
+        (out / "clips").stat()

@@ -17,7 +17,7 @@ from sweeps.driver.log_lines import formatter
 CODE = """
 import logging, sys
 from pathlib import Path
-from sweeps.driver.sweep_folder import log_to
+from sweeps.driver.log_lines import log_to
 log_to(Path(sys.argv[1]) / "sweep.log")
 log = logging.getLogger("sweeps")
 log.info("%s: a slot broke: %s", "t004-s1", "ɗaya \\n biyu")
