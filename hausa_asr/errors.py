@@ -1,7 +1,7 @@
-"""The error that a user can mend: what is wrong, where, and what to do about it.
+"""The error that a user can mend: what is wrong, where, and what to do about it; and the one that is a trial's own.
 
 The command lines (`hausa_asr.cli`, `sweeps.run`) print a `UserError` without a traceback and exit with code 2. Any
-other exception is a bug of ours and keeps its traceback.
+other exception is a bug of ours and keeps its traceback. A trial that raises `TooLittleMemory` is not tried again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ class UserError(Exception):
 
     def __reduce__(self):  # keyword-only arguments would be lost on the way through Ray
         return _rebuild, (self.what, self.where, self.fix)
+
+
+class TooLittleMemory(RuntimeError):
+    """The device has too little memory for one utterance alone, so the trial's settings fail wherever it runs."""
 
 
 def first_line(fault: BaseException, most: int = 300) -> str:

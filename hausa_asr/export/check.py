@@ -88,12 +88,15 @@ def _score(folder: Path, prepared: Path, part_s: float) -> dict[str, Any]:
 
     from hausa_asr.dataset.parts import dev_part
     from hausa_asr.dataset.prepared import split_of
+    from hausa_asr.model.device import has_no_room
 
     dev = dev_part(split_of(prepared, "dev"), part_s)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return _scored(folder, dev, device)
-    except torch.cuda.OutOfMemoryError:  # a sweep may be using it
+    except RuntimeError as error:
+        if not has_no_room(error):  # a sweep may be using it
+            raise
         return _scored(folder, dev, torch.device("cpu"))
 
 

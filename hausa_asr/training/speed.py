@@ -54,7 +54,7 @@ def measure(
 
     Raises:
         UserError: the base checkpoint cannot be used.
-        torch.OutOfMemoryError: not even one utterance fits.
+        TooLittleMemory: not even one utterance fits.
     """
     device = chosen_device(device)
     dev = dev_part(data.dev, _SCORED_S)
