@@ -31,6 +31,7 @@ import torch
 import torch.distributed as dist
 from trainer_peer import wait
 
+from hausa_asr.model import forward
 from hausa_asr.model.batch import Share, padded
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
@@ -289,9 +290,9 @@ def _difference(losses: np.ndarray, exact: np.ndarray) -> dict[str, float]:
 
 def _losses(task: Finding, device: torch.device, folder: Path, updates: int, exact: bool = True) -> list[float]:
     """The losses of the first updates of a trial without dropout; `exact` in float32 all through."""
-    supported, tf32 = torch.cuda.is_bf16_supported, torch.backends.cudnn.allow_tf32
+    real, tf32 = forward.computes_in_bfloat16, torch.backends.cudnn.allow_tf32
     if exact:
-        torch.cuda.is_bf16_supported = lambda including_emulation=True: False  # turns our autocast off
+        forward.computes_in_bfloat16 = lambda device: False  # turns our autocast off
         torch.backends.cudnn.allow_tf32 = False
     length_s = 1.1 * task["updates"] * task["batch_s"]
     config = replace(_recipe(task), activation_dropout=0.0, lr_peak=task["lr_peak"], length_s=length_s)
@@ -308,7 +309,7 @@ def _losses(task: Finding, device: torch.device, folder: Path, updates: int, exa
             before = total
         run.loader.close()
     finally:
-        torch.cuda.is_bf16_supported, torch.backends.cudnn.allow_tf32 = supported, tf32
+        forward.computes_in_bfloat16, torch.backends.cudnn.allow_tf32 = real, tf32
     return found
 
 

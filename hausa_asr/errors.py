@@ -33,7 +33,11 @@ class UserError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self):  # keyword-only arguments would be lost on the way through Ray
-        return _rebuild, (self.what, self.where, self.fix)
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+class NodeFault(UserError):
+    """A problem of this machine and not of the settings: on another node there may be none."""
 
 
 class TooLittleMemory(RuntimeError):
@@ -51,5 +55,5 @@ def first_line(fault: BaseException, most: int = 300) -> str:
     return text.splitlines()[0][:most] if text else type(fault).__name__
 
 
-def _rebuild(what: str, where: str | None, fix: str | None) -> UserError:
-    return UserError(what, where=where, fix=fix)
+def _rebuild(kind: type[UserError], what: str, where: str | None, fix: str | None) -> UserError:
+    return kind(what, where=where, fix=fix)

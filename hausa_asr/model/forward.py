@@ -13,17 +13,13 @@ from typing import Any
 import torch
 from transformers import Wav2Vec2ForCTC
 
+from hausa_asr.model.device import computes_in_bfloat16
 from hausa_asr.text import PAD, VOCAB
 
 
 def uses_layer_norm(model: Wav2Vec2ForCTC) -> bool:
     """Whether the convolutions use layer norm ("large", XLS-R, MMS): `transformers` masks the padding of these only."""
     return model.config.feat_extract_norm == "layer"
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether a device is a GPU with bfloat16 of its own (Ampere and newer); on others it is slower than float32."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device) -> torch.autocast:
