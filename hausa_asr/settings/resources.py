@@ -73,8 +73,8 @@ class ResourceSettings(Strict):
     def _share_no_gpu(self) -> ResourceSettings:
         if 0 < self.gpus_per_worker < 1 and self.most_workers > 1:
             raise ValueError(
-                f"gpus_per_worker is {self.gpus_per_worker:g}, but the workers of one trial can't share a GPU (NCCL, which "
-                "sums their gradients, refuses that): set gpus_per_worker to 1 or more, or workers_per_trial to 1"
+                f"gpus_per_worker is {self.gpus_per_worker:g}, but the workers of one trial can't share a GPU (NCCL, "
+                "which sums their gradients, refuses that): set gpus_per_worker to 1 or more, or workers_per_trial to 1"
             )
         return self
 
