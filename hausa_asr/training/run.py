@@ -203,5 +203,8 @@ def _prepare_layers(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> None:
         # `transformers` 5.23 has renamed it. Not the reentrant kind, which fails with layerdrop.
         enable: Any = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
+        layer: Any
+        for layer in model.wav2vec2.encoder.layers:
+            layer.gradient_checkpointing = False  # the encoder's holds: `forward` does it around each layer
     if config.compile == "on":  # `auto` does not compile, since that paid nowhere yet
         compile_layers(model)
