@@ -16,9 +16,9 @@ allocated as a sweep's workers do it, in expandable segments, unless the first c
 2. `presets`: the peak memory of each preset at its `micro_batch_s`: updates with AdamW's moments, and an evaluation.
 3. `resume`: `finetune()` on XLS-R 300M: evaluations, the times to copy weights and to write checkpoints, a pause, and a
    resume that sends the same report again.
-4. `precision`: the training losses of 200 updates in bfloat16 against float32. `ranks`: those of two ranks on this GPU,
-   over gloo, against one rank with whole batches. `compile`: 12 trials of different settings in one process, compiled
-   and not: graphs, seconds, memory left behind.
+4. `precision`: the training losses of up to 200 updates in bfloat16 against float32. `ranks`: those of two ranks on
+   this GPU, over gloo, against one rank with whole batches. `compile`: 12 trials of different settings in one process,
+   compiled and not: graphs, seconds, memory left behind.
 5. `small`: many demo models at once on the GPU, and on the machine's CPUs.
 6. `rest`: the other rows of `step.py`, and the first ones again, as far as time is left.
 
@@ -119,7 +119,7 @@ def tasks(small: bool, work: Path) -> dict[str, dict[str, Any]]:
         "step": {**common, "updates": sized(25, 2), "warm_up": sized(20, 1), "utterances": sized(800, 12)},
         "presets": {**common, "updates": 4, "scale": sized(1.0, 0.05), "utterances": sized(200, 12)},
         "resume": {**common, "updates": sized(12, 6), "dev": sized(830, 6)},
-        "precision": {**common, "updates": sized(200, 3), "updates_on_cpu": sized(40, 2), **few},
+        "precision": {**common, "updates": sized(200, 3), "every": sized(25, 2), "updates_on_cpu": sized(40, 2), **few},
         "ranks": {**common, **layers, "updates": sized(20, 3), **few, "store": str(work / "ranks"), "lr_peak": 1e-4},
         "compile": {**common, **layers, "trials": sized(12, 1), "updates": sized(5, 0)},
         "small": {

@@ -31,6 +31,7 @@ import torch
 import torch.distributed as dist
 from trainer_peer import wait
 
+from hausa_asr.model import forward
 from hausa_asr.model.batch import Share, padded
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
@@ -262,41 +263,54 @@ def compiled(task: Finding, device: torch.device, work: Path) -> Iterator[Findin
 def precision(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
     """Training losses in bfloat16 autocast and in float32, on the same batches; those of the demo on the CPU too.
 
-    The learning rate comes to its peak and goes down again.
+    The learning rate comes to its peak and goes down again. What there is is written every 25 updates, since the time
+    may be over before all are made.
     """
     for model, lr_peak in (("demo", 1e-3), ("xlsr-300m", 1e-4)):
-        one = {**task, "model": model, "lr_peak": lr_peak}
-        exact = np.array(_losses(one, device, work / model, task["updates"]))
-        yield {f"{model}: float32": exact.tolist()}
-        if device.type == "cuda":
-            low = np.array(_losses(one, device, work / model, task["updates"], exact=False))
-            yield {f"{model}: bfloat16": low.tolist()}
-            yield {f"{model}: bfloat16 against float32": _difference(low, exact)}
+        one, low, exact = {**task, "model": model, "lr_peak": lr_peak}, [], []
+        if device.type == "cuda" or task["tiny"]:
+            for low in _losses(one, device, work / model, task["updates"], exact=False):
+                yield {f"{model}: bfloat16": low}
+        for exact in _losses(one, device, work / model, task["updates"]):
+            yield {f"{model}: float32": exact}
+            if low:
+                yield {f"{model}: bfloat16 against float32": _difference(low, exact)}
         if model == "demo":
-            cpu = np.array(_losses(one, torch.device("cpu"), work / model, task["updates_on_cpu"]))
-            yield {f"{model}: float32 on the CPU against float32": _difference(cpu, exact[: len(cpu)])}
+            *_, cpu = _losses(one, torch.device("cpu"), work / model, task["updates_on_cpu"])
+            yield {f"{model}: float32 on the CPU against float32": _difference(cpu, exact)}
 
 
-def _difference(losses: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+def _difference(some: list[float], others: list[float]) -> dict[str, float]:
+    """How far losses are from exact ones, over the updates that both have."""
+    updates = min(len(some), len(others))
+    losses, exact = np.array(some[:updates]), np.array(others[:updates])
     relative = np.abs(losses - exact) / np.abs(exact)
     last = len(exact) // 10 or 1
     return {
+        "updates": updates,
         "largest": float(relative.max()),
         "mean": float(relative.mean()),
         "last_tenth": float(abs(losses[-last:].mean() / exact[-last:].mean() - 1)),
     }
 
 
-def _losses(task: Finding, device: torch.device, folder: Path, updates: int, exact: bool = True) -> list[float]:
-    """The losses of the first updates of a trial without dropout; `exact` in float32 all through."""
-    supported, tf32 = torch.cuda.is_bf16_supported, torch.backends.cudnn.allow_tf32
+def _losses(
+    task: Finding, device: torch.device, folder: Path, updates: int, exact: bool = True
+) -> Iterator[list[float]]:
+    """The losses of the first updates of a trial without dropout; `exact` in float32 all through.
+
+    Yields all so far after every `task["every"]` updates, and at the end; only then torch's options are as before.
+    """
+    real, tf32 = forward.computes_in_bfloat16, torch.backends.cudnn.allow_tf32
+    if exact or task["tiny"]:  # it turns our autocast off, and on a CPU on
+        forward.computes_in_bfloat16 = lambda device: not exact
     if exact:
-        torch.cuda.is_bf16_supported = lambda including_emulation=True: False  # turns our autocast off
         torch.backends.cudnn.allow_tf32 = False
     length_s = 1.1 * task["updates"] * task["batch_s"]
     config = replace(_recipe(task), activation_dropout=0.0, lr_peak=task["lr_peak"], length_s=length_s)
     split = bench.MadeUpSplit(task["utterances"])
-    found, before = [], 0.0
+    found: list[float] = []
+    before = 0.0
     try:
         run = start(config, Data(split, bench.MadeUpSplit(4, seed=1)), _base(task), folder, device, None, None)
         if exact:
@@ -306,17 +320,18 @@ def _losses(task: Finding, device: torch.device, folder: Path, updates: int, exa
             total = run.window.sums[1].item()
             found.append(total - before)
             before = total
+            if len(found) % task.get("every", updates) == 0 or len(found) == updates:
+                yield found[:]
         run.loader.close()
     finally:
-        torch.cuda.is_bf16_supported, torch.backends.cudnn.allow_tf32 = supported, tf32
-    return found
+        forward.computes_in_bfloat16, torch.backends.cudnn.allow_tf32 = real, tf32
 
 
 def ranks(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
     """The losses of two ranks that share each batch, over gloo and on one device, against one rank's. In float32."""
     alone: list[float] = []
     if task["rank"] == 0:
-        alone = _losses(task, device, work / "alone", task["updates"])
+        *_, alone = _losses(task, device, work / "alone", task["updates"])
         yield {"one rank": alone}
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's name may lead nowhere
     dist.init_process_group(
@@ -324,13 +339,13 @@ def ranks(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:
     )
     try:
         started = time.monotonic()
-        together = _losses(task, device, work / "together", task["updates"])
+        *_, together = _losses(task, device, work / "together", task["updates"])
         seconds = time.monotonic() - started
     finally:
         dist.destroy_process_group()
     yield {"two ranks": together, "seconds": seconds}
     if alone:
-        yield {"two ranks against one": _difference(np.array(together), np.array(alone))}
+        yield {"two ranks against one": _difference(together, alone)}
 
 
 def small_worker(task: Finding, device: torch.device, work: Path) -> Iterator[Finding]:

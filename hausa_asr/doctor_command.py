@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import typer
 
 from hausa_asr.command_options import Config, Json, Set, print_json, settings_of
-from hausa_asr.errors import EXIT_USER_ERROR, UserError, first_line
+from hausa_asr.errors import EXIT_USER_ERROR, NodeFault, UserError, first_line
 from hausa_asr.storage import objects, retry
 from hausa_asr.storage.address import filesystem, here, is_remote
 
@@ -119,6 +119,8 @@ def gpus(settings: SweepConfig) -> Iterator[Finding]:
     """The GPUs as torch sees them."""
     import torch
 
+    from hausa_asr.model.device import check_code, computes_in_bfloat16
+
     resources = settings.resources
     least, most = (resources.gpus_per_worker * one for one in (resources.least_workers, resources.most_workers))
     wanted = f"{most:g}" if least == most else f"{least:g} to {most:g}"
@@ -133,8 +135,13 @@ def gpus(settings: SweepConfig) -> Iterator[Finding]:
             yield Finding("ok", f"no GPU, and none is asked for; torch {torch.__version__}, {os.cpu_count()} CPUs")
         return
     for number in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(number)
-        real = torch.cuda.is_bf16_supported(including_emulation=False)
+        device = torch.device("cuda", number)
+        try:
+            check_code(device)
+        except NodeFault as fault:
+            yield Finding("fault", f"GPU {number}: {fault.what}", fault.fix or "")
+            continue
+        about, real = torch.cuda.get_device_properties(number), computes_in_bfloat16(device)
         name = f"GPU {number}: {about.name}, {about.total_memory / 2**30:.0f} GiB"
         yield Finding("ok" if real else "note", name + (", bfloat16" if real else ", no bfloat16"),
                       "" if real else "It computes in float32: slower, and more memory.")  # fmt: skip

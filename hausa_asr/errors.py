@@ -1,7 +1,7 @@
-"""The error that a user can mend: what is wrong, where, and what to do about it.
+"""The error that a user can mend: what is wrong, where, and what to do about it; and the one that is a trial's own.
 
 The command lines (`hausa_asr.cli`, `sweeps.run`) print a `UserError` without a traceback and exit with code 2. Any
-other exception is a bug of ours and keeps its traceback.
+other exception is a bug of ours and keeps its traceback. A trial that raises `TooLittleMemory` is not tried again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,15 @@ class UserError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self):  # keyword-only arguments would be lost on the way through Ray
-        return _rebuild, (self.what, self.where, self.fix)
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+class NodeFault(UserError):
+    """A problem of this machine and not of the settings: on another node there may be none."""
+
+
+class TooLittleMemory(RuntimeError):
+    """The device has too little memory for one utterance alone, so the trial's settings fail wherever it runs."""
 
 
 def of_the_disk(fault: OSError) -> UserError | None:
@@ -64,5 +72,5 @@ def first_line(fault: BaseException, most: int = 300) -> str:
     return text.splitlines()[0][:most] if text else type(fault).__name__
 
 
-def _rebuild(what: str, where: str | None, fix: str | None) -> UserError:
-    return UserError(what, where=where, fix=fix)
+def _rebuild(kind: type[UserError], what: str, where: str | None, fix: str | None) -> UserError:
+    return kind(what, where=where, fix=fix)

@@ -240,16 +240,14 @@ def _flat(about: dict[str, Any]) -> dict[str, Any]:
 
 def _score(folder: Path, data: Prepared, split: str) -> ErrorRates | None:
     """The error rates of a checkpoint on a split; None if the dataset has no such split."""
-    import torch
-
+    from hausa_asr.model.device import ready_device
     from hausa_asr.model.evaluate import evaluate
     from hausa_asr.training import checkpoint
 
     if split not in data.splits:
         return None
     model, processor = checkpoint.load(folder)
-    if torch.cuda.is_available():
-        model.to(torch.device("cuda"))  # type: ignore[arg-type]
+    model.to(ready_device())  # type: ignore[arg-type]
     report = evaluate(model, processor, data.splits[split])
     return ErrorRates(report.wer, report.cer, report.wer_folded, report.cer_folded)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from hausa_asr import doctor_command
 from hausa_asr.cli import main
@@ -84,6 +85,23 @@ def test_each_fault_is_named_and_the_others_are_looked_at_all_the_same(
     for number, what in enumerate(("storage", "MLflow", "checkpoint", "dataset", "Ray")):
         assert what in kinds["fault"][number], kinds["fault"]
     assert any("libsndfile" in one for one in kinds["ok"])
+
+
+def test_each_gpu_is_looked_at_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without code in torch is a fault, one without bfloat16 a note, whichever is the current one."""
+    cards = [("Tesla V100", (7, 0)), ("T4", (7, 5)), ("A100", (8, 0))]
+    about = [SimpleNamespace(name=name, total_memory=2**34, major=major, minor=0) for name, (major, _) in cards]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(cards))
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_75", "sm_80"])
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: cards[torch.device(device).index][1])
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: cards[torch.device(device).index][0])
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: about[torch.device("cuda", device).index])
+    first, second, third = doctor_command.gpus(load(None, []))
+    assert first.kind == "fault" and "Tesla V100" in first.what and "7.0" in first.what and "torch" in first.fix
+    assert second.kind == "note" and "T4, 16 GiB, no bfloat16" in second.what
+    assert third.kind == "ok" and "A100, 16 GiB, bfloat16" in third.what
 
 
 def test_workers_that_cannot_reach_each_other_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,7 @@ def cross_fitted(
     Raises:
         UserError: a fine-tune diverged, or the base can't be used.
     """
-    import torch
-
+    from hausa_asr.model.device import ready_device
     from hausa_asr.training import checkpoint
     from hausa_asr.training.finetune import Data, finetune
 
@@ -47,7 +46,7 @@ def cross_fitted(
         raise UserError(f"{len(split)} utterances are too few for {folds} parts.", fix="Give a lower --cross-fit.")
     order = np.random.default_rng(0).permutation(len(split))
     written, heard, nats = [""] * len(split), [""] * len(split), np.zeros(len(split))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = ready_device()
     for fold in range(folds):
         judged = np.sort(order[fold::folds])
         others = np.setdiff1d(order, judged)

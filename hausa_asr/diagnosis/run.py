@@ -58,12 +58,11 @@ def diagnosed(model: str, prepared: Path, split: str, baseline: str | None = Non
     Raises:
         UserError: a model, the dataset or the split can't be had.
     """
-    import torch
-
+    from hausa_asr.model.device import ready_device
     from hausa_asr.model.wav2vec2 import load_model
 
     spoken, joined = split_of(prepared, split), joined_corpora(load_prepared(prepared).report)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = ready_device()
     found = []
     for folder in filter(None, (model, baseline)):
         network, processor = load_model(folder)
@@ -136,8 +135,7 @@ def suspected(
     Raises:
         UserError: the model, the dataset or the split can't be had.
     """
-    import torch
-
+    from hausa_asr.model.device import ready_device
     from hausa_asr.model.wav2vec2 import load_model
 
     spoken = split_of(prepared, split)
@@ -152,7 +150,7 @@ def suspected(
         found, limit = cross_fitted(recipe, start, spoken, split_of(prepared, "dev"), folds, watch_folds)
         return Suspected(found, limit, spoken)
     network, processor = load_model(model)
-    network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+    network.to(ready_device())  # type: ignore[arg-type]
     found, limit = suspects(network, processor, spoken, lambda done: watch(done, len(spoken)))
     return Suspected(found, limit, spoken)
 

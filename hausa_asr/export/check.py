@@ -84,17 +84,17 @@ def check_export(
 
 
 def _score(folder: Path, prepared: Path, part_s: float) -> dict[str, Any]:
-    import torch
-
     from hausa_asr.dataset.parts import dev_part
     from hausa_asr.dataset.prepared import split_of
+    from hausa_asr.model.device import has_no_room, ready_device
 
     dev = dev_part(split_of(prepared, "dev"), part_s)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return _scored(folder, dev, device)
-    except torch.cuda.OutOfMemoryError:  # a sweep may be using it
-        return _scored(folder, dev, torch.device("cpu"))
+        return _scored(folder, dev, ready_device())
+    except RuntimeError as error:
+        if not has_no_room(error):  # a sweep may be using it
+            raise
+        return _scored(folder, dev, ready_device("cpu"))
 
 
 def _scored(folder: Path, dev: Split, device: Any) -> dict[str, Any]:

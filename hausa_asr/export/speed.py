@@ -41,8 +41,7 @@ def real_time_factor(folder: Path, dev: Split | None) -> float:
     Raises:
         UserError: the GPU has no room.
     """
-    import torch
-
+    from hausa_asr.model.device import has_no_room
     from hausa_asr.model.recognizer import Recognizer
 
     clips = [samples for samples, _ in measured_clips(dev, _RTF_S)]
@@ -52,7 +51,9 @@ def real_time_factor(folder: Path, dev: Split | None) -> float:
         began = time.monotonic()
         for one in clips:
             hear([one])
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not has_no_room(error):
+            raise
         raise UserError(
             "The GPU has no room to measure the model's speed.",
             fix="Wait for what is using it, or hide it with CUDA_VISIBLE_DEVICES= to measure on the CPU.",

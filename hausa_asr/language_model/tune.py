@@ -65,13 +65,12 @@ def hear(model: str, prepared: Path, split: str, most_s: float | None = None) ->
     Raises:
         UserError: the model, the dataset or the split can't be had.
     """
-    import torch
-
+    from hausa_asr.model.device import ready_device
     from hausa_asr.model.wav2vec2 import load_model
 
     whole = split_of(prepared, split)
     network, processor = load_model(model)
-    network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+    network.to(ready_device())  # type: ignore[arg-type]
     return hear_with(network, processor, whole if most_s is None else dev_part(whole, most_s))
 
 

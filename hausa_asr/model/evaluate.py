@@ -16,6 +16,7 @@ from hausa_asr.decoding.greedy import greedy
 from hausa_asr.decoding.path import greedy_texts
 from hausa_asr.metrics import edit_counts
 from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
+from hausa_asr.model.device import check_smaller_may_fit
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
 from hausa_asr.model.windows import WHOLE_S, Samples, Survey, Window, normalised, survey, windows, word_ends
 from hausa_asr.text import PAD, VOCAB, WORD, fold
@@ -80,7 +81,7 @@ def evaluate(
 
     Raises:
         ValueError: the split is empty.
-        torch.OutOfMemoryError: not even one utterance fits.
+        TooLittleMemory: not even one utterance fits.
     """
     if len(split) == 0:
         raise ValueError("a split without utterances has no scores")
@@ -132,7 +133,7 @@ def _scored(
     left = [indices[part] for part in evaluation_batches(sizes[indices], batch_s)]
     while left:
         examples = [split[int(index)] for index in left[0]]
-        batch = collate(examples, do_normalize, lambda n: frame_lengths(model, n), edges).to(device)
+        batch = collate(examples, do_normalize, lambda n: frame_lengths(model, n), edges)
         found = _losses_and_texts(model, batch, device)
         if found is None:
             batch_s /= 2
@@ -148,14 +149,14 @@ def _scored(
 def _losses_and_texts(
     model: Wav2Vec2ForCTC, batch: Batch, device: torch.device
 ) -> tuple[list[float], list[str]] | None:
-    """The CTC losses and greedy transcripts of a batch; None if memory is too little for it and there are smaller."""
+    """The CTC losses and greedy transcripts of a batch; None if memory is too little for it and a smaller may fit."""
     try:
-        logits = _logits(model, batch, device)
-        losses = ctc_losses(logits, batch.frames, batch.labels, batch.label_lengths).tolist()
-        return losses, greedy(logits, batch.frames)
-    except torch.OutOfMemoryError:
-        if len(batch.frames) == 1:
-            raise
+        there = batch.to(device)
+        logits = _logits(model, there, device)
+        losses = ctc_losses(logits, there.frames, there.labels, there.label_lengths).tolist()
+        return losses, greedy(logits, there.frames)
+    except RuntimeError as error:
+        check_smaller_may_fit(error, len(batch.frames))
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return None

@@ -31,7 +31,8 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.errors import first_line
-from hausa_asr.model.batch import collate, evaluation_batches
+from hausa_asr.model.batch import Batch, collate, evaluation_batches
+from hausa_asr.model.device import is_out_of_memory
 from hausa_asr.model.feature_files import DONE, Kept, features_folder, free_at, kept_free
 from hausa_asr.model.forward import autocast, encode_audio, frame_lengths
 from hausa_asr.utterance import SAMPLE_RATE, Example, Split
@@ -259,15 +260,37 @@ def _write(
     features = np.memmap(file, dtype=np.uint16, mode="r+", shape=(int(ends[-1]), channels))
     was_training = model.training
     model.eval()
-    do_normalize = processor.feature_extractor.do_normalize
-    for indices in evaluation_batches(np.asarray(split.n_samples), _BATCH_S):
-        batch = collate([split[index] for index in indices], do_normalize, lambda n: frame_lengths(model, n)).to(device)
-        assert batch.samples is not None and batch.n_samples is not None
-        with autocast(device):
-            encoded = encode_audio(model, batch.samples, batch.n_samples, frozen=True)
-        bits = encoded.to(torch.bfloat16).cpu().view(torch.uint16).numpy()
+    do_normalize, n_samples = processor.feature_extractor.do_normalize, np.asarray(split.n_samples)
+    batch_s = _BATCH_S
+    left = [*evaluation_batches(n_samples, batch_s)]
+    while left:
+        batch = collate([split[index] for index in left[0]], do_normalize, lambda n: frame_lengths(model, n))
+        bits = _bits(model, batch, device)
+        if bits is None:
+            batch_s /= 2
+            log.warning("too little memory: features are computed in batches of %g s of audio from now on", batch_s)
+            rest = np.concatenate(left)
+            left = [rest[part].tolist() for part in evaluation_batches(n_samples[rest], batch_s)]
+            continue
+        indices = left.pop(0)
         for index, row in zip(indices, bits, strict=True):
             features[ends[index] - frames[index] : ends[index]] = row[: frames[index]]
-        progress.add(int(np.asarray(split.n_samples)[indices].sum()))
+        progress.add(int(n_samples[indices].sum()))
     model.train(was_training)
     features.flush()
+
+
+def _bits(model: Wav2Vec2ForCTC, batch: Batch, device: torch.device) -> np.ndarray | None:
+    """The features of a batch, (B, T, C), as bits of bfloat16; None if memory is too little and a smaller may fit."""
+    try:
+        there = batch.to(device)
+        assert there.samples is not None and there.n_samples is not None
+        with autocast(device):
+            encoded = encode_audio(model, there.samples, there.n_samples, frozen=True)
+        return encoded.to(torch.bfloat16).cpu().view(torch.uint16).numpy()
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or len(batch.frames) == 1:  # a trial needs more: another process is on the card
+            raise
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None

@@ -8,22 +8,19 @@ device: lengths stay on the CPU. Called by training, the evaluation and the feat
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import Wav2Vec2ForCTC
 
+from hausa_asr.model.device import computes_in_bfloat16
 from hausa_asr.text import PAD, VOCAB
 
 
 def uses_layer_norm(model: Wav2Vec2ForCTC) -> bool:
     """Whether the convolutions use layer norm ("large", XLS-R, MMS): `transformers` masks the padding of these only."""
     return model.config.feat_extract_norm == "layer"
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether a device is a GPU with bfloat16 of its own (Ampere and newer); on others it is slower than float32."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -123,7 +120,7 @@ def _transformer(model: Wav2Vec2ForCTC, hidden: torch.Tensor, frames: torch.Tens
 
     `transformers`' own asks the device whether anything is padded, and waits for the answer; here the CPU knows.
     """
-    encoder = model.wav2vec2.encoder
+    encoder: Any = model.wav2vec2.encoder
     attention_mask = None
     if int(frames.min()) < hidden.shape[1]:
         on_device = frames.to(hidden.device, non_blocking=True)
@@ -136,11 +133,15 @@ def _transformer(model: Wav2Vec2ForCTC, hidden: torch.Tensor, frames: torch.Tens
         hidden = encoder.layer_norm(hidden)
     hidden = encoder.dropout(hidden)
     layerdrop = model.config.layerdrop if model.training else 0.0
+    computes_again = encoder.gradient_checkpointing and model.training and torch.is_grad_enabled()
     for layer in encoder.layers:
         # Drawn on the CPU, so that nothing waits for the device.
         if layerdrop and float(torch.rand([])) < layerdrop:
             continue
-        hidden = layer(hidden, attention_mask=attention_mask)
+        if computes_again:  # around the layer, which may be compiled: inside it torch.compile would give up
+            hidden = encoder._gradient_checkpointing_func(partial(layer, attention_mask=attention_mask), hidden)
+        else:
+            hidden = layer(hidden, attention_mask=attention_mask)
     return encoder.layer_norm(hidden) if pre_norm else hidden
 
 

@@ -202,12 +202,11 @@ def _own_file(model: str | Path, name: str) -> Path | None:
 def _load_model(model: str | Path, device: str | torch.device | None) -> tuple[Any, Any]:
     """An exported model, ready on its device, and its processor."""
     _check_model(model)
-    import torch  # these take seconds, so a missing model is refused first
-
+    from hausa_asr.model.device import ready_device  # these take seconds, so a missing model is refused first
     from hausa_asr.model.wav2vec2 import load_model
 
     network, processor = load_model(model)
-    network.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
+    network.to(ready_device(device))  # type: ignore[arg-type]
     return network, processor
 
 

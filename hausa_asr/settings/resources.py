@@ -46,7 +46,9 @@ class ResourceSettings(Strict):
         "each group takes as many as there is room for when it starts. The global batch stays the same.",
     )
     gpus_per_worker: float = Field(
-        0, ge=0, description="GPUs of each worker; with a fraction, several workers share one."
+        0,
+        ge=0,
+        description="GPUs of each worker; with a fraction, several trials share one, each with one worker.",
     )
     cpus_per_worker: float = Field(
         1, gt=0, description="CPUs of each worker, which is also its number of PyTorch threads."
@@ -66,6 +68,15 @@ class ResourceSettings(Strict):
         gt=0,
         description="A trial's speed for the plan, in seconds of audio per second; by default it is measured.",
     )
+
+    @model_validator(mode="after")
+    def _share_no_gpu(self) -> ResourceSettings:
+        if 0 < self.gpus_per_worker < 1 and self.most_workers > 1:
+            raise ValueError(
+                f"gpus_per_worker is {self.gpus_per_worker:g}, but the workers of one trial can't share a GPU (NCCL, "
+                "which sums their gradients, refuses that): set gpus_per_worker to 1 or more, or workers_per_trial to 1"
+            )
+        return self
 
     @property
     def most_workers(self) -> int:

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from hausa_asr.model.batch import Share
+from hausa_asr.model.device import chosen_device
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
 from hausa_asr.training import checkpoint
@@ -33,7 +34,7 @@ from hausa_asr.training.checkpointing import (
 )
 from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, agree_on_micro_batches, has_diverged, update
 from hausa_asr.training.report import progress_at, scored, trained
-from hausa_asr.training.run import Data, Run, Window, chosen_device, close, start
+from hausa_asr.training.run import Data, Run, Window, close, start
 from hausa_asr.training.saving import Best, Saving
 from hausa_asr.training.updates import UpdatePlan
 
@@ -104,6 +105,8 @@ def finetune(
 
     Raises:
         UserError: the base checkpoint cannot be used, or the trial's own checkpoints cannot.
+        NodeFault: the torch that is installed has no code for the GPU.
+        TooLittleMemory: not even one utterance fits.
 
     Example:
         >>> import tempfile

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from hausa_asr.model.batch import Batch
+from hausa_asr.model.device import check_smaller_may_fit
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio
 from hausa_asr.training.freezing import set_trainable, trainable
 from hausa_asr.training.run import Run
@@ -62,6 +63,9 @@ def _add_gradients(run: Run, utterances: int) -> tuple[torch.Tensor, float] | No
     Returns:
         Their part of the loss, () on the device, and of the share of masked frames; None if the device had too little
         memory and smaller micro-batches may fit.
+
+    Raises:
+        TooLittleMemory: not even one utterance fits.
     """
     # Dropout and layerdrop follow from the step, so a resumed trial draws the same numbers.
     torch.manual_seed((run.config.seed * 1_000_003 + run.step) * 1_009 + run.share.rank)
@@ -73,9 +77,8 @@ def _add_gradients(run: Run, utterances: int) -> tuple[torch.Tensor, float] | No
             part_loss.backward()
             loss += part_loss.detach()
             masked += batch.masked / utterances
-    except torch.OutOfMemoryError:
-        if max(len(batch.frames) for batch in batches) == 1:
-            raise
+    except RuntimeError as error:
+        check_smaller_may_fit(error, max(len(batch.frames) for batch in batches))
         return None
     return loss, masked
 

@@ -6,7 +6,6 @@ Called by `finetune`; `update` moves it on.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,9 +19,9 @@ from hausa_asr.dataset.parts import dev_part, train_part
 from hausa_asr.errors import UserError
 from hausa_asr.model.batch import Share
 from hausa_asr.model.compiled import compile_layers
+from hausa_asr.model.device import computes_in_bfloat16, set_up
 from hausa_asr.model.evaluate import EVAL_BATCH_S
 from hausa_asr.model.feature_cache import cached
-from hausa_asr.model.forward import computes_in_bfloat16
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training import checkpoint
@@ -101,17 +100,6 @@ class Run:
     eval_batch_s: float = EVAL_BATCH_S  # seconds of audio that are scored at once
 
 
-def chosen_device(wanted: torch.device | None) -> torch.device:
-    """The device to compute on: the one that is wanted, else a GPU, else the CPU.
-
-    A GPU without an index is the current one. It gets its index here: `torch.cuda.set_device` refuses one without.
-    """
-    device = wanted or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
-
-
 def start(
     config: FinetuneConfig,
     data: Data,
@@ -128,7 +116,7 @@ def start(
         UserError: the base checkpoint cannot be used, or the ranks see different checkpoints.
     """
     share = Share.current()
-    _set_up(device)
+    set_up(device)
     _check_agreed(saved.step if saved else 0, folder, share)
     model, processor = checkpoint.load(saved.folder, base) if saved else new_model(base, config)
     model.to(device).train()  # type: ignore[arg-type]
@@ -209,23 +197,14 @@ def _check_agreed(step: int, folder: Path, share: Share) -> None:
         )
 
 
-def _set_up(device: torch.device) -> None:
-    """Set torch's options for the process."""
-    if device.type == "cpu":
-        # oneDNN caches a plan for each shape of a convolution, by default a thousand of them: gigabytes.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-    if device.type == "cuda":
-        # cuDNN's attention makes a plan for every shape, about a second each on some GPUs.
-        torch.backends.cuda.enable_cudnn_sdp(False)
-        torch.backends.cudnn.benchmark = False
-        torch.set_float32_matmul_precision("high")
-
-
 def _prepare_layers(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> None:
     """Turn on gradient checkpointing and torch.compile, as the recipe says."""
     if config.gradient_checkpointing:
         # `transformers` 5.23 has renamed it. Not the reentrant kind, which fails with layerdrop.
         enable: Any = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
+        layer: Any
+        for layer in model.wav2vec2.encoder.layers:
+            layer.gradient_checkpointing = False  # the encoder's holds: `forward` does it around each layer
     if config.compile == "on":  # `auto` does not compile, since that paid nowhere yet
         compile_layers(model)

@@ -20,6 +20,7 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from hausa_asr.errors import UserError
 from hausa_asr.files import folder_written_whole
 from hausa_asr.metrics import Gain, counts_by_utterance, paired_gain
+from hausa_asr.model.device import ready_device
 from hausa_asr.model.evaluate import EvalReport, evaluate
 from hausa_asr.recipe import CHECKPOINT
 from hausa_asr.training import checkpoint
@@ -118,8 +119,7 @@ def greedy(
     """
     if not checkpoints:
         raise ValueError("a soup needs at least one checkpoint")
-    if device is None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = ready_device(device)
     first, *others = sorted((Path(folder) for folder in checkpoints), key=_order)
     model, processor = checkpoint.load(first, base)
     mean = _weights(model)

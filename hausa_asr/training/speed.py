@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 
 from hausa_asr.dataset.parts import dev_part
+from hausa_asr.model.device import chosen_device
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training.one_update import update
-from hausa_asr.training.run import Data, Window, chosen_device, close, start
+from hausa_asr.training.run import Data, Window, close, start
 from hausa_asr.utterance import SAMPLE_RATE
 
 _WARM = 2
@@ -54,7 +55,7 @@ def measure(
 
     Raises:
         UserError: the base checkpoint cannot be used.
-        torch.OutOfMemoryError: not even one utterance fits.
+        TooLittleMemory: not even one utterance fits.
     """
     device = chosen_device(device)
     dev = dev_part(data.dev, _SCORED_S)

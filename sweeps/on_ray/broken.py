@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import ray
 
-from hausa_asr.errors import first_line
+from hausa_asr.errors import TooLittleMemory, first_line
 from sweeps.on_ray.messages import MOST_LETTERS, Place
 
 
@@ -69,7 +69,7 @@ def of_group(error: BaseException | None, places: Mapping[int, Place], trained: 
     else:
         there = [places[first]] if first in places else []
     name, line = type(cause).__name__, first_line(cause)
-    own = trained and name == "OutOfMemoryError" and "torch" in type(cause).__module__
+    own = trained and isinstance(cause, TooLittleMemory)
     why = line if line == name else f"{name}: {line}"
     return SlotBroken(f"the worker group has ended: {why}", *place_of(there or places.values()), own)
 

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from hausa_asr.dataset.prepared import Prepared
-from hausa_asr.errors import UserError, first_line
+from hausa_asr.errors import NodeFault, UserError, first_line
 from hausa_asr.settings.sweep import SweepConfig
 from hausa_asr.storage.address import here, portable
 from sweeps.planning.budget import is_limited
@@ -59,7 +59,7 @@ def calibrated(config: SweepConfig, plan: SlotPlan, prepared: Prepared, predicti
         training, scoring = ray.get(pending, timeout=_PATIENCE_S)
     except Exception as error:
         cause = getattr(error, "cause", None) or error
-        if isinstance(cause, UserError):
+        if isinstance(cause, UserError) and not isinstance(cause, NodeFault):  # another node may be sound
             raise cause from None
         warning = f"a trial's speed could not be measured, so it is guessed: {first_line(cause, 200)}"
         return replace(prediction, warnings=(*prediction.warnings, warning))

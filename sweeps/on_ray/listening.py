@@ -46,6 +46,7 @@ def _listen(prepared_path: str, checkpoint: str, lm: str, threads: int, gpu: boo
 
     from hausa_asr.dataset.prepared import load_prepared
     from hausa_asr.language_model.tune import listen_with
+    from hausa_asr.model.device import ready_device
     from hausa_asr.storage.fetched import at_hand
     from hausa_asr.training import checkpoint as checkpoints
 
@@ -53,7 +54,7 @@ def _listen(prepared_path: str, checkpoint: str, lm: str, threads: int, gpu: boo
     model, processor = checkpoints.load(at_hand(checkpoint))
     if is_remote(lm):
         fetch_file(lm, here(lm))
-    model.to(torch.device("cuda" if gpu else "cpu"))  # type: ignore[arg-type]
+    model.to(ready_device("cuda" if gpu else "cpu"))  # type: ignore[arg-type]
     splits = load_prepared(at_hand(prepared_path)).splits
     heard = listen_with(here(lm), model, processor, splits["dev"], splits.get("test"), _BEAM)
     return {**heard, "weights": asdict(heard["weights"])}

@@ -57,12 +57,13 @@ def _score_models(
 
     from hausa_asr.dataset.parts import dev_part, ids_of
     from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.model.device import ready_device
     from hausa_asr.model.evaluate import evaluate
     from hausa_asr.storage.fetched import at_hand
     from hausa_asr.training import checkpoint
 
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if gpu else "cpu")
+    device = ready_device("cuda" if gpu else "cpu")
     prepared = load_prepared(at_hand(prepared_path))
     scores = []
     for folder in checkpoints:

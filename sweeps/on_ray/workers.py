@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from hausa_asr.errors import first_line
+from hausa_asr.errors import TooLittleMemory, first_line
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.storage.address import here
 from sweeps.on_ray.messages import MOST_LETTERS, Ended, Failed, Reported, Taken
@@ -54,16 +54,19 @@ def work(config: dict[str, Any]) -> None:
         except Exception as error:
             if world > 1:
                 raise  # the other ranks may wait in a collective for ever: let Ray Train end the group
-            name = type(error).__name__
-            why = first_line(error, MOST_LETTERS)
-            own = isinstance(error, torch.OutOfMemoryError)  # with one utterance at a time
-            ray.get(desk.send.remote(number, Failed(why if why == name else f"{name}: {why}", own)))
+            ray.get(desk.send.remote(number, failed_by(error)))
             if device.type != "cpu":
                 raise  # an error of the device stays with its process: the next trial gets a new one
         else:
             if rank == 0:
                 ray.get(desk.send.remote(number, Ended(end)))
         _give_memory_back()
+
+
+def failed_by(error: Exception) -> Failed:
+    """What a worker that is alone reports of an error; its own place the slot adds."""
+    name, why = type(error).__name__, first_line(error, MOST_LETTERS)
+    return Failed(why if why == name else f"{name}: {why}", own=isinstance(error, TooLittleMemory))
 
 
 def _give_memory_back() -> None:

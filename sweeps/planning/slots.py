@@ -152,21 +152,46 @@ def usable_cpus() -> int:
 
 
 def usable_gpus() -> int:
-    """Count the NVIDIA GPUs of the driver that CUDA_VISIBLE_DEVICES shows."""
-    there = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
+    """Count the NVIDIA GPUs of this machine that CUDA_VISIBLE_DEVICES shows."""
+    there = len(_gpus(_DRIVER))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return there
     return min(there, sum(one.strip() not in ("", "-1", "NoDevFiles") for one in visible.split(",")))
 
 
-def gpu_kinds(driver: Path = _DRIVER) -> set[str]:
+def gpu_kinds(driver: Path | None = None) -> set[str]:
     """The kinds of the NVIDIA GPUs here, such as `NVIDIA H100 80GB HBM3`, as the driver names them."""
-    found = set()
-    for file in driver.glob("*/information"):
+    return {*filter(None, _gpus(driver or _DRIVER))}
+
+
+def _gpus(driver: Path) -> list[str]:
+    """The name of each NVIDIA GPU of this machine, "" where it has none: by the driver's files, else by NVML.
+
+    A container may hide the files (gVisor does, and WSL2 has none), and NVML is what Ray asks.
+    """
+    if folders := sorted(driver.iterdir()) if driver.is_dir() else []:
+        return [_model(folder / "information") for folder in folders]
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            count = pynvml.nvmlDeviceGetCount()
+            return [str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(n))) for n in range(count)]
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:  # no library, no driver, no right to ask: then there is none to plan for
+        return []
+
+
+def _model(file: Path) -> str:
+    """A GPU's name in the driver's file of it; "" if there is none."""
+    try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        found |= {line.partition(":")[2].strip() for line in lines if line.startswith("Model:")}
-    return found
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("Model:")), "")
 
 
 def workers_on(node: Mapping[str, float], wanted: ResourceSettings) -> int:

@@ -45,10 +45,10 @@ _SHARE = 170 / 989
 _PEAKS = {
     "B200": 2250, "H200": 989, "H100": 989, "H800": 989, "A100": 312, "A800": 312, "L40S": 362, "L40": 181,
     "RTX 6000 Ada": 364, "RTX A6000": 155, "4090": 165, "A30": 165, "A40": 150, "A10G": 70, "A10": 125, "L4": 121,
-    "3090": 71, "V100": 125, "T4": 65,
+    "3090": 71, "T4": 65,
 }  # fmt: skip
 """TFLOP/s of dense matrix products in half precision, by a part of the card's name (NVIDIA's datasheets)."""
-NO_BFLOAT16 = {"V100": 0.35, "T4": 0.35}
+NO_BFLOAT16 = {"T4": 0.35}
 """Cards that compute in float32 here get this part of that."""
 _CPU_FLOPS = 0.03e12
 """The demo's model trains at about 100 audio-seconds per second and thread (docs/log.md)."""

@@ -63,7 +63,7 @@ def test_all_of_it_runs_small_where_little_is_installed(tmp_path: Path, few_pack
     paused = resume["to the pause"]
     assert [len(paused[f"{what}_s"]) for what in ("state_copy", "state_wait", "state_write")] == [1, 1, 1]
     assert len(paused["waited_write_s"]) == 1 and paused["bytes"]
-    assert len(found["precision"]["xlsr-300m: float32"]) == 3
+    assert len(found["precision"]["xlsr-300m: float32"]) == len(found["precision"]["xlsr-300m: bfloat16"]) == 3
     assert len(found["ranks"]["two ranks"]) == 3
     assert found["ranks"]["two ranks against one"]["largest"] < 1e-5
     if not without:
@@ -99,3 +99,22 @@ def test_a_part_that_fails_or_hangs_is_recorded_and_the_others_run(tmp_path: Pat
     assert found["sound"]["allocator"] == "native" and "fault" not in found["sound"]
     assert found["late"]["fault"].startswith("not begun")
     assert "FAULT TypeError" in done.stdout
+
+
+def test_precision_writes_what_it_has_as_it_goes_since_its_time_may_end_before_it_does(tmp_path: Path) -> None:
+    code = (
+        f"import sys, json\nsys.path.insert(0, {str(BENCHMARKS)!r})\nfrom pathlib import Path\n"
+        "import torch, gpu_check, gpu_check_parts as parts\n"
+        f"work, cpu = Path({str(tmp_path)!r}), torch.device('cpu')\n"
+        "tasks = gpu_check.tasks(True, work)\n"
+        "list(parts.save_bases({**tasks['bases'], 'kinds': ['tiny']}, cpu, work))\n"
+        "print(json.dumps(list(parts.precision(tasks['precision'], cpu, work))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = [next(iter(one.items())) for one in json.loads(done.stdout.splitlines()[-1])]
+    sizes = [(name.partition(": ")[2], value["updates"] if isinstance(value, dict) else len(value))
+             for name, value in found if name.startswith("xlsr-300m")]  # fmt: skip
+    low, exact, both = "bfloat16", "float32", "bfloat16 against float32"
+    assert sizes == [(low, 2), (low, 3), (exact, 2), (both, 2), (exact, 3), (both, 3)]
+    assert 0 < dict(found)["xlsr-300m: bfloat16 against float32"]["largest"] < 0.1, "and it is bfloat16"

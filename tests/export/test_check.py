@@ -10,12 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from hausa_asr.cli import app
 from hausa_asr.dataset.prepared import load_prepared
 from hausa_asr.decoding.confidence import CONFIDENCE_FILE, stored_calibration
 from hausa_asr.errors import UserError
+from hausa_asr.export import check
 from hausa_asr.export.best_model import best_model
+from hausa_asr.export.speed import real_time_factor
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.recognizer import Recognizer
 from hausa_asr.recipe import FinetuneConfig
@@ -58,6 +61,25 @@ def test_the_wer_from_disk_must_be_the_trials(dataset: Path, layer_norm_base: Pa
         assert best_model(tracker.uri, "x", sweep="s", out=out).scored_again is None, "without the check it is written"
     else:
         assert best_model(tracker.uri, "x", sweep="s", out=out, check=True).scored_again == pytest.approx(wer)
+
+
+@pytest.mark.parametrize("lack", ["out of memory", "CUDA-capable device(s) is/are busy or unavailable"])
+def test_a_gpu_without_room_costs_the_check_time_and_measures_no_speed(
+    lack: str, dataset: Path, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep may have filled it, or have it alone; then a context, the first thing that is made there, is refused."""
+    for part in checkpoints.load(save_checkpoint(tmp_path / "trial", layer_norm_base)):
+        part.save_pretrained(tmp_path / "out")
+    expected = check._score(tmp_path / "out", dataset, 0.0)
+
+    def no_context() -> None:
+        raise torch.AcceleratorError(f"CUDA error: {lack}")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", no_context)
+    assert check._score(tmp_path / "out", dataset, 0.0) == expected
+    with pytest.raises(UserError, match="no room to measure"):
+        real_time_factor(tmp_path / "out", None)
 
 
 def test_the_check_calibrates_what_the_model_says_of_its_words(

@@ -12,7 +12,9 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+from hausa_asr.errors import TooLittleMemory, UserError
 from sweeps.on_ray.broken import NoRoom, SlotBroken, broken_by, of_group, place_of
+from sweeps.on_ray.workers import failed_by
 
 PLACES = {0: ("a", "10.0.0.1"), 1: ("b", "10.0.0.2"), 2: ("b", "10.0.0.2")}
 IMPORT = ImportError("libcudart.so.13: cannot open shared object file")
@@ -59,10 +61,26 @@ def test_before_any_worker_has_come_no_node_is_named() -> None:
     assert of_group(None, {0: ("a", "10.0.0.1")}, trained=False).node == "a"
 
 
+LACK = torch.OutOfMemoryError("CUDA out of memory.")
+
+
 @pytest.mark.parametrize("trained", [True, False])
-def test_too_little_memory_is_the_trials_own_fault_once_it_was_taken(trained: bool) -> None:
-    broken = of_group(group_of({1: torch.OutOfMemoryError("CUDA out of memory.")}), PLACES, trained)
-    assert broken.own is trained
+def test_too_little_memory_for_one_utterance_is_the_trials_own_fault_once_it_was_taken(trained: bool) -> None:
+    assert of_group(group_of({1: TooLittleMemory("for one")}), PLACES, trained).own is trained
+    assert not of_group(group_of({1: LACK}), PLACES, trained).own, "another process may be on the card"
+
+
+@pytest.mark.parametrize(
+    ("error", "own", "reason"),
+    [(TooLittleMemory("for one"), True, "TooLittleMemory: for one"), (LACK, False, "OutOfMemoryError: CUDA out of"),
+     (UserError("The GPU is too old.", fix="Another."), False, "UserError: The GPU is too old."),
+     (ValueError(), False, "ValueError")],
+)  # fmt: skip
+def test_of_what_a_worker_raises_only_too_little_memory_for_one_utterance_is_the_trials_own(
+    error: Exception, own: bool, reason: str
+) -> None:
+    failed = failed_by(error)
+    assert failed.own is own and failed.error.startswith(reason)
 
 
 @pytest.mark.parametrize(

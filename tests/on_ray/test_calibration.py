@@ -20,7 +20,7 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from hausa_asr.dataset.prepared import load_prepared
-from hausa_asr.errors import UserError
+from hausa_asr.errors import NodeFault, UserError
 from hausa_asr.settings.load import load
 from sweeps.on_ray.cluster import connected, prepare_environment
 from sweeps.planning.estimate import predict
@@ -37,7 +37,12 @@ def shown(one):
     return {"pace": speed.audio_s_per_s, "guessed": speed.guessed, "source": speed.source, "hours": one.high.hours,
             "scoring_s": speed.scoring_s, "warning": warning}
 
+class OldNode:
+    def measure(self, *given):
+        raise NodeFault("The GPU has capability 7.0.", where="cuda:0", fix="Another.")
+
 with connected(config.cluster, Path("/nowhere/logs")) as nodes:
+    import ray
     from sweeps.on_ray import calibration
     from sweeps.on_ray.calibration import calibrated
 
@@ -48,9 +53,13 @@ with connected(config.cluster, Path("/nowhere/logs")) as nodes:
         calibrated(config, plan, replace(prepared, path=storage / "gone"), guess)
     except UserError as fault:
         refused = str(fault)
+    measuring = calibration._Measuring
+    calibration._Measuring = ray.remote(OldNode)
+    unfit = calibrated(config, plan, prepared, guess)
+    calibration._Measuring = measuring
     calibration._PATIENCE_S = 0.1  # as where no worker comes
     failed = calibrated(config, plan, prepared, guess)
-    print(json.dumps([shown(guess), shown(known), shown(failed), refused]))
+    print(json.dumps([shown(guess), shown(known), shown(failed), shown(unfit), refused]))
 """
 
 
@@ -85,9 +94,12 @@ def test_a_speed_is_measured_on_a_worker_of_a_real_ray(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _SCRIPT, str(prepared_speech(tmp_path)), str(CONFIGS / "demo.yaml")]
     asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert asked.returncode == 0, asked.stderr
-    guess, known, failed, refused = json.loads(asked.stdout.splitlines()[-1])
+    guess, known, failed, unfit, refused = json.loads(asked.stdout.splitlines()[-1])
     assert guess["guessed"] and not known["guessed"] and known["source"] == "measured just now", known
     assert 5 < known["pace"] < 2000 and known["scoring_s"] > 0
     assert known["hours"] == pytest.approx(guess["hours"] * guess["pace"] / known["pace"])
     assert failed["pace"] == guess["pace"] and "could not be measured, so it is guessed" in failed["warning"]
+    assert unfit["guessed"] and "so it is guessed: The GPU has capability 7.0." in unfit["warning"], (
+        "others may be sound"
+    )
     assert "no such prepared dataset" in refused

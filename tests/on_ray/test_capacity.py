@@ -245,11 +245,10 @@ def test_a_fixed_number_is_offered_as_it_is_and_counted_as_before(look: Callable
 def test_parts_of_a_gpu_on_several_gpus_are_no_whole_one(
     look: Callable[..., Capacity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    capacity = look(Cluster(), 1, 8, gpus_per_worker=0.4)
-    held = [Placed("g", {"a": 4})]
+    capacity = look(Cluster(), 1, 1, gpus_per_worker=0.4)
+    held = [Placed(name, {"a": 1}) for name in "ghij"]
     monkeypatch.setattr(rooms, "own_groups", list)
     monkeypatch.setattr(rooms, "_placed", lambda _: held)
     gpus = {"a": Node({"CPU": 16.0, "GPU": 2.0}, {"CPU": 12.0, "GPU": 0.4}, {})}
     monkeypatch.setattr(rooms, "nodes", lambda: gpus)
-    assert capacity.slots(()) == 1
-    assert capacity.offer(0, (), False, is_last=True).is_free is False
+    assert capacity.slots(()) == 4

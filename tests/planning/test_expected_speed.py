@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pynvml
 import pytest
 
 from hausa_asr.settings.load import load
-from hausa_asr.settings.sweep import SweepConfig
+from hausa_asr.settings.sweep import ClusterSettings, SweepConfig
 from helpers.plans import CONFIGS, an_earlier_sweep, planned
 from sweeps.planning.admission import refusals
 from sweeps.planning.estimate import Prediction
-from sweeps.planning.slots import gpu_kinds
+from sweeps.planning.slots import gpu_kinds, local_nodes
 from sweeps.planning.speed import measured, speed_of
 
 
@@ -89,11 +90,33 @@ def test_of_several_gpus_the_slowest_is_planned_for(tmp_path: Path) -> None:
 
 
 def test_the_gpus_of_this_machine_are_read_from_the_driver(tmp_path: Path) -> None:
-    assert gpu_kinds(tmp_path / "none") == set()
     for number in ("0000:07:00.0", "0000:0f:00.0"):
         (tmp_path / number).mkdir()
         (tmp_path / number / "information").write_text("Model: \t\t NVIDIA A100-SXM4-40GB\nIRQ:   \t\t 16\n")
     assert gpu_kinds(tmp_path) == {"NVIDIA A100-SXM4-40GB"}
+
+
+def test_where_the_drivers_files_are_hidden_nvml_has_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under gVisor and WSL2. Ray, which asks NVML, would have counted them, and the plan refused the sweep."""
+    monkeypatch.setattr("sweeps.planning.slots._DRIVER", tmp_path / "none")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    names = ["NVIDIA H100 80GB HBM3"] * 8
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: len(names))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: number)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: names[handle])
+    [node] = local_nodes(ClusterSettings())
+    assert node["GPU"] == 8 and node["accelerator_type:NVIDIA H100 80GB HBM3"] == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert local_nodes(ClusterSettings())[0]["GPU"] == 2
+    for fault in (pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED), OSError("no such library")):
+
+        def fails(error: Exception = fault) -> None:
+            raise error
+
+        monkeypatch.setattr(pynvml, "nvmlInit", fails)
+        assert local_nodes(ClusterSettings())[0]["GPU"] == 0
 
 
 def test_a_measured_speed_counts_the_evaluations_and_the_workers() -> None:

@@ -75,7 +75,7 @@ def test_gpus_without_bfloat16_are_warned_of_with_what_they_must_hold() -> None:
     large = "facebook/wav2vec2-xls-r-1b"
     (warning,) = in_float32(config(large, gpus_per_worker=1), ["NVIDIA A100", "Tesla T4"])
     assert warning.startswith("T4 GPUs have no bfloat16") and "15.3 GB" in warning
-    (warning,) = in_float32(config(XLSR, gpus_per_worker=1), ["V100"])
+    (warning,) = in_float32(config(XLSR, gpus_per_worker=1), ["T4"])
     assert "5.0 GB" in warning
     assert not in_float32(config(large, gpus_per_worker=1), ["H100", "L40S"])
     assert not in_float32(config(large), ["T4"])

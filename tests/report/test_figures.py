@@ -40,10 +40,10 @@ def test_rows_tell_hours_speed_and_fronts() -> None:
     sweep.trial("t000-s1", [(0.4, 0.4)], "finalist", of="t000")
     sweep.write("proposed", trial="t003", settings={}, source="search")
     sweep.trial("t004", [(1.0, 1.0)], eval_s=0.1)  # the quickest, and it hears nothing
-    made = trial_rows(sweep.state, ResourceSettings(workers_per_trial=2, gpus_per_worker=0.5, cpus_per_worker=4), DEV_S)
+    made = trial_rows(sweep.state, ResourceSettings(workers_per_trial=2, gpus_per_worker=2, cpus_per_worker=4), DEV_S)
     assert [row.trial.id for row in made] == ["t000", "t002", "t001", "t004", "t003", "t000-s1"]
     found = {row.trial.id: row for row in made}
-    assert found["t000"].hours == pytest.approx(20 / 3600)  # two workers of half a GPU
+    assert found["t000"].hours == pytest.approx(4 * 20 / 3600)  # two workers of two GPUs
     assert found["t001"].real_time_factor == pytest.approx(1.2 / DEV_S)
     assert found["t003"].real_time_factor is None
     assert {name for name, row in found.items() if row.on_hours} == {"t000", "t001"}  # a finalist is on none

@@ -72,7 +72,7 @@ ONLY_IN = {
     "soundfile": {"hausa_asr.audio", "hausa_asr.corpora"},
     "av": {"hausa_asr.audio"},
     "matplotlib": {"hausa_asr.dataset", "hausa_asr.export", "sweeps.replay"},
-    "pynvml": {"hausa_asr.training"},
+    "pynvml": {"hausa_asr.training", "sweeps.planning"},
     "plotly": {"sweeps.report"},
     "jinja2": {GROUND},
     "gradio": {"hausa_asr.serving"},

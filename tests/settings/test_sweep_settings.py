@@ -173,6 +173,23 @@ def test_all_problems_are_named_at_once_with_the_nearest_name(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("gpus", "workers", "fits"),
+    [(0.5, "1", True), (1, "2", True), (0, "2", True), (2, "{min: 1, max: 4}", True), (0.5, "{min: 1, max: 1}", True),
+     (0.5, "2", False), (0.25, "{min: 1, max: 4}", False)],
+)  # fmt: skip
+def test_workers_of_one_trial_do_not_share_a_gpu(gpus: float, workers: str, fits: bool) -> None:
+    """NCCL refuses two ranks on one GPU, so every such trial would die."""
+    changes = [f"resources.gpus_per_worker={gpus}", f"resources.workers_per_trial={workers}"]
+    if fits:
+        load(None, changes, {})
+        return
+    with pytest.raises(UserError) as refused:
+        load(None, changes, {})
+    for words in ("resources", "gpus_per_worker", "workers_per_trial", "NCCL", "A setting is wrong"):
+        assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [("a: [1", "not YAML"), ("- 1\n- 2\n", "names and values"), (None, "no such settings file")],
 )

@@ -23,6 +23,7 @@ from hausa_asr.model.forward import ctc_logits
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training import checkpoint
+from hausa_asr.training import finetune as finetune_module
 from hausa_asr.training.finetune import Data, evaluations, finetune
 from hausa_asr.training.freezing import set_trainable, trainable
 from hausa_asr.training.run import _prepare_layers
@@ -221,17 +222,31 @@ def test_gradient_checkpointing_gives_the_same_losses_with_less_kept(
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for a CPU")
 @pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed-again"])
 def test_compiled_it_learns_the_same(
-    data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    again: bool, data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also with gradient checkpointing: within a compiled layer it would leave the updates no graph at all."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    _, plain = run(RECIPE, data, layer_norm_base, tmp_path / "plain", {5: Answer.STOP})
-    compiled = dataclasses.replace(RECIPE, compile="on")
+    recipe = dataclasses.replace(RECIPE, gradient_checkpointing=again)
+    _, plain = run(recipe, data, layer_norm_base, tmp_path / "plain", {5: Answer.STOP})
+    torch._dynamo.reset()
+    before, at_evaluation = graphs(), []
+    monkeypatch.setattr(
+        finetune_module, "evaluate", lambda *given, **more: at_evaluation.append(graphs()) or evaluate(*given, **more)
+    )
+    compiled = dataclasses.replace(recipe, compile="on")
     _, quick = run(compiled, data, layer_norm_base, tmp_path / "quick", {5: Answer.STOP})
+    assert at_evaluation[0] > before, "of the updates"
     for one, other in zip(losses(quick), losses(plain), strict=True):
         assert one == pytest.approx(other, rel=1e-3)
     model, _ = checkpoint.load(quick[-1].checkpoint)
     assert not any("_orig_mod" in name for name in model.state_dict())
+
+
+def graphs() -> int:
+    """How many graphs torch.compile has made in this process."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def models_alive() -> int:
@@ -248,21 +263,22 @@ def test_a_trials_model_goes_with_it(data: Data, layer_norm_base: Path, tmp_path
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for a CPU")
 @pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed-again"])
 def test_compiled_trials_of_other_settings_share_their_graphs_and_leave_no_model(
-    data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    again: bool, data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     torch._dynamo.reset()
-    before, graphs = models_alive(), []
-    for number in range(20):
+    before, made = models_alive(), []
+    for number in range(8 if again else 20):
         recipe = dataclasses.replace(
             RECIPE, compile="on", hidden_dropout=0.01 * number, attention_dropout=0.3 - 0.01 * number,
             activation_dropout=0.005 * number, layerdrop=0.01 * number, mask_time_prob=0.02 * number,
-            freeze_transformer_fraction=0.1 * (number % 2),
+            freeze_transformer_fraction=0.1 * (number % 2), gradient_checkpointing=again,
         )  # fmt: skip
         run(recipe, data, layer_norm_base, tmp_path / str(number), {5: Answer.STOP})
-        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert graphs[-1] == graphs[1] > 0, "the first that is frozen for a while has its own"
+        made.append(graphs())
+    assert made[-1] == made[1] > 0, "the first that is frozen for a while has its own"
     assert models_alive() == before
 
 

@@ -19,6 +19,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from hausa_asr.decoding.greedy import greedy
 from hausa_asr.errors import UserError
+from hausa_asr.model.device import set_up
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.forward import ctc_logits, ctc_losses
 from hausa_asr.model.wav2vec2 import load_model, new_model
@@ -27,7 +28,6 @@ from hausa_asr.text import PAD, VOCAB, encode
 from hausa_asr.training import one_update
 from hausa_asr.training.finetune import _order
 from hausa_asr.training.masking import Masking, span_mask
-from hausa_asr.training.run import _set_up
 from helpers.speech import ToneSplit
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def test_a_gpu_never_plans_attention_or_convolutions_for_each_shape() -> None:
     try:
         cuda.enable_cudnn_sdp(True)
         cudnn.benchmark = True
-        _set_up(torch.device("cuda"))
+        set_up(torch.device("cuda"))
         assert not cuda.cudnn_sdp_enabled()
         assert cuda.flash_sdp_enabled() and cuda.mem_efficient_sdp_enabled()
         assert not cudnn.benchmark
