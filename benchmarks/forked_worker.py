@@ -105,6 +105,7 @@ def _serve(place: str, modules: str) -> None:
 
 def _work(arguments: list[str], environment: dict[str, str], folder: str) -> Any:
     """Become the worker."""
+    os.setpgid(0, 0)  # Ray ends a worker's group with it
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)

@@ -182,7 +182,7 @@ class Nodes:
                  "--metrics-export-port", "--node-manager-port", "--object-manager-port")  # fmt: skip
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         command = [
-            _RAY, "start", "--block", *arguments, "--num-gpus", "0",
+            _RAY, "start", "--block", *arguments, "--num-gpus", "0", "--include-log-monitor", "false",
             "--object-store-memory", str(_OBJECT_STORE_BYTES),
             *(part for name, port in ports.items() for part in (name, str(port))),
         ]  # fmt: skip
