@@ -42,8 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     others = sorted(
         (file for file in files if file.parent.name != "whole"), key=lambda file: file.parent.name not in LONG
     )
-    # The last of them begins when two thirds of the others are through, so that none is left alone at the end.
-    places = {file: number * len(others) / (1.5 * max(1, len(whole))) for number, file in enumerate(whole)}
+    # The last of them begins when half of the others are through, so that none is left alone at the end.
+    places = {file: number * len(others) / (2 * max(1, len(whole))) for number, file in enumerate(whole)}
     places |= {file: float(number) for number, file in enumerate(others)}
     items.sort(key=lambda item: places[item.path])
 

@@ -220,14 +220,20 @@ def test_gradient_checkpointing_gives_the_same_losses_with_less_kept(
     assert kept[True] < kept[False] / 2
 
 
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what was compiled is kept for the tests of this file, most of which compile the same."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for a CPU")
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed-again"])
 def test_compiled_it_learns_the_same(
-    again: bool, data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    again: bool, data: Data, layer_norm_base: Path, tmp_path: Path, compiler: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also with gradient checkpointing: within a compiled layer it would leave the updates no graph at all."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(compiler))
     recipe = dataclasses.replace(RECIPE, gradient_checkpointing=again)
     _, plain = run(recipe, data, layer_norm_base, tmp_path / "plain", {5: Answer.STOP})
     torch._dynamo.reset()
@@ -265,9 +271,9 @@ def test_a_trials_model_goes_with_it(data: Data, layer_norm_base: Path, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed-again"])
 def test_compiled_trials_of_other_settings_share_their_graphs_and_leave_no_model(
-    again: bool, data: Data, layer_norm_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    again: bool, data: Data, layer_norm_base: Path, tmp_path: Path, compiler: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(compiler))
     torch._dynamo.reset()
     before, made = models_alive(), []
     for number in range(8 if again else 20):
