@@ -41,16 +41,18 @@ class Tab:
     Args:
         url: the page's address.
         folder: an empty one for the browser's profile.
+        size: of the window, in pixels.
     """
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self._url, self._folder, self._sent = url, folder, 0
+    def __init__(self, url: str, folder: Path, size: str = "1200,1000") -> None:
+        self._url, self._folder, self._size, self._sent = url, folder, size, 0
 
     async def __aenter__(self) -> Tab:
         assert CHROMIUM
         command = [
-            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
-            f"--user-data-dir={self._folder}", "--window-size=1200,1000", "about:blank",
+            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader",
+            "--remote-debugging-port=0", f"--user-data-dir={self._folder}", f"--window-size={self._size}",
+            "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
