@@ -21,7 +21,7 @@ _TUNES = signal.SIGUSR1
 def end_at_sigterm() -> None:
     """Let SIGTERM, which is what `ray job stop` sends, raise `KeyboardInterrupt` as Ctrl-C does.
 
-    Not by sending SIGINT on: Ray blocks that one in its jobs, and shells let a command in the background ignore it.
+    Not by sending SIGINT on: all that a shell starts in the background ignores that, a Ray and its jobs too.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -14,9 +14,9 @@ import os, signal, sys, time
 from sweeps.driver.interrupts import Interrupts, end_at_sigterm
 
 how, number = sys.argv[1], getattr(signal, sys.argv[2])
-if how == "blocked":  # as Ray does in its jobs
+if how == "blocked":  # as Ray does in its servers
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-if how == "ignored":  # as a shell does with what it runs in the background
+if how == "ignored":  # as a shell does with what it runs in the background, a Ray and its jobs too
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 else:
     signal.signal(signal.SIGINT, signal.default_int_handler)
