@@ -1,8 +1,8 @@
 """Start Ray's workers as forks of one process for each node, which has imported what they need.
 
-An idle worker of Ray with Tune takes 112 MiB that it shares with nobody, and seconds of imports; a fork of a process
-that has these takes 26, and hardly any time. So many hundred workers fit on a small machine. Only for benchmarks: a
-worker that trains would fork a process that has threads.
+An idle Ray worker that has imported Tune takes 112 MiB of its own and seconds to start. A fork of a process that has
+imported it already takes 26 MiB and starts at once, so hundreds of workers fit on a small machine. Only for
+benchmarks: a worker that trains must not come from a process with threads, which torch has.
 
 In: what Ray runs for a new worker, with `options` as the job's runtime environment; this file stands there for Python.
 Out: the worker. The first one on a node starts the server beside the node's socket; it ends with the node's session.

@@ -332,7 +332,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000, help="fewer show that it runs, and no more (1000)")
     parser.add_argument(
-        "--slots", type=int, default=16, help="side by side, each an actor of some 110 MB, or 35 with --nodes (16)"
+        "--slots", type=int, default=16, help="side by side, each an actor of some 110 MB, or 30 with --nodes (16)"
     )
     parser.add_argument("--nodes", type=int, default=0, help="Ray nodes that the slots are on; 0 for a local Ray (0)")
     parser.add_argument("--no-tracker", action="store_true", help="leave mlflow_writes.py out")

@@ -42,6 +42,6 @@ class _Patient:
 
     def _forgo(self, fault: OSError) -> None:
         """Where nobody will ever read, write nowhere, or what is left would fail once more at the process's end."""
-        if fault.filename is None and isinstance(fault, BrokenPipeError):
+        if isinstance(fault, BrokenPipeError):
             with suppress(OSError), open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())

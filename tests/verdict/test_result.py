@@ -120,16 +120,21 @@ def test_without_finalists_the_winner_is_scored_on_all_of_dev_where_trials_saw_a
     assert f"| WER | {rates[0]:.4f} |" in card
 
 
-def test_a_baseline_that_nothing_beat_is_one_run_and_not_two(tmp_path: Path, checkpoint: Path) -> None:
-    (tmp_path / "s").mkdir()
-    ledger = Ledger(tmp_path / "s")
+def with_a_baseline_alone(folder: Path, checkpoint: Path) -> tuple[Ledger, Any]:
+    """A sweep whose one trial, the baseline, has ended, and its dataset."""
+    ledger = Ledger(folder)
     ledger.append("sweep", name="s", rungs=[])
     ledger.append("proposed", trial="t000", settings={}, source="baseline")
     ledger.append("reported", trial="t000", **report(40, 0.3))
     ledger.append("ended", trial="t000", state="finished", reason="")
     ledger.trial_folder("t000").mkdir(parents=True)
     (ledger.trial_folder("t000") / checkpoint.name).symlink_to(checkpoint)
-    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={}, seconds={"train": 60.0})
+    return ledger, SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={}, seconds={"train": 60.0})
+
+
+def test_a_baseline_that_nothing_beat_is_one_run_and_not_two(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "s").mkdir()
+    ledger, prepared = with_a_baseline_alone(tmp_path / "s", checkpoint)
     conclusion = conclude(load(None, ["finalists={k: 0}"], environment={}), ledger, prepared, score)
     assert [run.id for run, _ in conclusion.tested] == ["t000"]
     assert "over 1 seed" in conclusion.headline or not conclusion.headline
@@ -138,14 +143,7 @@ def test_a_baseline_that_nothing_beat_is_one_run_and_not_two(tmp_path: Path, che
 def test_a_model_that_cannot_be_exported_costs_no_result(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "s/export").mkdir(parents=True)
     (tmp_path / "s/export/.DS_Store").touch()
-    ledger = Ledger(tmp_path / "s")
-    ledger.append("sweep", name="s", rungs=[])
-    ledger.append("proposed", trial="t000", settings={}, source="baseline")
-    ledger.append("reported", trial="t000", **report(40, 0.3))
-    ledger.append("ended", trial="t000", state="finished", reason="")
-    ledger.trial_folder("t000").mkdir(parents=True)
-    (ledger.trial_folder("t000") / checkpoint.name).symlink_to(checkpoint)
-    prepared: Any = SimpleNamespace(splits={"dev": ToneSplit(7, 1), "test": None}, report={}, seconds={"train": 60.0})
+    ledger, prepared = with_a_baseline_alone(tmp_path / "s", checkpoint)
     config, said = load(None, ["finalists={k: 0}"], environment={}), []  # type: ignore[var-annotated]
     conclusion = conclude(config, ledger, prepared, score, say=said.append)
     assert conclusion.export is None and conclusion.best is not None
