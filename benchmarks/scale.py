@@ -69,7 +69,7 @@ SETTINGS = [
 ]
 PATIENCE_S = 600.0
 _MORE = max(1.0, SLOTS / 16)  # with more slots each reports more rarely, and all take longer to be there
-_WAIT_S, _REPORT_S, _START_S = 0.2, 0.5 * _MORE, 20.0 * _MORE
+_REPORT_S, _START_S = 0.5 * _MORE, 20.0 * _MORE
 
 
 class StubDev:
@@ -92,9 +92,10 @@ class StubSlot(tune.Trainable):
             raise RuntimeError("a stub slot is to do without torch")
         self._name = f"slot-{time.time_ns()}"
         self._pause_s = _START_S
-        self._take(config["job"])
+        self._take(config)
 
-    def _take(self, job: dict[str, Any] | None) -> None:
+    def _take(self, config: dict[str, Any]) -> None:
+        self._idle_s, job = config["slot"]["idle_s"], config["job"]
         self._job, self._last = job, None
         if job is None:
             return
@@ -112,7 +113,7 @@ class StubSlot(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self._job is None:
-            time.sleep(_WAIT_S)
+            time.sleep(self._idle_s)
             return {MESSAGE: ""}
         if self._again:
             self._again = False
@@ -167,7 +168,7 @@ class StubSlot(tune.Trainable):
         pass
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._take(new_config["job"])
+        self._take(new_config)
         return True
 
 

@@ -55,6 +55,11 @@ class SweepSearcher(Searcher):
         """How many slots have an order, the one that is just being given out among them."""
         return len(self._out)
 
+    @property
+    def waiting(self) -> int:
+        """How many of them have none but to wait."""
+        return sum(not self.trial_of[out] for out in self._out)
+
     def suggest(self, trial_id: str) -> Any:
         """The next order's Tune configuration, FINISHED, or None while every slot has one. Called by Tune.
 
@@ -62,7 +67,7 @@ class SweepSearcher(Searcher):
         """
         if len(self._out) >= self._slots():
             return None
-        if any(not self.trial_of[out] for out in self._out) and self._agenda.has_work():
+        if self.waiting and self._agenda.has_work():
             return None  # a slot that waits comes first: a new one may find no room beside it
         if not self._has_room(len(self._out)) and not self._agenda.has_work():
             return None

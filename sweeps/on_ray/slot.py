@@ -31,8 +31,6 @@ from sweeps.record.checkpoints import WRITING_S
 
 _POLL_S = 1.0
 """How often a slot that waits for a message checks that its workers are still alive."""
-_IDLE_S = 0.2
-"""How long a step of a slot without a job lasts."""
 NODE_LABEL = "ray.io/node-id"
 """Ray's own label of every node."""
 _THERE_S = 120.0
@@ -120,7 +118,7 @@ class Slot(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Let the trial go on until its next report, and pass that on; without a trial, wait a little."""
         if self._phase is Phase.IDLE:
-            time.sleep(_IDLE_S)
+            time.sleep(self._spec["idle_s"])
             return {MESSAGE: "", WORKERS: self._group.workers}
         if self._phase is Phase.REPORTED:
             self._answer(Answer.CONTINUE)

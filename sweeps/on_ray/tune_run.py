@@ -41,6 +41,8 @@ from sweeps.record.trial import TrialRecord
 _MOST_STARTING = 512
 """Slots that start at the same time, all that there is room for."""
 _GOODBYE_S = 20.0
+_IDLE_S, _IDLE_RESULTS_PER_S = 0.2, 25.0
+"""How long a step of a slot without a trial lasts: each ends with a result, and the driver is to hear few of them."""
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are the only records
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's own snapshots are not used, and need room in /tmp
@@ -117,7 +119,8 @@ def _tune(
         avoid = avoid or capacity.avoidable([*failures.avoided(), *leaving])
         in_vain = trial is not None and trial.cause == NO_ROOM
         offer = capacity.offer(order, avoid, in_vain, is_last=trial is not None and searcher.out >= slots())
-        spec = {**_slot_spec(sweep, storage), "order": order, "avoid": avoid, "offer": asdict(offer)}
+        given = {"order": order, "avoid": avoid, "offer": asdict(offer), "idle_s": idle_s(searcher.waiting)}
+        spec = {**_slot_spec(sweep, storage), **given}
         return _tune_config(sweep, spec, trial, experience)
 
     def slots() -> int:
@@ -176,6 +179,15 @@ def _tune(
     except Exception:
         sweep.ledger.check()
         raise
+
+
+def idle_s(waiting: int) -> float:
+    """How long a step of one more slot without a trial lasts, where so many wait.
+
+    Tune and the agenda take a millisecond or two for each step's result: hundreds of slots that ask as often as one
+    does would leave no time for the trials that still run.
+    """
+    return max(_IDLE_S, waiting / _IDLE_RESULTS_PER_S)
 
 
 def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:
