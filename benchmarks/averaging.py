@@ -4,8 +4,8 @@
         [--seeds 5] [--json FILE]
 
 Two ways: a moving average of all updates (`finetune.ema_fraction`), and with `--of K` the plain mean of the last K
-checkpoints and of the K best on dev, which no setting offers. For those `--set finetune.eval_every_steps=...` makes
-checkpoints that lie close together.
+checkpoints and of the K best on dev, as `finetune.average` makes. For those `--set finetune.eval_every_steps=...`
+makes checkpoints that lie close together.
 
 Method. The demo's speech and fine-tune (`--set` changes it), each seed without an average and with each fraction.
 Training is the same in all of them, since the average only replaces the weights that are scored; checkpoints are taken

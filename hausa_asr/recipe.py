@@ -14,7 +14,8 @@ SCHEDULES = ("linear", "cosine", "tri_stage")
 UNFREEZE = ("all", "top_down")
 COMPILE = ("auto", "on", "off")
 FEATURE_CACHE = ("auto", "off")
-"""The values of the settings `schedule`, `unfreeze`, `compile` and `feature_cache`."""
+AVERAGE_OF = LAST, BEST = ("last", "best")
+"""The values of the settings `schedule`, `unfreeze`, `compile`, `feature_cache` and `average_of`."""
 
 STEP_PREFIX, CHECKPOINT, TRAINING = "step-", "base.json", "training.pt"
 """A trial's checkpoints: how the names of their folders begin, a file that each has, and a file of the newest only,
@@ -56,6 +57,9 @@ class FinetuneConfig:
         adam_beta2: the same of its running mean of their squares: 0.98 in fairseq's recipes, 0.999 in Hugging Face's.
         ema_fraction: evaluate and export an exponential moving average of the weights, over about this share of the
             updates; 0 for the last weights. It takes the memory of one more copy of them.
+        average: at the trial's end evaluate and export the mean of the weights at so many of its evaluations; 0 for
+            none. Each is kept in host memory and goes with every checkpoint to resume from.
+        average_of: which these are: the `last`, or the `best` on dev.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         mask_time_prob: share of the frames to mask (the Hugging Face meaning: about the share that ends up masked).
         mask_time_length: frames per mask, 20 ms each.
@@ -107,6 +111,8 @@ class FinetuneConfig:
     adam_beta1: float = 0.9
     adam_beta2: float = 0.98
     ema_fraction: float = 0.0
+    average: int = 0
+    average_of: str = LAST
     max_grad_norm: float = 1.0
     mask_time_prob: float = 0.3
     mask_time_length: int = 10
@@ -136,6 +142,14 @@ class FinetuneConfig:
         """Whether the feature cache is of use: the convolutions' output must be the same in every epoch."""
         frozen = self.freeze_feature_encoder or self.adapter_dim > 0
         return self.feature_cache == "auto" and frozen and self.speed_perturb == 0 and self.noise_prob == 0
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes, at most, of a checkpoint to resume from, for each weight that learns: all are float32.
+
+        Itself, Adam's two moments, and where weights are averaged, itself or each of those in the mean.
+        """
+        return 4 * (3 + (self.ema_fraction > 0) + self.average)
 
 
 def part_s(whole_s: float, wanted_s: float) -> float:

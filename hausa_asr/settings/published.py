@@ -30,6 +30,7 @@ PUBLISHED_RECIPE: dict[str, Any] = {
     "adam_beta2": 0.999,
     "max_grad_norm": 1.0,
     "ema_fraction": 0.0,
+    "average": 0,
     "freeze_feature_encoder": True,
     "speed_perturb": 0.0,
     "noise_prob": 0.0,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
-from hausa_asr.recipe import COMPILE, FEATURE_CACHE, SCHEDULES, UNFREEZE, FinetuneConfig
+from hausa_asr.recipe import AVERAGE_OF, COMPILE, FEATURE_CACHE, SCHEDULES, UNFREEZE, FinetuneConfig
 from hausa_asr.settings.data import Strict
 
 _fraction = {"ge": 0.0, "le": 1.0}
@@ -33,6 +33,8 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "adam_beta1": {"ge": 0.0, "lt": 1.0},
     "adam_beta2": {"ge": 0.0, "lt": 1.0},
     "ema_fraction": _fraction,
+    "average": {"ge": 0, "le": 50},
+    "average_of": {"pattern": f"^({'|'.join(AVERAGE_OF)})$"},
     "max_grad_norm": {"ge": 0.0},
     "mask_time_prob": {"ge": 0.0, "lt": 1.0},
     "mask_time_length": {"ge": 1},

@@ -7,6 +7,9 @@ where it does something.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
+
+import torch
 
 from hausa_asr.recipe import Progress, step_folder
 from hausa_asr.training.checkpoint_files import add_scores, remove_needless
@@ -21,7 +24,7 @@ def begin(run: Run, at_rung: bool) -> Saving | Best:
         return _saving(run, state=False)
     of = run.folder, run.step, run.model, run.processor, run.optimizer, run.base, run.digests
     if run.states.due(anyway=at_rung):
-        return run.states.begin(State(*of, weights=run.ema.others() if run.ema else None, put=run.put))
+        return run.states.begin(State(*of, weights=_beside_ema(run), kept=_kept(run), put=run.put))
     return Best(*of)
 
 
@@ -41,11 +44,18 @@ def keep(run: Run, copy: Best, progress: Progress) -> None:
 
 
 def _saving(run: Run, state: bool) -> Saving:
-    weights = run.ema.others() if run.ema and state else None
     return Saving(
         run.folder, run.step, run.model, run.processor, run.optimizer, run.base,
-        state=state, weights=weights, digests=run.digests,
+        state=state, weights=_beside_ema(run) if state else None, kept=_kept(run), digests=run.digests,
     )  # fmt: skip
+
+
+def _beside_ema(run: Run) -> dict[str, torch.Tensor] | None:
+    return run.ema.others() if run.ema else None
+
+
+def _kept(run: Run) -> list[dict[str, Any]]:
+    return run.mean.kept if run.mean else []
 
 
 def write_best(run: Run) -> None:

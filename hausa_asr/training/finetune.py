@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -36,7 +35,7 @@ from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, agree_on_micro_ba
 from hausa_asr.training.report import progress_at, scored, trained
 from hausa_asr.training.run import Data, Run, Window, close, start
 from hausa_asr.training.saving import Best, Saving
-from hausa_asr.training.updates import UpdatePlan
+from hausa_asr.training.updates import evaluations
 
 __all__ = ["Data", "Report", "finetune"]
 
@@ -137,11 +136,10 @@ def finetune(
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL uses the current device
     saved = checkpoint.latest(folder)
-    run = start(config, data, base, folder, device, saved, cache, keep_free)
+    run = start(config, data, base, folder, device, saved, cache, keep_free, evaluate_at_s)
     run.put = put or run.put
     progress = progress_at(saved, folder) if saved and saved.is_scored else None
     unscored = saved.progress["metrics"] if saved and not saved.is_scored else None
-    due = evaluations(run.plan, config.eval_every_steps, evaluate_at_s)
     rungs = evaluations(run.plan, run.plan.updates, evaluate_at_s)
     try:
         if unscored is not None:
@@ -164,13 +162,14 @@ def finetune(
                     return FinetuneResult("paused" if answer is Answer.PAUSE else "stopped", named(run, progress))
             run.window = Window(device)
             hurried = False
-            while not _due(run, due) and not hurried:
+            while not _is_due(run) and not hurried:
                 update(run)
                 run.states.check()
                 hurried = hurry is not None and run.step % _HURRY_EVERY == 0 and hurry()
             hurry = None if hurried else hurry
             metrics = trained(run, _seconds(run.window, run.device))
             with run.ema.applied() if run.ema else nullcontext():
+                hurried = hurried and not _ends_in_mean(run)  # which is made of what is scored
                 if hurried and run.share.rank == 0:
                     write_unscored(run, _progress(run, metrics))
                 progress = _evaluate(run, metrics, is_saved=hurried, at_rung=run.step in rungs)
@@ -183,31 +182,34 @@ def finetune(
         close(run)
 
 
-def evaluations(plan: UpdatePlan, every_steps: int, at_s: Sequence[float] = ()) -> frozenset[int]:
-    """The steps after which a trial is evaluated: regular ones, the rungs, and its end.
-
-    Args:
-        plan: the trial's updates.
-        every_steps: updates between two regular evaluations. One shortly before a rung or the end is left out.
-        at_s: the rungs in seconds of audio; each means the first step by which they were trained on.
-    """
-    fixed = {int(np.searchsorted(plan.seen_s, mark - 1e-6)) for mark in at_s}
-    fixed = {step for step in fixed if 0 < step < plan.updates} | {plan.updates}
-    near = every_steps / 4
-    regular = range(every_steps, plan.updates, every_steps)
-    return frozenset(fixed | {step for step in regular if not any(0 < one - step <= near for one in fixed)})
-
-
-def _due(run: Run, steps: frozenset[int]) -> bool:
-    """Whether an evaluation is due: at the given steps, or because the trial has diverged."""
+def _is_due(run: Run) -> bool:
+    """Whether an evaluation is due: at the steps given, or because the trial has diverged."""
     if run.window.updates == 0:
         return False
-    if run.step in steps:
+    if run.step in run.due:
         return True
     return run.step % MAX_NONFINITE_STEPS == 0 and has_diverged(run)
 
 
+def _ends_in_mean(run: Run) -> bool:
+    """Whether this is the trial's end, where the mean of some of its weights comes in the place of the last."""
+    return run.mean is not None and run.step == run.plan.updates
+
+
 def _evaluate(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool = False) -> Progress:
+    """Evaluate the weights, or at the trial's end the mean that comes in their place; its arguments are `_score`'s."""
+    if run.mean is None or not _ends_in_mean(run):
+        progress = _score(run, metrics, is_saved=is_saved, at_rung=at_rung)
+        if run.mean is not None:
+            run.mean.take(run.step, progress.metrics)
+        return progress
+    last = evaluate(run.model, run.processor, run.data.dev, batch_s=run.eval_batch_s)
+    run.mean.take(run.step, {"wer": last.wer, "cer": last.cer, "loss": last.loss})
+    with run.mean.applied():
+        return _score(run, {**metrics, "wer_before_average": last.wer}, is_saved=is_saved)
+
+
+def _score(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool = False) -> Progress:
     """Score dev while a thread copies or writes the checkpoint, and make the report.
 
     Args:

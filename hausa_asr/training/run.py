@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,21 @@ from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpoint_files import Digests
+from hausa_asr.training.checkpoint_mean import CheckpointMean
 from hausa_asr.training.ema import Ema
 from hausa_asr.training.energy import EnergyMeter
 from hausa_asr.training.freezing import Trainable, set_trainable
 from hausa_asr.training.loader import Loader, ModelInput
 from hausa_asr.training.optimizer import Optimizer
-from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best
+from hausa_asr.training.saving import KEPT_FOR_MEAN, WEIGHTS_BESIDE_EMA, Best
 from hausa_asr.training.states import States
-from hausa_asr.training.updates import UpdatePlan
+from hausa_asr.training.updates import UpdatePlan, evaluations
 from hausa_asr.utterance import Split
 
 log = logging.getLogger("hausa_asr.trial")
 
-_BYTES, _BEST_BYTES = 12, 4
-"""Of a checkpoint to resume from, for each weight that learns: itself and Adam's two moments, all float32; and of the
-best model beside it."""
+_BEST_BYTES = 4
+"""Of the best model beside a checkpoint to resume from, for each weight that learns."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ class Run:
     window: Window
     skipped_in_a_row: torch.Tensor  # () on the device
     ema: Ema | None
+    mean: CheckpointMean | None
+    due: frozenset[int]  # the steps of the evaluations
     states: States
     energy: EnergyMeter
     digests: Digests = field(default_factory=dict)
@@ -109,6 +111,7 @@ def start(
     saved: checkpoint.Checkpoint | None,
     cache: Path | None,
     keep_free: float = 0.0,
+    evaluate_at_s: Sequence[float] = (),
 ) -> Run:
     """Start a run, or resume it from its newest checkpoint, `saved`; the other arguments are those of `finetune`.
 
@@ -135,11 +138,18 @@ def start(
     data = replace(data, train=train_part(data.train, config.train_share, config.seed))
     _prepare_layers(model, config)
     plan = UpdatePlan(data.train.n_samples, config.batch_s, config.length_s, config.seed)
+    due = evaluations(plan, config.eval_every_steps, evaluate_at_s)
     optimizer = Optimizer(model, config, plan.updates)
+    learning = _learning(model, config)
     ema = Ema(model, config.ema_fraction, plan.updates) if config.ema_fraction else None
+    mean = CheckpointMean(model, learning, config.average, config.average_of, due) if config.average else None
     if saved and not saved.is_end:
         state = saved.training_state()
-        weights = state.pop(WEIGHTS_BESIDE_EMA, {})
+        weights, kept = state.pop(WEIGHTS_BESIDE_EMA, {}), state.pop(KEPT_FOR_MEAN, [])
+        if mean:
+            mean.kept = kept
+            if saved.is_scored:  # these weights, which were written before they were scored
+                mean.take(saved.step, saved.progress["metrics"])
         if ema:
             ema.resume(model, weights)
         optimizer.load_state_dict(state)
@@ -160,21 +170,27 @@ def start(
         window=Window(device),
         skipped_in_a_row=torch.zeros((), device=device),
         ema=ema,
-        states=States(config.checkpoint_every_s, _BYTES * _learning(model, config), saved.step if saved else 0),
+        mean=mean,
+        due=due,
+        states=States(config.checkpoint_every_s, config.state_bytes * _size(learning), saved.step if saved else 0),
         energy=EnergyMeter(device),
     )
 
 
 def bytes_at_most(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
     """Bytes that a trial's checkpoints take at most: each stays until its successor is complete."""
-    return 2 * (_BYTES + _BEST_BYTES) * _learning(model, config)
+    return 2 * (config.state_bytes + _BEST_BYTES) * _size(_learning(model, config))
 
 
-def _learning(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> int:
-    """Count the weights that learn by the trial's end."""
+def _learning(model: Wav2Vec2ForCTC, config: FinetuneConfig) -> dict[str, torch.nn.Parameter]:
+    """The weights that learn by the trial's end, by name."""
     every = Trainable(projection=True, first_layer=0)
     set_trainable(model, every, feature_encoder=not config.freeze_feature_encoder, adapters=config.adapter_dim > 0)
-    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def _size(weights: Mapping[str, torch.nn.Parameter]) -> int:
+    return sum(weight.numel() for weight in weights.values())
 
 
 def close(run: Run) -> None:

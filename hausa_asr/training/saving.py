@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from hausa_asr.training.checkpoint_files import (
 )
 from hausa_asr.training.optimizer import Optimizer
 
-WEIGHTS_BESIDE_EMA = "weights_beside_ema"
-"""In `training.pt`: the weights, where `weights.safetensors` has their moving average."""
+WEIGHTS_BESIDE_EMA, KEPT_FOR_MEAN = "weights_beside_ema", "kept_for_mean"
+"""In `training.pt`: the weights, where `weights.safetensors` has their moving average; and earlier weights that may be
+in the mean at the trial's end."""
 
 
 class Saving:
@@ -48,6 +49,7 @@ class Saving:
         base: the base checkpoint that the trial started from.
         state: write the optimizer's state too, so that training can resume from here.
         weights: the weights by name, where the model has their average in their place; they go with the state.
+        kept: earlier weights for the mean at the trial's end, on the CPU; they go with the state too.
         digests: those of frozen weights, by their names, as far as they are known; more are added.
 
     Attributes:
@@ -65,10 +67,11 @@ class Saving:
         *,
         state: bool = True,
         weights: dict[str, torch.Tensor] | None = None,
+        kept: Sequence[dict[str, Any]] = (),
         digests: Digests | None = None,
     ) -> None:
         self._trial, self._step = trial, step
-        self.state, self.took_s, self._weights = state, 0.0, weights
+        self.state, self.took_s, self._weights, self._kept = state, 0.0, weights, list(kept)
         self._digests = {} if digests is None else digests
         self._target, self._partial = places(trial, step)
         device = next(model.parameters()).device
@@ -85,7 +88,8 @@ class Saving:
         write_model(self._partial, model, processor, base, untouched(model, optimizer), self._digests)
         if self.state:
             beside = {WEIGHTS_BESIDE_EMA: self._weights} if self._weights else {}
-            torch.save({**optimizer.state_dict(), **beside}, self._partial / TRAINING)
+            state = {**optimizer.state_dict(), **beside, KEPT_FOR_MEAN: self._kept}
+            torch.save(state, self._partial / TRAINING)
         for file in self._partial.iterdir():
             fsync(file)  # here, since the evaluation goes on meanwhile
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from hausa_asr.training.checkpoint_files import Digests, remove_needless
-from hausa_asr.training.saving import WEIGHTS_BESIDE_EMA, Best, on_cpu
+from hausa_asr.training.saving import KEPT_FOR_MEAN, WEIGHTS_BESIDE_EMA, Best, on_cpu
 
 _WRITING_SHARE = 0.002
 """Writing optimizer states may take this share of a trial's time."""
@@ -35,6 +35,7 @@ class State(Best):
     Args:
         given: as for `Best`.
         weights: the weights by name, where the model has their average in their place.
+        kept: earlier weights for the mean at the trial's end, on the CPU, which nobody changes.
         put: puts what is complete into the store, if there is one.
 
     Attributes:
@@ -42,9 +43,15 @@ class State(Best):
         is_complete: all is done.
     """
 
-    def __init__(self, *given: Any, weights: dict[str, torch.Tensor] | None, put: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        weights: dict[str, torch.Tensor] | None,
+        kept: Sequence[dict[str, Any]],
+        put: Callable[[], None],
+    ) -> None:
         self.took_s, self.is_complete = 0.0, False
-        self._beside_ema, self._put = weights, put
+        self._beside_ema, self._kept, self._put = weights, list(kept), put
         self._best: Best | None = None
         self._is_decided = threading.Event()
         super().__init__(*given)
@@ -76,8 +83,8 @@ class State(Best):
     def _take(self, digests: Digests) -> None:
         super()._take(digests)
         beside = {WEIGHTS_BESIDE_EMA: self._beside_ema} if self._beside_ema else {}
-        self._state = on_cpu({**self._optimizer.state_dict(), **beside})
-        self._beside_ema = None
+        self._state = {**on_cpu({**self._optimizer.state_dict(), **beside}), KEPT_FOR_MEAN: self._kept}
+        self._beside_ema, self._kept = None, []
 
     def done(self, progress: dict[str, Any], best: Best | None = None) -> None:
         """Wait for the copy, and let its thread complete the checkpoint.

@@ -1,4 +1,6 @@
-"""Plan which utterances make up which update: lengths in, indices out. Pure arithmetic. Called by the fine-tune.
+"""Plan which utterances make up which update, and where evaluations are: lengths in, indices and steps out.
+
+Pure arithmetic. Called by the fine-tune.
 
 The plan follows from the lengths, the seed and the seconds per update, so every rank makes the same one, and a resumed
 trial finds its place by the step alone. A *global* batch belongs to one update, and is then cut into ranks and
@@ -99,6 +101,21 @@ class UpdatePlan:
         """The global batch of an update."""
         epoch = int(np.searchsorted(self._starts, step, side="right")) - 1
         return GlobalBatch(epoch, self._epoch(epoch)[step - int(self._starts[epoch])])
+
+
+def evaluations(plan: UpdatePlan, every_steps: int, at_s: Sequence[float] = ()) -> frozenset[int]:
+    """The steps after which a trial is evaluated: regular ones, the rungs, and its end.
+
+    Args:
+        plan: the trial's updates.
+        every_steps: updates between two regular evaluations. One shortly before a rung or the end is left out.
+        at_s: the rungs in seconds of audio; each means the first step by which they were trained on.
+    """
+    fixed = {int(np.searchsorted(plan.seen_s, mark - 1e-6)) for mark in at_s}
+    fixed = {step for step in fixed if 0 < step < plan.updates} | {plan.updates}
+    near = every_steps / 4
+    regular = range(every_steps, plan.updates, every_steps)
+    return frozenset(fixed | {step for step in regular if not any(0 < one - step <= near for one in fixed)})
 
 
 def micro_batches(

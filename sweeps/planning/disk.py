@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +21,9 @@ from sweeps.planning.finalists import finalist_runs
 from sweeps.planning.speed import FRAMES_PER_S, Base, Speed, largest_base, trained_weights, values
 from sweeps.pruning.rungs import rungs_s
 
-_BEST, _NEWEST = 4, 12
-"""Bytes per weight that learns: a best checkpoint has the weight, the newest also Adam's two moments, all float32."""
-_WRITING, _PAUSED, _ENDED = 2 * (_BEST + _NEWEST), _BEST + _NEWEST, _BEST
-"""Bytes per weight of a trial's folder, at most. The newest checkpoint to resume from, and the one that is the best in
-its report, stay until its successor is complete."""
+_BEST = 4
+"""Bytes per weight that learns, float32, of a best checkpoint, and of the folder of a trial that has ended. The newest
+one, to resume from, has more (`state_bytes`); it and the best stay until its successor is complete."""
 _DISK_BYTES_PER_S, _WRITING_SHARE = 1e9, 0.002
 """Optimizer states are written by the clock, or sooner where that takes 0.2 % of the time (training/states.py), which
 depends on the disk."""
@@ -42,26 +41,33 @@ def checkpoint_space(config: SweepConfig, slots: int) -> CheckpointSpace:
     base = largest_base(config)
     if base is None:
         return CheckpointSpace(None, None)
-    weight = trained_weights(config, base)
+    weight, newest = trained_weights(config, base), state_bytes(config)
     trials, runs = config.search.trials, finalist_runs(config)
     settings = runs // config.finalists.seeds or 1
     final = min(slots, runs)
     # One of the running trials is writing, and the baseline waits. All write at once likely once in a long sweep.
     least = max(
-        _NEWEST * (slots + 1 + bool(rungs_s(config))) + _BEST * min(settings, trials - slots),
-        _NEWEST * (final + bool(final)) + _BEST * (settings + runs - final),
+        newest * (slots + 1 + bool(rungs_s(config))) + _BEST * min(settings, trials - slots),
+        newest * (final + bool(final)) + _BEST * (settings + runs - final),
     )
     passing = math.prod(passing_shares(config, trials))
     waiting = min((trials - 1) * (1 - passing), trials - slots)
-    search_peak = _WRITING * slots + _PAUSED * waiting + _ENDED * (trials - slots - waiting)
-    finals_peak = _WRITING * final + _ENDED * (runs - final) + _ENDED * trials
+    writing, paused = 2 * (_BEST + newest), _BEST + newest
+    search_peak = writing * slots + paused * waiting + _BEST * (trials - slots - waiting)
+    finals_peak = writing * final + _BEST * (runs - final) + _BEST * trials
     return CheckpointSpace(weight * least, weight * max(search_peak, finals_peak))
 
 
 def folder_at_rest(config: SweepConfig) -> float | None:
     """Predict the bytes of a trial's folder while nothing is being written to it; None if not known."""
     base = largest_base(config)
-    return None if base is None else float(_PAUSED * trained_weights(config, base))
+    return None if base is None else float((_BEST + state_bytes(config)) * trained_weights(config, base))
+
+
+def state_bytes(config: SweepConfig) -> int:
+    """Bytes, at most, of a checkpoint to resume from, for each weight that learns."""
+    averages = {name: max(values(config, name)) for name in ("ema_fraction", "average")}
+    return replace(config.recipe(), **averages).state_bytes
 
 
 def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
@@ -73,9 +79,9 @@ def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
     base = largest_base(config)
     if base is None:
         return None
-    weight, recipe = trained_weights(config, base), config.recipe()
+    weight, newest, recipe = trained_weights(config, base), state_bytes(config), config.recipe()
     trials, marks = config.search.trials, rungs_s(config)
-    wait_s = min(recipe.checkpoint_every_s, weight * _NEWEST / _DISK_BYTES_PER_S / _WRITING_SHARE)
+    wait_s = min(recipe.checkpoint_every_s, weight * newest / _DISK_BYTES_PER_S / _WRITING_SHARE)
     evaluation_s = evaluation_interval_s(config)
 
     def of_one(length_s: float, stops: Sequence[float], ends: float = 1.0) -> float:
@@ -83,7 +89,7 @@ def bytes_written(config: SweepConfig, speed: Speed) -> float | None:
         evaluations = max(1.0, length_s / evaluation_s) + passed
         by_clock = length_s / speed.audio_s_per_s / wait_s if wait_s else math.inf
         states = min(evaluations, passed + by_clock)
-        return weight * (_NEWEST * states + _BEST * (states + 2 * ends))
+        return weight * (newest * states + _BEST * (states + 2 * ends))
 
     through = math.prod(passing_shares(config, trials))
     searched = of_one(recipe.length_s, marks) + (trials - 1) * of_one(mean_s(config, trials), marks, through)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hausa_asr.settings.sweep import SweepConfig
+from sweeps.planning.disk import state_bytes
 from sweeps.planning.slots import HEAD
-from sweeps.planning.speed import NO_BFLOAT16, largest_base, trained_weights
+from sweeps.planning.speed import NO_BFLOAT16, largest_base, trained_weights, values
 from sweeps.wording import many, size
 
 _WEIGHT, _MOMENTS = 4, 8
@@ -26,18 +27,20 @@ _KEPT_BASES = 2
 def host_memory(config: SweepConfig) -> float | None:
     """Bytes of host memory of a trial's first worker, activations and programs left out; None if the base is not known.
 
-    It holds the base checkpoints, a copy of what training resumes from while that is written, and beside it the best
-    model, and that of the next evaluation; on a CPU also model, gradients and optimizer.
+    It holds the base checkpoints, a copy of what training resumes from while that is written (with what is kept for
+    the mean at the trial's end), and beside it the best model, and that of the next evaluation; on a CPU also model,
+    gradients, optimizer and a moving average.
     """
     base = largest_base(config)
     if base is None:
         return None
     learns = trained_weights(config, base)
-    copies = learns * (_WEIGHT + _MOMENTS) + 2 * learns * _WEIGHT
+    copies = learns * state_bytes(config) + 2 * learns * _WEIGHT
     kept = base.weights * _WEIGHT * min(len(config.bases), _KEPT_BASES) + copies
     if config.resources.gpus_per_worker:
         return kept
-    return kept + base.weights * _WEIGHT + learns * (_WEIGHT + _MOMENTS)
+    average = _WEIGHT if max(values(config, "ema_fraction")) else 0
+    return kept + base.weights * _WEIGHT + learns * (_WEIGHT + _MOMENTS + average)
 
 
 def in_words(config: SweepConfig) -> str:

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -24,17 +25,22 @@ from sweeps.planning.admission import refusals
 from sweeps.planning.speed import Speed, base_of, trained_weights
 
 
-def test_checkpoints_are_as_large_as_predicted(tmp_path: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, length_s=48, eval_every_steps=2, freeze_transformer_fraction=0.0)
-    run(recipe, Data(ToneSplit(8, 0), ToneSplit(2, 1)), Path("demo"), tmp_path, {2: Answer.STOP})
+@pytest.mark.parametrize("averages", [{}, {"ema_fraction": 0.1, "average": 2, "average_of": "best"}])
+def test_checkpoints_are_as_large_as_predicted(tmp_path: Path, averages: dict[str, Any]) -> None:
+    recipe = dataclasses.replace(RECIPE, length_s=96, eval_every_steps=2, freeze_transformer_fraction=0.0, **averages)
+    run(recipe, Data(ToneSplit(8, 0), ToneSplit(2, 1)), Path("demo"), tmp_path, {4: Answer.STOP})
     files = [path for one in checkpoint.all_checkpoints(tmp_path) for path in one.folder.iterdir()]
     newest = checkpoint.latest(tmp_path)
     assert newest is not None
     base = base_of("demo")
     assert base is not None
     weights = trained_weights(SweepConfig(), base)
-    assert sum(path.stat().st_size for path in newest.folder.iterdir()) == pytest.approx(12 * weights, rel=0.1)
-    assert sum(path.stat().st_size for path in files) <= 16 * weights * 1.1
+    searched = [f"space.{name}={{choices: [{value}]}}" for name, value in averages.items()]
+    newest_bytes = disk.state_bytes(load(CONFIGS / "demo.yaml", searched, environment={}))
+    size = sum(path.stat().st_size for path in newest.folder.iterdir())
+    assert size == pytest.approx(newest_bytes * weights, rel=0.1)
+    assert sum(path.stat().st_size for path in files) <= (newest_bytes + 4) * weights * 1.1
+    assert newest_bytes == (24 if averages else 12)
 
 
 def test_as_many_bytes_are_written_as_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,7 @@ import pytest
 from hausa_asr.ctc import frames
 from hausa_asr.dataset.parts import dev_part
 from hausa_asr.settings.load import load
-from hausa_asr.training.finetune import evaluations
-from hausa_asr.training.updates import UpdatePlan
+from hausa_asr.training.updates import UpdatePlan, evaluations
 from hausa_asr.utterance import SAMPLE_RATE, Example
 from helpers.plans import CONFIGS, HOURS_500, planned
 from sweeps.planning.epochs import evaluation_interval_s

@@ -24,10 +24,10 @@ from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.training import checkpoint
 from hausa_asr.training import finetune as finetune_module
-from hausa_asr.training.finetune import Data, evaluations, finetune
+from hausa_asr.training.finetune import Data, finetune
 from hausa_asr.training.freezing import set_trainable, trainable
 from hausa_asr.training.run import _prepare_layers
-from hausa_asr.training.updates import UpdatePlan
+from hausa_asr.training.updates import UpdatePlan, evaluations
 from helpers.fine_tunes import RECIPE, losses, run
 from helpers.speech import ToneSplit
 
