@@ -22,13 +22,13 @@ import bench
 import torch
 
 from hausa_asr.recipe import TRAINING, Answer, FinetuneConfig, Progress
+from hausa_asr.training import evaluation, saving
 from hausa_asr.training import finetune as loop
-from hausa_asr.training import saving
 
 
 def measure(model: str, disk_s: float, states: int, apart_s: float, dev: int, work: Path) -> dict[str, Any]:
     """Train, and say how long was waited where a state was due and where none was, in seconds."""
-    fsync, evaluate = saving.fsync, loop.evaluate
+    fsync, evaluate = saving.fsync, evaluation.evaluate
     ended_s, waited = 0.0, {True: [], False: []}  # type: ignore[var-annotated]
 
     def slow(path: Path) -> None:
@@ -42,7 +42,7 @@ def measure(model: str, disk_s: float, states: int, apart_s: float, dev: int, wo
         ended_s = time.monotonic()
         return scores
 
-    saving.fsync, loop.evaluate = slow, timed  # type: ignore[assignment]
+    saving.fsync, evaluation.evaluate = slow, timed  # type: ignore[assignment]
     data = loop.Data(bench.MadeUpSplit(256), bench.MadeUpSplit(dev, seed=1))
     batch_s, every = 40.0, 4
     rungs = [2 * every * batch_s * (number + 1) for number in range(states)]

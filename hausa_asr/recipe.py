@@ -201,13 +201,17 @@ class Progress:
     diverged: bool = False
 
 
+LEFT = "left"
+"""How a fine-tune ended whose caller asked it to leave between two reports."""
+
+
 @dataclass(frozen=True)
 class FinetuneResult:
     """How a fine-tune ended.
 
     Attributes:
-        end: `finished`, `stopped`, `paused` or `diverged`.
-        progress: the last report.
+        end: `finished`, `stopped`, `paused`, `diverged`, or `left` where the caller asked for that between reports.
+        progress: the last report; of a trial that left what a report would have had, without scores.
     """
 
     end: str

@@ -332,7 +332,7 @@ def _search(sweep: Sweep, agenda: Agenda, mirror: Mirror, prediction: Prediction
 
 def _leave_at_once(sweep: Sweep, mirror: Mirror, console: Console) -> None:
     """Record an interrupt while slots end, since whoever sent it may kill the driver in seconds."""
-    _say(console, "Interrupted: the slots have some seconds to end. Once more, and it ends at once.")
+    _say(console, "Interrupted: trials have some seconds to write where they are. Once more, and it ends at once.")
     sweep.leave(INTERRUPTED)
     mirror.interrupted(_MLFLOW_INTERRUPT_S)
 

@@ -7,8 +7,6 @@ on, one at a time. A report names the newest that is complete, so the trial can 
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -18,32 +16,19 @@ import torch.distributed as dist
 
 from hausa_asr.model.batch import Share
 from hausa_asr.model.device import chosen_device
-from hausa_asr.model.evaluate import evaluate
-from hausa_asr.recipe import Answer, FinetuneConfig, FinetuneResult, Progress, step_folder
+from hausa_asr.recipe import LEFT, Answer, FinetuneConfig, FinetuneResult, Progress
 from hausa_asr.training import checkpoint
-from hausa_asr.training.checkpointing import (
-    begin,
-    finish,
-    keep,
-    make_resumable,
-    named,
-    write_best,
-    write_scores,
-    write_unscored,
-)
-from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, agree_on_micro_batches, has_diverged, update
-from hausa_asr.training.report import progress_at, scored, trained
+from hausa_asr.training.checkpointing import make_resumable, named, write_best, write_unscored
+from hausa_asr.training.evaluation import ends_in_mean, evaluated, progress_of, seconds_of
+from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, has_diverged, update
+from hausa_asr.training.report import progress_at, trained
 from hausa_asr.training.run import Data, Run, Window, close, start
-from hausa_asr.training.saving import Best, Saving
 from hausa_asr.training.updates import evaluations
 
 __all__ = ["Data", "Report", "finetune"]
 
-SAMPLE_TRANSCRIPTS = 10
-"""Dev utterances in every report, each with its reference and hypothesis."""
-
-_HURRY_EVERY = 5
-"""Updates between two questions whether the machine is about to go."""
+_ASK_EVERY = 5
+"""Updates between two questions whether the machine is about to go, or the trial is to leave."""
 
 Report = Callable[[Progress], Answer]
 """Called after each evaluation with its figures; the answer says whether to go on."""
@@ -61,6 +46,7 @@ def finetune(
     keep_free: float = 0.0,
     evaluate_at_s: Sequence[float] = (),
     hurry: Callable[[], bool] | None = None,
+    leave: Callable[[], bool] | None = None,
     put: Callable[[], None] | None = None,
 ) -> FinetuneResult:
     """Fine-tune a wav2vec 2.0 checkpoint for Hausa by one recipe, or resume it.
@@ -95,12 +81,14 @@ def finetune(
         hurry: asked by all ranks every few updates: whether the machine is about to go. Then, once, a checkpoint to
             resume from is written at this step, the trial is evaluated, and `report` is called. Where the machine goes
             before that, whoever resumes the trial evaluates it there first.
+        leave: asked by rank 0 every few updates: whether to end at this step, without a report. Then a checkpoint to
+            resume from is written; whoever resumes the trial evaluates it there first.
         put: called on rank 0, perhaps by a thread, when checkpoints have come or gone in `folder`: to put them where
             the trial can go on. Until it returns the new one does not count as complete.
 
     Returns:
-        How it ended (`finished`, `stopped`, `paused` or `diverged`), and the last report. The best checkpoint is at
-        `result.progress.best_checkpoint`.
+        How it ended (`finished`, `stopped`, `paused`, `diverged` or `left`), and the last report. The best checkpoint
+        is at `result.progress.best_checkpoint`.
 
     Raises:
         UserError: the base checkpoint cannot be used, or the trial's own checkpoints cannot.
@@ -144,7 +132,7 @@ def finetune(
     try:
         if unscored is not None:
             with run.ema.applied() if run.ema else nullcontext():
-                progress = _evaluate(run, unscored, is_saved=True)
+                progress = evaluated(run, unscored, is_saved=True)
         while True:
             if progress is not None:
                 if progress.diverged:
@@ -165,14 +153,16 @@ def finetune(
             while not _is_due(run) and not hurried:
                 update(run)
                 run.states.check()
-                hurried = hurry is not None and run.step % _HURRY_EVERY == 0 and hurry()
+                if leave is not None and _is_to_leave(run, leave):
+                    return FinetuneResult(LEFT, _left(run))
+                hurried = hurry is not None and run.step % _ASK_EVERY == 0 and hurry()
             hurry = None if hurried else hurry
-            metrics = trained(run, _seconds(run.window, run.device))
+            metrics = trained(run, seconds_of(run.window, run.device))
             with run.ema.applied() if run.ema else nullcontext():
-                hurried = hurried and not _ends_in_mean(run)  # which is made of what is scored
+                hurried = hurried and not ends_in_mean(run)  # which is made of what is scored
                 if hurried and run.share.rank == 0:
-                    write_unscored(run, _progress(run, metrics))
-                progress = _evaluate(run, metrics, is_saved=hurried, at_rung=run.step in rungs)
+                    write_unscored(run, progress_of(run, metrics))
+                progress = evaluated(run, metrics, is_saved=hurried, at_rung=run.step in rungs)
     except BaseException:
         with suppress(Exception):  # the first fault is the one to report
             run.states.abandon()
@@ -191,85 +181,20 @@ def _is_due(run: Run) -> bool:
     return run.step % MAX_NONFINITE_STEPS == 0 and has_diverged(run)
 
 
-def _ends_in_mean(run: Run) -> bool:
-    """Whether this is the trial's end, where the mean of some of its weights comes in the place of the last."""
-    return run.mean is not None and run.step == run.plan.updates
+def _is_to_leave(run: Run, leave: Callable[[], bool]) -> bool:
+    """Whether the trial is to leave here, as rank 0 hears of it."""
+    if run.step % _ASK_EVERY or ends_in_mean(run):
+        return False
+    return bool(run.share.gathered(run.share.rank == 0 and leave())[0])
 
 
-def _evaluate(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool = False) -> Progress:
-    """Evaluate the weights, or at the trial's end the mean that comes in their place; its arguments are `_score`'s."""
-    if run.mean is None or not _ends_in_mean(run):
-        progress = _score(run, metrics, is_saved=is_saved, at_rung=at_rung)
-        if run.mean is not None:
-            run.mean.take(run.step, progress.metrics)
-        return progress
-    last = evaluate(run.model, run.processor, run.data.dev, batch_s=run.eval_batch_s)
-    run.mean.take(run.step, {"wer": last.wer, "cer": last.cer, "loss": last.loss})
-    with run.mean.applied():
-        return _score(run, {**metrics, "wer_before_average": last.wer}, is_saved=is_saved)
-
-
-def _score(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool = False) -> Progress:
-    """Score dev while a thread copies or writes the checkpoint, and make the report.
-
-    Args:
-        run: the run.
-        metrics: the figures of the updates since the last report.
-        is_saved: the checkpoint of this step is there and lacks only its scores.
-        at_rung: the trial may be paused here, so its state is written, though not waited for.
-    """
-    saving: Saving | Best | None = None
-    if run.share.rank == 0 and not is_saved:
-        saving = begin(run, at_rung)
-    try:
-        scores = evaluate(run.model, run.processor, run.data.dev, batch_s=run.eval_batch_s)
-        run.eval_batch_s = scores.batch_s
-        agree_on_micro_batches(run)
-        metrics = {**scored(run, scores), **metrics}
-        if not run.best or _order(metrics) < _order(run.best):
-            run.best = {"step": run.step} | {name: metrics[name] for name in ("wer", "cer", "loss")}
-        samples = list(zip(scores.ids, scores.references, scores.hypotheses, strict=True))[:SAMPLE_TRANSCRIPTS]
-        progress = _progress(run, metrics, samples)
-    except BaseException:
-        if saving is not None:
-            saving.abandon()
-        raise
-    if run.share.rank == 0 and is_saved:
-        write_scores(run, progress)
-    elif isinstance(saving, Saving):
-        finish(run, saving, progress)
-    elif saving is not None:
-        keep(run, saving, progress)
+def _left(run: Run) -> Progress:
+    """Write what the trial goes on from, without a score of this step."""
+    progress = progress_of(run, trained(run, seconds_of(run.window, run.device)))
+    with run.ema.applied() if run.ema else nullcontext():
+        if run.share.rank == 0:
+            write_unscored(run, progress)
     return progress
-
-
-def _progress(run: Run, metrics: dict[str, float], samples: Sequence[tuple[str, str, str]] = ()) -> Progress:
-    """The report of this step, whether dev is scored or not."""
-    return Progress(
-        step=run.step,
-        updates=run.plan.updates,
-        seen_s=metrics["seen_s"],
-        metrics=metrics,
-        best=run.best,
-        samples=list(samples),
-        checkpoint=str(step_folder(run.folder, run.step)),
-        best_checkpoint=str(step_folder(run.folder, int(run.best.get("step", run.step)))),
-        last=run.step == run.plan.updates,
-        # has_diverged too, since weights that skipped updates left unchanged still have a finite loss.
-        diverged=has_diverged(run) or not math.isfinite(metrics.get("loss", 0.0)),
-    )
-
-
-def _seconds(window: Window, device: torch.device) -> float:
-    """Wall-clock seconds of the updates since the last report."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.monotonic() - window.started
-
-
-def _order(scores: dict[str, float]) -> tuple[float, float, float]:
-    """The key of the best checkpoint, lower is better: WER, then CER and loss, which differ when WER is always 1."""
-    return scores["wer"], scores["cer"], scores["loss"]
 
 
 def _answer(report: Report, progress: Progress, share: Share) -> Answer:

@@ -16,7 +16,7 @@ MOST_LETTERS = 500
 Place = tuple[str, str]
 """Where a worker is: its node's id, in Ray's words, and that node's address, for people."""
 MESSAGE = "message"
-"""A field of a Tune result: a message as text, "" from a slot that waits."""
+"""A field of a Tune result: a message as text, "" from a slot that waits, or whose trial left at an interrupt."""
 WORKERS = "workers"
 """The other field of ours: how many workers the slot has, or has asked for."""
 
@@ -69,7 +69,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Ended:
-    """The fine-tune has returned: `finished`, `stopped`, `paused` or `diverged`."""
+    """The fine-tune has returned: `finished`, `stopped`, `paused`, `diverged` or `left`."""
 
     end: str
 

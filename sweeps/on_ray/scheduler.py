@@ -36,8 +36,9 @@ from sweeps.wording import many
 
 log = logging.getLogger("sweeps")
 
-INTERRUPTED_S = 10.0
-"""How long slots have to end after an interrupt. What they are still writing then is lost, and only that."""
+INTERRUPTED_S = 15.0
+"""How long slots have to end after an interrupt, and their trials to write where they are. What they are still writing
+then is lost, and only that. `hausa-asr submit` gives a stopped job 20 s in all."""
 _KEPT = ("step", "updates", "seen_s", "metrics", "best", "last", "diverged")
 """What the ledger keeps of a report. Samples stay in the checkpoint, whose place follows from the step."""
 
@@ -110,6 +111,8 @@ class SweepScheduler(FIFOScheduler):
         if not name:
             waits_on = not self._agenda.has_work() and not self._is_short()
             return TrialScheduler.CONTINUE if waits_on else TrialScheduler.STOP
+        if not result[MESSAGE]:
+            return TrialScheduler.CONTINUE  # it left at an interrupt; this run is about to end
         goes_on = self.judge(name, from_text(result[MESSAGE]))
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 

@@ -19,7 +19,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from hausa_asr.recipe import Answer
+from hausa_asr.recipe import LEFT, Answer
 from hausa_asr.storage.address import here
 from sweeps.on_ray.broken import NoRoom, SlotBroken, of_group, place_of
 from sweeps.on_ray.desk import Desk
@@ -132,6 +132,9 @@ class Slot(tune.Trainable):
         wait_s, is_first, self._is_first = time.monotonic() - since_s, self._is_first, False
         if not is_first:
             self._longest_wait_s = max(self._longest_wait_s, wait_s)
+        if isinstance(message, Ended) and message.end == LEFT:  # at an interrupt; it can be resumed
+            self._phase = Phase.IDLE
+            return {MESSAGE: "", WORKERS: self._group.workers}
         if isinstance(message, Ended):  # its last report has been lost
             message = Failed(f"it ended as {message.end} without a last report")
         goes_on = isinstance(message, Reported) and not message.is_end

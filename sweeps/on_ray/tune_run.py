@@ -11,7 +11,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from sweeps.on_ray.callbacks import SweepCallback
 from sweeps.on_ray.capacity import Capacity
 from sweeps.on_ray.cluster import address_of
 from sweeps.on_ray.experience import Experience
+from sweeps.on_ray.leaving import Leaving
 from sweeps.on_ray.scheduler import SweepScheduler
 from sweeps.on_ray.searcher import SweepSearcher
 from sweeps.on_ray.slot import Slot
@@ -86,12 +89,22 @@ def search(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
     storage = sweep.folder / "ray"
     experience = Experience(sweep.config, sweep.ledger.state.trials.values())
-    with Interrupts(at_once) as interrupts:
-        _tune(sweep, agenda, mirror, board, slot, storage, experience, interrupts)
+    leaving = Leaving()
+
+    def leave_at_once() -> None:
+        with suppress(Exception):  # of a Ray that has gone; who interrupted wants to hear the rest
+            leaving.ask()
+        at_once()
+
+    with Interrupts(leave_at_once) as interrupts:
+        run = partial(_tune, sweep, agenda, mirror, board, slot, storage, experience, interrupts, leaving.key)
+        run()
         # Its end may have been given out when something broke under the last trials.
         while agenda.is_to_go_on() and not interrupts.asked:
             agenda.begin_anew()
-            _tune(sweep, agenda, mirror, board, slot, storage, experience, interrupts)
+            run()
+    with suppress(Exception):
+        leaving.close()
     board.remark = str
     shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
     return agenda.is_done() and not interrupts.asked
@@ -106,6 +119,7 @@ def _tune(
     storage: Path,
     experience: Experience,
     interrupts: Interrupts,
+    leave_key: str,
 ) -> None:
     """One Tune run, until the agenda gives out its end, or until an interrupt."""
     grows = address_of(sweep.config.cluster) is not None
@@ -120,7 +134,7 @@ def _tune(
         in_vain = trial is not None and trial.cause == NO_ROOM
         offer = capacity.offer(order, avoid, in_vain, is_last=trial is not None and searcher.out >= slots())
         given = {"order": order, "avoid": avoid, "offer": asdict(offer), "idle_s": idle_s(searcher.waiting)}
-        spec = {**_slot_spec(sweep, storage), **given}
+        spec = {**_slot_spec(sweep, storage), "leave_key": leave_key, **given}
         return _tune_config(sweep, spec, trial, experience)
 
     def slots() -> int:

@@ -10,7 +10,7 @@ import ctypes
 import json
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import ray
 from hausa_asr.errors import TooLittleMemory, first_line
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.storage.address import here
+from sweeps.on_ray.leaving import is_asked
 from sweeps.on_ray.messages import MOST_LETTERS, Ended, Failed, Reported, Taken
 from sweeps.on_ray.trial_storage import TrialStorage
 
@@ -50,7 +51,7 @@ def work(config: dict[str, Any]) -> None:
         try:
             if job["prepared"] not in datasets:
                 datasets[job["prepared"]] = load_prepared(at_hand(job["prepared"]))
-            end = _fine_tune(job, number, datasets[job["prepared"]], desk, device, rank)
+            end = _fine_tune(job, number, datasets[job["prepared"]], desk, device, rank, is_asked(spec["leave_key"]))
         except Exception as error:
             if world > 1:
                 raise  # the other ranks may wait in a collective for ever: let Ray Train end the group
@@ -79,7 +80,15 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, device: torch.device, rank: int) -> str:
+def _fine_tune(
+    job: dict[str, Any],
+    number: int,
+    prepared: Prepared,
+    desk: Any,
+    device: torch.device,
+    rank: int,
+    leave: Callable[[], bool],
+) -> str:
     """Fine-tune one trial on one rank; returns how it ended."""
     from hausa_asr.training.finetune import Data, finetune
 
@@ -110,6 +119,7 @@ def _fine_tune(job: dict[str, Any], number: int, prepared: Prepared, desk: Any, 
                 keep_free=job["keep_free"],
                 evaluate_at_s=job["rungs"],
                 hurry=_is_about_to_go if job["on_a_cluster"] else None,
+                leave=leave,
                 put=storage.put,
             )
         finally:

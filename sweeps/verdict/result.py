@@ -149,21 +149,16 @@ def conclude(
         "soup": soup.to_json() if soup else None,
         "language_model": None,
     }
-    _write(ledger, result)
-    conclusion = Conclusion(best, baseline, verdict, headline, tested, soup, growth, diagnosed, None, export, result)
-    if listen is None or config.finalists.language_model is None or best is None or export is None:
-        return conclusion
-    digest = f"that of {best.run.id}" if soup is not None and soup.accepted else model_digest(export)
-    compared = baseline.trial.id if baseline else None
-    with_lm = heard_with_lm(config, ledger, prepared, runs, best.run, compared, listen, digest, say)
-    result["language_model"] = with_lm.to_json() if with_lm else None
-    _write(ledger, result)
-    return replace(conclusion, with_lm=with_lm)
-
-
-def _write(ledger: Ledger, result: dict[str, Any]) -> None:
+    with_lm = None
+    if listen is not None and config.finalists.language_model is not None and best is not None and export is not None:
+        digest = f"that of {best.run.id}" if soup is not None and soup.accepted else model_digest(export)
+        compared = baseline.trial.id if baseline else None
+        with_lm = heard_with_lm(config, ledger, prepared, runs, best.run, compared, listen, digest, say)
+        result["language_model"] = with_lm.to_json() if with_lm else None
+    # Last, since it says that the sweep is over; an interrupt before it has a resume go on where scores are lacking.
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(ledger.folder / RESULT_FILE, text, durable=True)
+    return Conclusion(best, baseline, verdict, headline, tested, soup, growth, diagnosed, with_lm, export, result)
 
 
 def _score_missing(

@@ -22,8 +22,7 @@ from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.forward import ctc_logits
 from hausa_asr.model.wav2vec2 import new_model
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
-from hausa_asr.training import checkpoint
-from hausa_asr.training import finetune as finetune_module
+from hausa_asr.training import checkpoint, evaluation
 from hausa_asr.training.finetune import Data, finetune
 from hausa_asr.training.freezing import set_trainable, trainable
 from hausa_asr.training.run import _prepare_layers
@@ -239,7 +238,7 @@ def test_compiled_it_learns_the_same(
     torch._dynamo.reset()
     before, at_evaluation = graphs(), []
     monkeypatch.setattr(
-        finetune_module, "evaluate", lambda *given, **more: at_evaluation.append(graphs()) or evaluate(*given, **more)
+        evaluation, "evaluate", lambda *given, **more: at_evaluation.append(graphs()) or evaluate(*given, **more)
     )
     compiled = dataclasses.replace(recipe, compile="on")
     _, quick = run(compiled, data, layer_norm_base, tmp_path / "quick", {5: Answer.STOP})

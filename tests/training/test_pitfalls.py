@@ -26,7 +26,7 @@ from hausa_asr.model.wav2vec2 import load_model, new_model
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import PAD, VOCAB, encode
 from hausa_asr.training import one_update
-from hausa_asr.training.finetune import _order
+from hausa_asr.training.evaluation import order
 from hausa_asr.training.masking import Masking, span_mask
 from helpers.speech import ToneSplit
 
@@ -179,7 +179,7 @@ def test_double_letters_are_kept_in_references_and_read_back(layer_norm_base: Pa
 def test_on_the_plateau_cer_and_the_loss_tell_the_best() -> None:
     plateau = [(1.0, 0.99, 2.9), (1.0, 0.99, 3.0), (1.0, 1.0, 2.8)]
     scores = [dict(zip(("wer", "cer", "loss"), one, strict=True)) for one in (*plateau, (0.99, 1.2, 3.5))]
-    assert sorted(scores, key=_order) == [scores[3], scores[0], scores[1], scores[2]]
+    assert sorted(scores, key=order) == [scores[3], scores[0], scores[1], scores[2]]
 
 
 WAIT = timedelta(seconds=60)

@@ -166,9 +166,9 @@ def _rank(rank: int, world: int, port: int, base: Path, folder: Path, short_of_m
         real(the_run)
         sizes.append(the_run.loader.micro_batch_s)
 
-    from hausa_asr.training import finetune
+    from hausa_asr.training import evaluation
 
-    finetune.agree_on_micro_batches = noted
+    evaluation.agree_on_micro_batches = noted
     split = Data(ToneSplit(24, 0), ToneSplit(7, 1))
     _, reports = run(RECIPE, split, base, folder, {10: Answer.STOP})
     shown = {"sizes": sizes, "losses": losses(reports), "reported": [one.metrics["micro_batch_s"] for one in reports]}

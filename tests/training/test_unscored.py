@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from hausa_asr.recipe import TRAINING, Answer, Progress
-from hausa_asr.training import checkpoint, finetune
+from hausa_asr.recipe import TRAINING, Answer, FinetuneResult, Progress
+from hausa_asr.training import checkpoint, evaluation, finetune
 from helpers.fine_tunes import RECIPE, losses, wait_for
 from helpers.speech import ToneSplit
 
@@ -32,7 +33,7 @@ def _rank(rank: int, world: int, port: int, base: str, folder: str, notice: int,
         os.environ |= address | {"RANK": str(rank), "WORLD_SIZE": str(world)}
         dist.init_process_group("gloo")
     trial, reports, there, asked = Path(folder) / "trial", [], [], 0
-    real = finetune.evaluate
+    real = evaluation.evaluate
 
     def hurry() -> bool:
         nonlocal asked
@@ -55,7 +56,7 @@ def _rank(rank: int, world: int, port: int, base: str, folder: str, notice: int,
         there.append(checkpoint.latest(trial).step)  # type: ignore[union-attr]
 
     if then == _GOES:  # in a process of its own
-        finetune.evaluate = evaluate  # type: ignore[assignment]
+        evaluation.evaluate = evaluate  # type: ignore[assignment]
     finetune.finetune(EVERY_TEN, DATA, report, base=base, folder=trial, hurry=hurry if notice else None, put=put)
     if rank == 0:
         shown = [(*losses([one])[0], one.best["step"], one.metrics["masked_fraction"]) for one in reports]
@@ -102,3 +103,22 @@ def test_a_machine_that_goes_while_dev_is_scored_costs_a_trial_no_update(
     assert [one[1] for one in on[2:]] == [one[1] for one in later[1:]]
     scored = checkpoint.latest(tmp_path / "spot/trial")
     assert scored is not None and scored.is_scored
+
+
+def test_a_trial_that_leaves_goes_on_as_if_it_had_not(layer_norm_base: Path, tmp_path: Path) -> None:
+    def go(folder: Path, leave: Callable[[], bool]) -> tuple[FinetuneResult, list[Progress]]:
+        reports: list[Progress] = []
+        result = finetune.finetune(
+            EVERY_TEN, DATA, lambda one: reports.append(one) or Answer.CONTINUE,  # type: ignore[func-returns-value]
+            base=str(layer_norm_base), folder=folder, leave=leave,
+        )  # fmt: skip
+        return result, reports
+
+    answers = iter([False, False, True])
+    left, first = go(tmp_path / "left", lambda: next(answers))
+    newest = checkpoint.latest(tmp_path / "left")
+    assert (left.end, left.progress.step, [one.step for one in first]) == ("left", 15, [10])
+    assert newest is not None and (newest.step, newest.is_scored) == (15, False)
+    _, on = go(tmp_path / "left", lambda: False)
+    _, whole = go(tmp_path / "whole", lambda: False)
+    assert on[0].step == 15 and [one[::2] for one in losses(on)[1:]] == [one[::2] for one in losses(whole)[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hausa_asr.decoding.ngram import estimate
 from hausa_asr.settings.load import load
 from hausa_asr.tracking.tracker import Tracker
 from helpers.events import report
@@ -153,3 +155,26 @@ def test_a_model_that_cannot_be_exported_costs_no_result(tmp_path: Path, checkpo
     assert "was not exported" in line and "also holds .DS_Store" in line and "--resume" in line
     (tmp_path / "s/export/.DS_Store").unlink()
     assert conclude(config, ledger, prepared, score).export == ledger.folder / "export"
+
+
+def test_there_is_no_result_while_a_language_model_is_still_asked(tmp_path: Path, checkpoint: Path) -> None:
+    """Whoever watches the sweep, or interrupts it in these hours, must not take it for one that is over."""
+    (tmp_path / "s").mkdir()
+    ledger, prepared = with_a_baseline_alone(tmp_path / "s", checkpoint)
+    lm = tmp_path / "mine.arpa"
+    estimate([["ina", "da", "ruwa"], ["ba", "na", "so"]], 2, 1).write(lm)
+    config, calls = load(None, [f"finalists={{k: 0, language_model: {lm}}}"], environment={}), []  # type: ignore[var-annotated]
+
+    def listen(checkpoints: list[Path], _: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        calls.append(len(checkpoints))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        weights = {"lm": 1.5, "word": -1.0, "beam": 50}
+        yield 0, {"weights": weights, "dev_wer": 0.2, "greedy_dev_wer": 0.4}
+
+    with pytest.raises(KeyboardInterrupt):
+        conclude(config, ledger, prepared, score, listen=listen)
+    assert not (ledger.folder / "result.json").exists()
+    conclusion = conclude(config, ledger, prepared, score, listen=listen)
+    assert conclusion.with_lm is not None and calls == [1, 1]
+    assert json.loads((ledger.folder / "result.json").read_text())["language_model"]["dev_wer"] == {"t000": 0.2}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from hausa_asr.recipe import TRAINING
+from hausa_asr.training import checkpoint
 from helpers.whole_sweeps import (
     ONE_SLOT,
     Runs,
@@ -62,3 +65,23 @@ def test_it_goes_on_with_a_larger_budget_a_wider_space_and_after_sigterm(setting
     assert [name for name, one in after.trials.items() if "hidden_dropout" in one.settings] == list(after.trials)[1:]
     for trial in after.searched:
         assert sum(trial.settings == other.settings for other in after.searched) == 1, "nothing is tried twice"
+
+
+def test_an_interrupt_costs_no_update_though_the_last_checkpoint_is_long_ago(settings: Path) -> None:
+    sweep = settings.parent / "runs/left"
+    rare = ("finetune.length_s=6000", "finetune.eval_every_steps=200", "search.trials=1", "pruning.rule=none")
+    changes = [argument for change in rare for argument in ("--set", change)]
+    process = start("--config", settings, "--set", "name=left", *changes, *ONE_SLOT)
+    wait_for(lambda: any(event["event"] == "reported" for event in ledger_of(sweep)), process)
+    time.sleep(2)  # it trains, and the next evaluation is some seconds away
+    process.send_signal(signal.SIGTERM)
+    assert "write where they are" in finish(process, code=130, within_s=60)
+    left = checkpoint.latest(sweep / "trials/t000")
+    assert left is not None and not left.is_scored and (left.folder / TRAINING).is_file()
+    before = Ledger(sweep).state.trials["t000"]
+    assert before.is_open and 200 == before.last_step < left.step < 400
+
+    finish(start("--resume", sweep, *ONE_SLOT))
+    state = Ledger(sweep).state
+    assert [report.step for report in state.trials["t000"].reports[:3]] == [200, left.step, 400]
+    assert state.trials["t000"].state == "finished" and not state.crashes.of_trial
