@@ -57,8 +57,9 @@ class FinetuneConfig:
         adam_beta2: the same of its running mean of their squares: 0.98 in fairseq's recipes, 0.999 in Hugging Face's.
         ema_fraction: evaluate and export an exponential moving average of the weights, over about this share of the
             updates; 0 for the last weights. It takes the memory of one more copy of them.
-        average: at the trial's end evaluate and export the mean of the weights at so many of its evaluations; 0 for
-            none. Each is kept in host memory and goes with every checkpoint to resume from.
+        average: evaluate, and export if that is best, the mean of the weights at so many of the trial's evaluations, at
+            its end and in place of its last weights; 0 for none. Each worker keeps them in host memory, and they go
+            with every checkpoint to resume from.
         average_of: which these are: the `last`, or the `best` on dev.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         mask_time_prob: share of the frames to mask (the Hugging Face meaning: about the share that ends up masked).

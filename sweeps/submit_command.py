@@ -33,7 +33,7 @@ _PASSED_ON = ("HAUSA_ASR_STORAGE", "MLFLOW_TRACKING_URI", VARIABLE)
 """Variables of the caller that a job gets too. Never credentials: whoever may see the job sees its environment."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY(_|$)", re.I)
 _PASSWORD = re.compile(r"://[^/\s@]+@")
-_GENTLE_STOP_S = "20"
+_GENTLE_STOP_S = "30"
 """How long `ray job stop` waits before it kills; by default 3 s, in which MLflow can't be brought up to date."""
 EXIT_INTERRUPTED = 130
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -53,6 +53,10 @@ class CheckpointMean:
             new["weights"] = {name: one.detach().to("cpu", copy=True) for name, one in self._learning.items()}
         self.kept = chosen
 
+    def resume(self, kept: list[dict[str, Any]]) -> None:
+        """Go on from what went with a checkpoint."""
+        self.kept = [one for one in kept if one["step"] in self._steps]
+
     @contextmanager
     @torch.no_grad()
     def applied(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ def evaluated(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: b
     last = evaluate(run.model, run.processor, run.data.dev, batch_s=run.eval_batch_s)
     run.mean.take(run.step, {"wer": last.wer, "cer": last.cer, "loss": last.loss})
     with run.mean.applied():
-        return _score(run, {**metrics, "wer_before_average": last.wer}, is_saved=is_saved)
+        return _score(run, {**metrics, "wer_before_average": last.wer}, is_saved=is_saved, before_s=last.runtime_s)
 
 
 def ends_in_mean(run: Run) -> bool:
@@ -42,7 +42,9 @@ def ends_in_mean(run: Run) -> bool:
     return run.mean is not None and run.step == run.plan.updates
 
 
-def _score(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool = False) -> Progress:
+def _score(
+    run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool = False, before_s: float = 0.0
+) -> Progress:
     """Score dev while a thread copies or writes the checkpoint, and make the report.
 
     Args:
@@ -50,6 +52,7 @@ def _score(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool
         metrics: the figures of the updates since the last report.
         is_saved: the checkpoint of this step is there and lacks only its scores.
         at_rung: the trial may be paused here, so its state is written, though not waited for.
+        before_s: what was scored at this step before took so long.
     """
     saving: Saving | Best | None = None
     if run.share.rank == 0 and not is_saved:
@@ -59,6 +62,7 @@ def _score(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool
         run.eval_batch_s = scores.batch_s
         agree_on_micro_batches(run)
         metrics = {**scored(run, scores), **metrics}
+        metrics["eval_runtime_s"] += before_s
         if not run.best or order(metrics) < order(run.best):
             run.best = {"step": run.step} | {name: metrics[name] for name in ("wer", "cer", "loss")}
         samples = list(zip(scores.ids, scores.references, scores.hypotheses, strict=True))[:SAMPLE_TRANSCRIPTS]

@@ -21,7 +21,7 @@ from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpointing import make_resumable, named, write_best, write_unscored
 from hausa_asr.training.evaluation import ends_in_mean, evaluated, progress_of, seconds_of
 from hausa_asr.training.one_update import MAX_NONFINITE_STEPS, has_diverged, update
-from hausa_asr.training.report import progress_at, trained
+from hausa_asr.training.report import energy, progress_at, trained
 from hausa_asr.training.run import Data, Run, Window, close, start
 from hausa_asr.training.updates import evaluations
 
@@ -79,8 +79,9 @@ def finetune(
         evaluate_at_s: further evaluations, each at the first update by which that many seconds of audio were trained
             on: the rungs of a sweep.
         hurry: asked by all ranks every few updates: whether the machine is about to go. Then, once, a checkpoint to
-            resume from is written at this step, the trial is evaluated, and `report` is called. Where the machine goes
-            before that, whoever resumes the trial evaluates it there first.
+            resume from is written at this step (not at the end of a trial that ends in a mean), the trial is evaluated,
+            and `report` is called. Where the machine goes before that, whoever resumes the trial evaluates it there
+            first.
         leave: asked by rank 0 every few updates: whether to end at this step, without a report. Then a checkpoint to
             resume from is written; whoever resumes the trial evaluates it there first.
         put: called on rank 0, perhaps by a thread, when checkpoints have come or gone in `folder`: to put them where
@@ -190,7 +191,7 @@ def _is_to_leave(run: Run, leave: Callable[[], bool]) -> bool:
 
 def _left(run: Run) -> Progress:
     """Write what the trial goes on from, without a score of this step."""
-    progress = progress_of(run, trained(run, seconds_of(run.window, run.device)))
+    progress = progress_of(run, {**trained(run, seconds_of(run.window, run.device)), **energy(run)})
     with run.ema.applied() if run.ema else nullcontext():
         if run.share.rank == 0:
             write_unscored(run, progress)

@@ -1,6 +1,6 @@
 """What a fine-tune reports of an evaluation: its figures, and the report of a checkpoint when a trial resumes.
 
-In: a run, its scores, or a checkpoint. Out: metrics by name, or a `Progress`. Called by `finetune`.
+In: a run, its scores, or a checkpoint. Out: metrics by name, or a `Progress`. Called by `finetune` and `evaluation`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ def trained(run: Run, window_s: float) -> dict[str, float]:
 
 def scored(run: Run, scores: EvalReport) -> dict[str, float]:
     """The figures that are known once dev is scored, under their names in MLflow and `result.json`."""
-    energy_kwh = run.energy.used_kwh()
-    all_kwh = _summed(run, math.nan if energy_kwh is None else energy_kwh)
     return {
         "wer": scores.wer,
         "cer": scores.cer,
@@ -49,8 +47,15 @@ def scored(run: Run, scores: EvalReport) -> dict[str, float]:
         "eval_runtime_s": scores.runtime_s,
         "micro_batch_s": run.loader.micro_batch_s,
         **_memory_gb(run.device),
-        **({} if math.isnan(all_kwh) else {GPU_ENERGY: all_kwh}),
+        **energy(run),
     }
+
+
+def energy(run: Run) -> dict[str, float]:
+    """The energy that all ranks' GPUs used since it was last asked for, as a metric; nothing where none says it."""
+    used_kwh = run.energy.used_kwh()
+    all_kwh = _summed(run, math.nan if used_kwh is None else used_kwh)
+    return {} if math.isnan(all_kwh) else {GPU_ENERGY: all_kwh}
 
 
 def _summed(run: Run, value: float) -> float:

@@ -147,7 +147,7 @@ def start(
         state = saved.training_state()
         weights, kept = state.pop(WEIGHTS_BESIDE_EMA, {}), state.pop(KEPT_FOR_MEAN, [])
         if mean:
-            mean.kept = kept
+            mean.resume(kept)
             if saved.is_scored:  # these weights, which were written before they were scored
                 mean.take(saved.step, saved.progress["metrics"])
         if ema:

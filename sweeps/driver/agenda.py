@@ -12,21 +12,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from hausa_asr.settings.sweep import SweepConfig
 from sweeps.driver.baseline_turn import BaselineTurn
 from sweeps.driver.failures import Failures
 from sweeps.driver.finalists_turn import FinalistsTurn
+from sweeps.driver.named_recipes import named_in_settings
 from sweeps.planning.budget import baseline_exhausted, exhausted, search_exhausted
 from sweeps.pruning.rule import Rule
 from sweeps.record.crashes import CRASH
 from sweeps.record.ledger import Ledger
-from sweeps.record.trial import BASELINE, TrialRecord
+from sweeps.record.trial import TrialRecord
 from sweeps.sampling.study import Study
 
-STARTING_POINT = "starting point "
-"""Before the name of a starting point, in the source of its trial."""
 RECALL = "recall"
 
 
@@ -66,6 +65,7 @@ class Agenda:
         self._space_is_used_up = False
         self._search_ended = ""
         self._ended = False
+        self._work: tuple[tuple[int, ...], bool] | None = None
         self._baseline = BaselineTurn(config, ledger, self.held, lambda: self.over)
         self._finalists = FinalistsTurn(config, ledger, self.held)
         self._search_sources: tuple[tuple[str, Callable[[], TrialRecord | None]], ...] = (
@@ -119,7 +119,17 @@ class Agenda:
         self._ended = False
 
     def has_work(self) -> bool:
-        """Whether `next` would give out something else than to wait."""
+        """Whether `next` would give out something else than to wait.
+
+        Idle slots ask all the time, and among many trials it takes long to say. So it is asked anew where the ledger
+        has more, and once a second, since budgets are spent by the clock.
+        """
+        seen = self._ledger.events, len(self.held), int(time.monotonic())
+        if self._work is None or self._work[0] != seen:
+            self._work = seen, self._has_work()
+        return self._work[1]
+
+    def _has_work(self) -> bool:
         if self.failures.too_many():
             return not self.held
         if self.failures.rests(bool(self.held)):
@@ -256,7 +266,7 @@ class Agenda:
             return None
         state = self._ledger.state
         number = len(state.searched)
-        given = self._given()
+        given = named_in_settings(self._config, state.searched)
         if given is None:
             proposed = self._study.propose(number)
             if proposed is None:
@@ -268,18 +278,6 @@ class Agenda:
         self._ledger.append("proposed", trial=name, settings=settings, source=source)
         self._study.update(state.trials[name])
         return state.trials[name]
-
-    def _given(self) -> tuple[str, dict[str, Any]] | None:
-        """The next recipe that the settings name, as (source, settings); None once all were tried."""
-        given = {trial.source: trial.settings for trial in self._ledger.state.searched if trial.source != "search"}
-        tried = [self._config.recipe(settings) for settings in given.values()]
-        if BASELINE not in given:
-            return BASELINE, dict(self._config.baseline)
-        for name, settings in self._config.starting_points.items():
-            source = f"{STARTING_POINT}{name}"
-            if source not in given and self._config.recipe(settings) not in tried:
-                return source, dict(settings)
-        return None
 
     def _second_look(self) -> TrialRecord | None:
         """The best paused trial, once no new setting is left and until enough trials have come to their end."""

@@ -2,14 +2,14 @@
 
 In: the driver's word. Out: whether it was given, as workers ask while they train; each then writes a checkpoint to
 resume from, without another evaluation, and leaves. It is a key in the store of Ray's head, which a busy slot need not
-pass on.
+pass on. A head that does not answer holds up neither side.
 """
 
 from __future__ import annotations
 
-import time
+import threading
 import uuid
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 _EVERY_S = 1.0
@@ -27,26 +27,44 @@ class Leaving:
         self.key = f"hausa-asr-leave-{uuid.uuid4().hex}"
 
     def ask(self) -> None:
-        """Ask all workers to leave."""
-        _store()._internal_kv_put(self.key, b"1")
+        """Ask all workers to leave, and wait for nothing."""
+        threading.Thread(target=self._put, name="leaving", daemon=True).start()
+
+    def _put(self) -> None:
+        with suppress(Exception):  # of a Ray that has gone, and its workers with it
+            _store()._internal_kv_put(self.key, b"1")
 
     def close(self) -> None:
-        """Leave nothing in the head's store."""
-        _store()._internal_kv_del(self.key)
+        """Remove the key from the head's store."""
+        with suppress(Exception):
+            _store()._internal_kv_del(self.key)
 
 
-def is_asked(key: str) -> Callable[[], bool]:
-    """The workers' side: a question that costs the head a call once a second, however often it is put."""
-    asked_s = 0.0
+class Asked:
+    """The workers' side: look from a thread, so that an update never waits for the head.
 
-    def ask() -> bool:
-        nonlocal asked_s
-        if time.monotonic() - asked_s < _EVERY_S:
-            return False
-        asked_s = time.monotonic()
-        return bool(_store()._internal_kv_exists(key))
+    Args:
+        key: that of the driver.
+    """
 
-    return ask
+    def __init__(self, key: str) -> None:
+        self._key, self._asked, self._closed = key, threading.Event(), threading.Event()
+        threading.Thread(target=self._look, name="leaving", daemon=True).start()
+
+    def __call__(self) -> bool:
+        """Whether the driver has asked."""
+        return self._asked.is_set()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+
+    def _look(self) -> None:
+        while not self._closed.wait(_EVERY_S):
+            with suppress(Exception):  # a head that restarts
+                if _store()._internal_kv_exists(self._key):
+                    self._asked.set()
+                    return
 
 
 def _store() -> Any:

@@ -38,7 +38,7 @@ log = logging.getLogger("sweeps")
 
 INTERRUPTED_S = 15.0
 """How long slots have to end after an interrupt, and their trials to write where they are. What they are still writing
-then is lost, and only that. `hausa-asr submit` gives a stopped job 20 s in all."""
+then is lost, and only that. `hausa-asr submit` gives a stopped job 30 s in all."""
 _KEPT = ("step", "updates", "seen_s", "metrics", "best", "last", "diverged")
 """What the ledger keeps of a report. Samples stay in the checkpoint, whose place follows from the step."""
 

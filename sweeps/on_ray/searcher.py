@@ -49,6 +49,7 @@ class SweepSearcher(Searcher):
         self.trial_of: dict[str, str] = {}
         self.why: dict[str, str] = {}
         self._out: set[str] = set()
+        self._free = 0
 
     @property
     def out(self) -> int:
@@ -67,13 +68,15 @@ class SweepSearcher(Searcher):
         """
         if len(self._out) >= self._slots():
             return None
-        if self.waiting and self._agenda.has_work():
-            return None  # a slot that waits comes first: a new one may find no room beside it
+        is_free = self._free > 0 and self._has_room(len(self._out))
+        if self.waiting and not is_free and self._agenda.has_work():
+            return None  # a slot that waits comes first, by its next step: a new one may find no room beside it
         if not self._has_room(len(self._out)) and not self._agenda.has_work():
             return None
         order = self._agenda.next()
         if order.do == "end":
             return Searcher.FINISHED
+        self._free = max(0, self._free - 1)
         self._out.add(trial_id)
         self.trial_of[trial_id] = order.trial.id if order.trial else ""
         if order.why:
@@ -83,6 +86,7 @@ class SweepSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Take a trial back from its slot; the ledger has what became of it. Called by Tune."""
         self._out.discard(trial_id)
+        self._free += not error  # it is warm, and Tune takes it for the next order
         name = self.trial_of.get(trial_id, "")
         if not name:
             return

@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -44,8 +43,9 @@ from sweeps.record.trial import TrialRecord
 _MOST_STARTING = 512
 """Slots that start at the same time, all that there is room for."""
 _GOODBYE_S = 20.0
-_IDLE_S, _IDLE_RESULTS_PER_S = 0.2, 25.0
-"""How long a step of a slot without a trial lasts: each ends with a result, and the driver is to hear few of them."""
+_IDLE_S, _LONGEST_IDLE_S, _IDLE_RESULTS_PER_S = 0.2, 10.0, 25.0
+"""How long a step of a slot without a trial lasts: each ends with a result, and the driver is to hear few of them; but
+an interrupt's seconds are enough for it."""
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are the only records
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's own snapshots are not used, and need room in /tmp
@@ -92,18 +92,18 @@ def search(
     leaving = Leaving()
 
     def leave_at_once() -> None:
-        with suppress(Exception):  # of a Ray that has gone; who interrupted wants to hear the rest
-            leaving.ask()
+        leaving.ask()
         at_once()
 
-    with Interrupts(leave_at_once) as interrupts:
-        run = partial(_tune, sweep, agenda, mirror, board, slot, storage, experience, interrupts, leaving.key)
-        run()
-        # Its end may have been given out when something broke under the last trials.
-        while agenda.is_to_go_on() and not interrupts.asked:
-            agenda.begin_anew()
+    try:
+        with Interrupts(leave_at_once) as interrupts:
+            run = partial(_tune, sweep, agenda, mirror, board, slot, storage, experience, interrupts, leaving.key)
             run()
-    with suppress(Exception):
+            # Its end may have been given out when something broke under the last trials.
+            while agenda.is_to_go_on() and not interrupts.asked:
+                agenda.begin_anew()
+                run()
+    finally:
         leaving.close()
     board.remark = str
     shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
@@ -198,10 +198,10 @@ def _tune(
 def idle_s(waiting: int) -> float:
     """How long a step of one more slot without a trial lasts, where so many wait.
 
-    Tune and the agenda take a millisecond or two for each step's result: hundreds of slots that ask as often as one
-    does would leave no time for the trials that still run.
+    Tune and the agenda take some milliseconds for each step's result: hundreds of slots that ask as often as one does
+    would leave no time for the trials that still run.
     """
-    return max(_IDLE_S, waiting / _IDLE_RESULTS_PER_S)
+    return min(max(_IDLE_S, waiting / _IDLE_RESULTS_PER_S), _LONGEST_IDLE_S)
 
 
 def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:

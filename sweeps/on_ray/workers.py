@@ -10,7 +10,7 @@ import ctypes
 import json
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import ray
 from hausa_asr.errors import TooLittleMemory, first_line
 from hausa_asr.recipe import Answer, FinetuneConfig, Progress
 from hausa_asr.storage.address import here
-from sweeps.on_ray.leaving import is_asked
+from sweeps.on_ray.leaving import Asked
 from sweeps.on_ray.messages import MOST_LETTERS, Ended, Failed, Reported, Taken
 from sweeps.on_ray.trial_storage import TrialStorage
 
@@ -43,7 +43,7 @@ def work(config: dict[str, Any]) -> None:
     # Ray does not hide GPUs from workers that asked for none.
     device = torch.device("cuda", torch.cuda.current_device()) if spec["gpus_per_worker"] else torch.device("cpu")
     rank, world = train.get_context().get_world_rank(), train.get_context().get_world_size()
-    number, datasets = -1, {}
+    number, datasets, leave = -1, {}, Asked(spec["leave_key"])
     while (taken := ray.get(desk.job_after.remote(number))) is not None:
         number, job = taken
         if rank == 0:
@@ -51,7 +51,7 @@ def work(config: dict[str, Any]) -> None:
         try:
             if job["prepared"] not in datasets:
                 datasets[job["prepared"]] = load_prepared(at_hand(job["prepared"]))
-            end = _fine_tune(job, number, datasets[job["prepared"]], desk, device, rank, is_asked(spec["leave_key"]))
+            end = _fine_tune(job, number, datasets[job["prepared"]], desk, device, rank, leave)
         except Exception as error:
             if world > 1:
                 raise  # the other ranks may wait in a collective for ever: let Ray Train end the group
@@ -62,6 +62,7 @@ def work(config: dict[str, Any]) -> None:
             if rank == 0:
                 ray.get(desk.send.remote(number, Ended(end)))
         _give_memory_back()
+    leave.close()
 
 
 def failed_by(error: Exception) -> Failed:
@@ -87,7 +88,7 @@ def _fine_tune(
     desk: Any,
     device: torch.device,
     rank: int,
-    leave: Callable[[], bool],
+    leave: Asked,
 ) -> str:
     """Fine-tune one trial on one rank; returns how it ended."""
     from hausa_asr.training.finetune import Data, finetune

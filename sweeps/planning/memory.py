@@ -25,17 +25,19 @@ _KEPT_BASES = 2
 
 
 def host_memory(config: SweepConfig) -> float | None:
-    """Bytes of host memory of a trial's first worker, activations and programs left out; None if the base is not known.
+    """Bytes of host memory of a trial, activations and programs left out; None if the base is not known.
 
-    It holds the base checkpoints, a copy of what training resumes from while that is written (with what is kept for
-    the mean at the trial's end), and beside it the best model, and that of the next evaluation; on a CPU also model,
-    gradients, optimizer and a moving average.
+    Its first worker holds the base checkpoints, a copy of what training resumes from while that is written (with what
+    is kept for the mean at the trial's end), and beside it the best model, and that of the next evaluation; on a CPU
+    also model, gradients, optimizer and a moving average.
     """
     base = largest_base(config)
     if base is None:
         return None
     learns = trained_weights(config, base)
     copies = learns * state_bytes(config) + 2 * learns * _WEIGHT
+    # Each worker keeps the weights for the mean at the end; those of a trial are on one node, if they fit.
+    copies += (config.resources.most_workers - 1) * learns * _WEIGHT * max(values(config, "average"))
     kept = base.weights * _WEIGHT * min(len(config.bases), _KEPT_BASES) + copies
     if config.resources.gpus_per_worker:
         return kept

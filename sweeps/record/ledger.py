@@ -72,6 +72,7 @@ class Ledger:
 
     Attributes:
         state: what the events so far add up to.
+        events: how many were written since it was opened.
         lock: held while an event is written and taken in; whoever reads the state in another thread holds it too.
         checkpoints: those of its trials.
         published: puts what is new where the driver of another machine finds it; called before anything acts on an
@@ -85,6 +86,7 @@ class Ledger:
         self.lock = threading.RLock()
         self.checkpoints = Checkpoints(folder / TRIALS_FOLDER)
         self.published: Callable[[], None] = lambda: None
+        self.events = 0
         self._given_up: OSError | None = None
         self._torn_at: int | None = None
         self._drop_torn_line()
@@ -102,6 +104,7 @@ class Ledger:
             record = {"event": event, "time": time.time(), **fields}
             self._write((json.dumps(record, ensure_ascii=False) + "\n").encode())
             self.state.apply(record)
+            self.events += 1
         if event in _PUBLISHED_FIRST:
             try:
                 self.published()
@@ -118,6 +121,7 @@ class Ledger:
             if self._given_up is None:
                 self._write_once((json.dumps(record, ensure_ascii=False) + "\n").encode())
                 self.state.apply(record)
+                self.events += 1
         except OSError as fault:
             log.warning("the ledger lacks the event %r: %s", event, first_line(fault))
         finally:

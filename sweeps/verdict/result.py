@@ -98,7 +98,7 @@ def conclude(
         score: scores checkpoints.
         average: averages checkpoints, for `finalists.soup`.
         chance_missed: that one of the stopped trials would have ended better than the best of the search.
-        listen: transcribes with a language model, for `finalists.language_model`. It comes last: all else is written.
+        listen: transcribes with a language model, for `finalists.language_model`. It comes last.
         say: is given lines for the console.
     """
     state, errors = ledger.state, WordErrors(ledger.folder)

@@ -9,6 +9,7 @@ from hausa_asr.settings.load import load
 from helpers.speech import prepared_speech
 from sweeps.driver.sweep import open_sweep
 from sweeps.on_ray.experience import Experience
+from sweeps.on_ray.scheduler import INTERRUPTED_S
 from sweeps.on_ray.tune_run import _tune_config, idle_s
 from sweeps.planning.slots import admit
 from sweeps.planning.speed import base_of
@@ -30,5 +31,5 @@ def test_a_trial_leaves_the_disk_that_the_checkpoints_need_at_the_least(tmp_path
 def test_slots_without_a_trial_ask_the_more_rarely_the_more_they_are() -> None:
     assert idle_s(1) == 0.2, "a few take a promoted trial at once"
     results_per_s = sum(1 / idle_s(waiting) for waiting in range(1, 513))
-    assert results_per_s < 200, "each costs the driver a millisecond or two"
-    assert idle_s(512) < 30, "at a sweep's end the last of them is heard of within half a minute"
+    assert results_per_s < 200, "each costs the driver some milliseconds"
+    assert idle_s(5000) < INTERRUPTED_S, "at an interrupt each hears of it, and its workers end by themselves"

@@ -44,3 +44,18 @@ def test_no_more_orders_are_out_than_there_is_room_for(tmp_path: Path) -> None:
     assert searcher.suggest("a") and searcher.suggest("b") is None
     room = 2
     assert searcher.suggest("b") == {"job": "t001"}, "a node has come"
+
+
+def test_a_slot_that_is_free_takes_work_though_others_still_wait_for_their_next_step(tmp_path: Path) -> None:
+    slots = Slots(tmp_path, "search.trials=2")
+    searcher = SweepSearcher(slots.ledger, slots.agenda, job, lambda: 4)
+    for name in "ab":
+        assert searcher.suggest(name)
+        slots.ledger.append("started", trial=searcher.trial_of[name])
+    assert searcher.suggest("c") == searcher.suggest("d") == {"job": None} and searcher.waiting == 2
+    slots.agenda.failures.found_no_room("t000", "no worker has taken the trial within 300 s")
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.suggest("e") is None, "no slot is free"
+    searcher.on_trial_complete("c")
+    assert searcher.suggest("e") == {"job": "t000"}, "before the other one that waits has ended its step"
+    assert searcher.waiting == 1

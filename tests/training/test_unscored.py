@@ -22,7 +22,7 @@ from helpers.speech import ToneSplit
 
 DATA = finetune.Data(ToneSplit(24, 0), ToneSplit(8, 1))
 EVERY_TEN = replace(RECIPE, eval_every_steps=10, length_s=240, lr_peak=1e-2, hidden_dropout=0.1, ema_fraction=0.2)
-_GOES, _ON = "goes while dev is scored", "goes on"
+_GOES, _LEAVES, _ON = "goes while dev is scored", "leaves", "goes on"
 
 
 def _rank(rank: int, world: int, port: int, base: str, folder: str, notice: int, then: str) -> None:
@@ -39,6 +39,10 @@ def _rank(rank: int, world: int, port: int, base: str, folder: str, notice: int,
         nonlocal asked
         asked += 5
         return asked == notice
+
+    def leave() -> bool:
+        assert rank == 0, "the others go by its answer"
+        return hurry()
 
     def evaluate(*given: object, **more: object) -> object:
         if then == _GOES and asked == notice:
@@ -57,7 +61,10 @@ def _rank(rank: int, world: int, port: int, base: str, folder: str, notice: int,
 
     if then == _GOES:  # in a process of its own
         evaluation.evaluate = evaluate  # type: ignore[assignment]
-    finetune.finetune(EVERY_TEN, DATA, report, base=base, folder=trial, hurry=hurry if notice else None, put=put)
+    finetune.finetune(
+        EVERY_TEN, DATA, report, base=base, folder=trial, put=put,
+        hurry=hurry if notice and then != _LEAVES else None, leave=leave if then == _LEAVES else None,
+    )  # fmt: skip
     if rank == 0:
         shown = [(*losses([one])[0], one.best["step"], one.metrics["masked_fraction"]) for one in reports]
         (Path(folder) / "reports.json").write_text(json.dumps(shown))
@@ -122,3 +129,13 @@ def test_a_trial_that_leaves_goes_on_as_if_it_had_not(layer_norm_base: Path, tmp
     _, on = go(tmp_path / "left", lambda: False)
     _, whole = go(tmp_path / "whole", lambda: False)
     assert on[0].step == 15 and [one[::2] for one in losses(on)[1:]] == [one[::2] for one in losses(whole)[1:]]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_two_ranks_leave_together(layer_norm_base: Path, tmp_path: Path) -> None:
+    left = _train(2, layer_norm_base, tmp_path / "left", 15, _LEAVES)
+    newest = checkpoint.latest(tmp_path / "left/trial")
+    assert [one[0] for one in left] == [10] and newest is not None and (newest.step, newest.is_scored) == (15, False)
+    on, whole = _train(2, layer_norm_base, tmp_path / "left"), _train(2, layer_norm_base, tmp_path / "whole")
+    assert [one[:1] + one[2:4] for one in on[1:]] == [one[:1] + one[2:4] for one in whole[1:]]
