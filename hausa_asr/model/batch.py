@@ -5,6 +5,7 @@ Pure arithmetic on lengths, and NumPy to torch. Called by the fine-tune's loader
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ import torch
 import torch.distributed as dist
 
 from hausa_asr.utterance import SAMPLE_RATE, Example
+
+log = logging.getLogger("hausa_asr.trial")
 
 PAD_LENGTHS = 16
 """The number of lengths that the batches of a trial are padded to."""
@@ -208,3 +211,37 @@ def evaluation_batches(n_samples: np.ndarray, batch_s: float) -> Iterator[list[i
         batch.append(int(index))
     if batch:
         yield batch
+
+
+class FittingBatches:
+    """The batches of some utterances, the longest first, in halves from where memory was too little for one.
+
+    Args:
+        sizes: (N,) lengths in samples of a whole split.
+        indices: (M,) those that are wanted.
+        batch_s: seconds of audio per batch, padding included.
+        what: is done with them, for the log.
+
+    Attributes:
+        batch_s: seconds of audio per batch by now.
+    """
+
+    def __init__(self, sizes: np.ndarray, indices: np.ndarray, batch_s: float, what: str) -> None:
+        self.batch_s, self._what, self._sizes, self._fitted = batch_s, what, sizes, True
+        self._left = [indices[part] for part in evaluation_batches(sizes[indices], batch_s)]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield (B,) indices, the same utterances again in smaller batches where `halve` was called."""
+        while self._left:
+            self._fitted = True
+            yield self._left[0]
+            if self._fitted:
+                del self._left[0]
+
+    def halve(self) -> None:
+        """Memory was too little for the batch at hand."""
+        self.batch_s /= 2
+        self._fitted = False
+        log.warning("too little memory: %s in batches of %g s of audio from now on", self._what, self.batch_s)
+        rest = np.concatenate(self._left)
+        self._left = [rest[part] for part in evaluation_batches(self._sizes[rest], self.batch_s)]

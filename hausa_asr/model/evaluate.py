@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +14,12 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from hausa_asr.decoding.greedy import greedy
 from hausa_asr.decoding.path import greedy_texts
 from hausa_asr.metrics import edit_counts
-from hausa_asr.model.batch import Batch, Share, collate, evaluation_batches, pad_lengths
+from hausa_asr.model.batch import Batch, FittingBatches, Share, collate, evaluation_batches, pad_lengths
 from hausa_asr.model.device import check_smaller_may_fit
 from hausa_asr.model.forward import autocast, ctc_logits, ctc_losses, encode_audio, frame_lengths
 from hausa_asr.model.windows import WHOLE_S, Samples, Survey, Window, normalised, survey, windows, word_ends
 from hausa_asr.text import PAD, VOCAB, WORD, fold
 from hausa_asr.utterance import SAMPLE_RATE, Example, Split
-
-log = logging.getLogger("hausa_asr.trial")
 
 EVAL_BATCH_S = 120.0
 """Seconds of audio per evaluation batch, padding included; fewer where memory is too little."""
@@ -130,20 +127,17 @@ def _scored(
     edges = pad_lengths(n_samples)
     sizes = edges[np.searchsorted(edges, n_samples)]
     rows: list[_Scored] = []
-    left = [indices[part] for part in evaluation_batches(sizes[indices], batch_s)]
-    while left:
-        examples = [split[int(index)] for index in left[0]]
+    batches = FittingBatches(sizes, indices, batch_s, "dev is scored")
+    for chosen in batches:
+        examples = [split[int(index)] for index in chosen]
         batch = collate(examples, do_normalize, lambda n: frame_lengths(model, n), edges)
         found = _losses_and_texts(model, batch, device)
         if found is None:
-            batch_s /= 2
-            log.warning("too little memory: dev is scored in batches of %g s of audio from now on", batch_s)
-            rest = np.concatenate(left)
-            left = [rest[part] for part in evaluation_batches(sizes[rest], batch_s)]
+            batches.halve()
             continue
-        for index, example, loss, text in zip(left.pop(0), examples, *found, strict=True):
+        for index, example, loss, text in zip(chosen, examples, *found, strict=True):
             rows.append(_Scored(int(index), example.id, loss, example.text, text, example.speaker))
-    return rows, batch_s
+    return rows, batches.batch_s
 
 
 def _losses_and_texts(

@@ -31,7 +31,7 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hausa_asr.errors import first_line
-from hausa_asr.model.batch import Batch, collate, evaluation_batches
+from hausa_asr.model.batch import Batch, FittingBatches, collate
 from hausa_asr.model.device import is_out_of_memory
 from hausa_asr.model.feature_files import DONE, Kept, features_folder, free_at, kept_free
 from hausa_asr.model.forward import autocast, encode_audio, frame_lengths
@@ -261,21 +261,16 @@ def _write(
     was_training = model.training
     model.eval()
     do_normalize, n_samples = processor.feature_extractor.do_normalize, np.asarray(split.n_samples)
-    batch_s = _BATCH_S
-    left = [*evaluation_batches(n_samples, batch_s)]
-    while left:
-        batch = collate([split[index] for index in left[0]], do_normalize, lambda n: frame_lengths(model, n))
+    batches = FittingBatches(n_samples, np.arange(len(split)), _BATCH_S, "features are computed")
+    for chosen in batches:
+        batch = collate([split[int(index)] for index in chosen], do_normalize, lambda n: frame_lengths(model, n))
         bits = _bits(model, batch, device)
         if bits is None:
-            batch_s /= 2
-            log.warning("too little memory: features are computed in batches of %g s of audio from now on", batch_s)
-            rest = np.concatenate(left)
-            left = [rest[part].tolist() for part in evaluation_batches(n_samples[rest], batch_s)]
+            batches.halve()
             continue
-        indices = left.pop(0)
-        for index, row in zip(indices, bits, strict=True):
+        for index, row in zip(chosen, bits, strict=True):
             features[ends[index] - frames[index] : ends[index]] = row[: frames[index]]
-        progress.add(int(n_samples[indices].sum()))
+        progress.add(int(n_samples[chosen].sum()))
     model.train(was_training)
     features.flush()
 

@@ -72,7 +72,7 @@ def test_what_is_scored_at_the_end_is_the_mean_of_checkpoints_and_is_saved(
     assert evaluate(expected, processor, data.dev).loss == pytest.approx(last.metrics["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("stop", "change"), [(10, {}), (20, {"average_of": "best"}), (20, {"ema_fraction": 0.2})])
+@pytest.mark.parametrize(("stop", "change"), [(10, {}), (20, {"average_of": "best", "ema_fraction": 0.2})])
 def test_resumed_it_is_the_trial_not_stopped(
     data: Data, layer_norm_base: Path, tmp_path: Path, stop: int, change: dict[str, object]
 ) -> None:
