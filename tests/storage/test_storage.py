@@ -253,6 +253,25 @@ def test_one_holder_at_a_time_and_one_that_was_cut_off_stops(either: str, monkey
     assert json.loads(objects.read(place))["owner"] == "another", "and it does not write over the new holder's"
 
 
+def test_an_answer_that_comes_after_it_was_given_back_is_no_loss(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW_S", 0.2)
+    asked, late, lost, real = threading.Event(), threading.Event(), threading.Event(), objects.replace
+    mine = lease.Lease(f"{either}/lease.json", "the sweep", lost.set)
+
+    def slow(place: str, content: bytes, tag: str) -> bool | None:
+        if threading.current_thread() is not mine._thread:
+            return real(place, content, tag)
+        asked.set()
+        return not late.wait(10)  # the object is another one by then: the one that was given back
+
+    monkeypatch.setattr(objects, "replace", slow)
+    assert asked.wait(5)
+    mine.close()
+    late.set()
+    mine._thread.join(5)
+    assert not lost.is_set() and not mine.is_lost, "a driver that has ended its sweep well would say that it lost it"
+
+
 def test_a_holder_that_crashed_does_not_lock_for_ever(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LEASE_S", 1.0)
     monkeypatch.setattr(lease, "_POLL_S", 0.1)
