@@ -15,13 +15,14 @@ each of their evaluations (`checkpoint_every_s: 0`); by default a crash may cost
 - `disk`: a second node comes only now, and its disk for checkpoints is full; `base`: it lacks the base checkpoint.
 - `cut`: a node's cable is pulled for a minute, while what runs on it goes on (without root it stands still for it);
   `drain`: a node is given 30 s notice, as spot machines get it, then killed, and another one comes; `head`: head, nodes
-  and driver are killed, and the sweep is resumed on another cluster.
+  and driver are killed, and the sweep is resumed on another cluster; `stop`: the driver is sent SIGTERM, as `ray job
+  stop` does, and the sweep is resumed on the same.
 
 With `--rungs` a sweep of eight trials is pruned, by loss. It has one slot, so that the order in which trials come to a
 rung is its own, and the node that breaks is the one at work. With `--twice` a second thing breaks some reports later.
 
 Checked after each run: every trial ended as in the quiet run; none was proposed, reported or ended twice; every curve
-is that of the quiet run, bit for bit, but for one more evaluation where a node was given notice; at each rung the same
+is that of the quiet run, bit for bit, but for one more evaluation after a notice or a stop; at each rung the same
 trials were ranked by the same figures, and the same went on; MLflow has one run for each trial, with the ledger's whole
 curve of WER; a node that joins was used. Printed: how much longer the sweep took than the quiet one (with a node fewer
 it must); the time from the last event to the next report of any trial, less the quiet run's longest wait; and that from
@@ -66,8 +67,8 @@ RUNGS: dict[str, Any] = {
     "search": {"trials": 8, "random_trials": 8}, "resources": {"slots": 1},
     "pruning": {"rank_by": "loss", "first_rung": 0.3, "reduction": 2},
 }  # fmt: skip
-EVENTS = ("kill", "lose", "short", "join", "starve", "taken", "disk", "base", "cut", "drain", "head")
-AT_WORK = ("kill", "cut", "drain", "head")
+EVENTS = ("kill", "lose", "short", "join", "starve", "taken", "disk", "base", "cut", "drain", "head", "stop")
+AT_WORK = ("kill", "cut", "drain", "head", "stop")
 """The events that can befall the node at work when there is only one slot."""
 PAIRS = (("kill", "cut"), ("drain", "head"), ("join", "kill"), ("cut", "drain"), ("taken", "kill"), ("head", "kill"))
 """What breaks with `--twice`, one after the other, beside what runs on alone."""
@@ -133,6 +134,8 @@ def strike(run: Run, event: str) -> None:
         run.add()
     if event == "head":
         run.start_anew()
+    if event == "stop":
+        run.stop_and_resume()
 
 
 def one_run(
@@ -158,7 +161,9 @@ def one_run(
         wrong = [fault] if fault else []
         if run.driver.returncode:
             wrong.append(f"the driver ended with {run.driver.returncode}: {run.output.read_text()[-800:]}")
-        wrong += faults(events, trials, run.work / "mlflow.db", expected or events, noticed="drain" in event)
+        wrong += faults(
+            events, trials, run.work / "mlflow.db", expected or events, noticed="drain" in event or "stop" in event
+        )
         used = len({node for one in run.reports() for node in one["nodes"]})
         on_it = [one["time"] for one in run.reports() if run.joined in one["nodes"]]
         if run.joined and not on_it:

@@ -52,7 +52,8 @@ def faults(
         trials: how many there should be.
         mlflow_db: MLflow's SQLite file.
         expected: the events of the sweep in which nothing broke.
-        noticed: a node was given notice, so its trial may have one more evaluation, at a step of its own.
+        noticed: a node was given notice, or the driver stopped, so a trial may have one more evaluation, at a step of
+            its own.
     """
     states, should = _states(events), _states(expected)
     names = [f"t{number:03d}" for number in range(trials)]

@@ -21,7 +21,7 @@ import bench
 import yaml
 from ray_nodes import Node, Nodes
 
-_HELD_S, _PATIENCE_S = 60.0, 900.0
+_HELD_S, _PATIENCE_S, _INTERRUPTED = 60.0, 900.0, 130
 _HOLD = """
 import sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -87,6 +87,13 @@ class Run:
         self.nodes.start_head()
         self.add()
         self.add()
+        self.start("--resume", str(self.folder))
+
+    def stop_and_resume(self) -> None:
+        """Interrupt the driver, and go on with the sweep on the same cluster."""
+        os.kill(self.driver.pid, signal.SIGTERM)
+        if (status := self.driver.wait(timeout=60)) != _INTERRUPTED:
+            raise RuntimeError(f"the interrupted driver ended with {status}:\n{self.output.read_text()[-3000:]}")
         self.start("--resume", str(self.folder))
 
     def events(self) -> list[dict[str, Any]]:
