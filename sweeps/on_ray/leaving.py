@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 _EVERY_S = 1.0
-"""How often a worker asks the head."""
+"""How often a worker asks the head, and how long the driver waits for it at the end."""
 
 
 class Leaving:
@@ -28,16 +29,11 @@ class Leaving:
 
     def ask(self) -> None:
         """Ask all workers to leave, and wait for nothing."""
-        threading.Thread(target=self._put, name="leaving", daemon=True).start()
-
-    def _put(self) -> None:
-        with suppress(Exception):  # of a Ray that has gone, and its workers with it
-            _store()._internal_kv_put(self.key, b"1")
+        _beside(lambda: _store()._internal_kv_put(self.key, b"1"))
 
     def close(self) -> None:
         """Remove the key from the head's store."""
-        with suppress(Exception):
-            _store()._internal_kv_del(self.key)
+        _beside(lambda: _store()._internal_kv_del(self.key)).join(timeout=_EVERY_S)
 
 
 class Asked:
@@ -45,11 +41,13 @@ class Asked:
 
     Args:
         key: that of the driver.
+        rank: only the first one looks; the others of a trial go by its answer.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, rank: int) -> None:
         self._key, self._asked, self._closed = key, threading.Event(), threading.Event()
-        threading.Thread(target=self._look, name="leaving", daemon=True).start()
+        if rank == 0:
+            _beside(self._look)
 
     def __call__(self) -> bool:
         """Whether the driver has asked."""
@@ -65,6 +63,18 @@ class Asked:
                 if _store()._internal_kv_exists(self._key):
                     self._asked.set()
                     return
+
+
+def _beside(do: Callable[[], object]) -> threading.Thread:
+    """Do something in a thread; a head that has gone is no fault."""
+
+    def run() -> None:
+        with suppress(Exception):
+            do()
+
+    thread = threading.Thread(target=run, name="leaving", daemon=True)
+    thread.start()
+    return thread
 
 
 def _store() -> Any:

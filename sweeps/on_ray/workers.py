@@ -43,7 +43,7 @@ def work(config: dict[str, Any]) -> None:
     # Ray does not hide GPUs from workers that asked for none.
     device = torch.device("cuda", torch.cuda.current_device()) if spec["gpus_per_worker"] else torch.device("cpu")
     rank, world = train.get_context().get_world_rank(), train.get_context().get_world_size()
-    number, datasets, leave = -1, {}, Asked(spec["leave_key"])
+    number, datasets, leave = -1, {}, Asked(spec["leave_key"], rank)
     while (taken := ray.get(desk.job_after.remote(number))) is not None:
         number, job = taken
         if rank == 0:
