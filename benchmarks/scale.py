@@ -1,13 +1,13 @@
 """A thousand trials, sixteen at a time, on slots that train nothing: does the driver keep its pace and its memory?
 
-    python benchmarks/scale.py [--trials 1000] [--slots 16] [--nodes 0] [--json FILE]
+    python benchmarks/scale.py [--trials 1000] [--slots 16] [--nodes 0] [--report-s S] [--json FILE]
 
 Method. The search of `sweeps/run.py` with the space and the starting points of the XLS-R preset, on a local Ray of 16
 virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train and torch that makes up a learning curve
 from the recipe, writes checkpoints of a few bytes and reports as a real one does, twice a second (at once would be
 faster than the driver, and few of the 16 at work; `at_once` says how many were), and for the first time after 20 s,
-when all slots have started. Both times grow in proportion above 16 slots. `--nodes` spreads the slots over several Ray
-nodes of this machine (`ray_nodes.py`), where workers are forks (`forked_worker.py`): 512 would not fit otherwise. All
+when all slots have started. Both times grow in proportion above 16 slots; `--report-s` changes the first. `--nodes`
+spreads the slots over several Ray nodes of this machine (`ray_nodes.py`), where workers are forks (`forked_worker.py`): 512 would not fit otherwise. All
 above the slots is real: Ray Tune, agenda, study (`gp`), rule, ledger with fsync, the disk's space, the board (to
 /dev/null) and the mirror on a SQLite MLflow. So that the work per trial stays the same from the first to the last, all
 have as many evaluations and are ranked at the first rung, and chance weighs more than the recipe; finalists and budget
@@ -45,7 +45,13 @@ from hausa_asr.settings.load import load  # noqa: E402
 from hausa_asr.settings.sweep import ClusterSettings, SweepConfig  # noqa: E402
 from sweeps.on_ray.cluster import connected, prepare_environment  # noqa: E402
 
-SLOTS = int(sys.argv[sys.argv.index("--slots") + 1]) if "--slots" in sys.argv else 16  # before Ray is imported
+
+def _asked(option: str, usual: float) -> float:
+    """An option that must be known before Ray is imported, or before a slot is sent to its process."""
+    return float(sys.argv[sys.argv.index(option) + 1]) if option in sys.argv else usual
+
+
+SLOTS = int(_asked("--slots", 16))
 LOCAL = ClusterSettings(local_cpus=SLOTS)
 prepare_environment(LOCAL)  # before anything imports ray
 
@@ -69,7 +75,7 @@ SETTINGS = [
 ]
 PATIENCE_S = 600.0
 _MORE = max(1.0, SLOTS / 16)  # with more slots each reports more rarely, and all take longer to be there
-_REPORT_S, _START_S = 0.5 * _MORE, 20.0 * _MORE
+_REPORT_S, _START_S = _asked("--report-s", 0.5 * _MORE), 20.0 * _MORE
 
 
 class StubDev:
@@ -336,6 +342,7 @@ def main() -> None:
         "--slots", type=int, default=16, help="side by side, each an actor of some 110 MB, or 30 with --nodes (16)"
     )
     parser.add_argument("--nodes", type=int, default=0, help="Ray nodes that the slots are on; 0 for a local Ray (0)")
+    parser.add_argument("--report-s", type=float, help="seconds between a slot's reports (0.5, more above 16 slots)")
     parser.add_argument("--no-tracker", action="store_true", help="leave mlflow_writes.py out")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
