@@ -7,17 +7,17 @@ virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train an
 from the recipe, writes checkpoints of a few bytes and reports as a real one does, twice a second (at once would be
 faster than the driver, and few of the 16 at work; `at_once` says how many were), and for the first time after 20 s,
 when all slots have started. Both times grow in proportion above 16 slots; `--report-s` changes the first. `--nodes`
-spreads the slots over several Ray nodes of this machine (`ray_nodes.py`), where workers are forks (`forked_worker.py`): 512 would not fit otherwise. All
-above the slots is real: Ray Tune, agenda, study (`gp`), rule, ledger with fsync, the disk's space, the board (to
-/dev/null) and the mirror on a SQLite MLflow. So that the work per trial stays the same from the first to the last, all
-have as many evaluations and are ranked at the first rung, and chance weighs more than the recipe; finalists and budget
-are off. Time is CPU time of the driver's main thread (`time.thread_time`: neither the mirror's thread nor Ray's own
-threads count), read at each proposal, less what `Study.update` and `Study.propose` took, which is the sampler's and is
-printed beside it. `time_growth` is that time per trial over the last tenth of the trials, over that around the end of
-the first tenth: of 1,000 the trials 900 to 999 over 50 to 149. `memory_growth` is the driver's resident memory at the
-last proposal over that at a tenth of them. How far trials go still differs a little, so the reports per trial of both
-windows are printed as well. At the end the report is written. `tracker_ratio` is that of `mlflow_writes.py`, run
-afterwards.
+spreads the slots over several Ray nodes of this machine (`ray_nodes.py`), where workers are forks (`forked_worker.py`):
+512 would not fit otherwise. All above the slots is real: Ray Tune, agenda, study (`gp`), rule, ledger with fsync, the
+disk's space, the board (to /dev/null) and the mirror on a SQLite MLflow. So that the work per trial stays the same from
+the first to the last, all have as many evaluations and are ranked at the first rung, and chance weighs more than the
+recipe; finalists and budget are off. Time is CPU time of the driver's main thread (`time.thread_time`: neither the
+mirror's thread nor Ray's own threads count), read at each proposal, less what `Study.update` and `Study.propose` took,
+which is the sampler's and is printed beside it. `time_growth` is that time per trial over the last tenth of the trials,
+over that around the end of the first tenth: of 1,000 the trials 900 to 999 over 50 to 149. `memory_growth` is the
+driver's resident memory at the last proposal over that at a tenth of them. How far trials go still differs a little, so
+the reports per trial of both windows are printed as well. At the end the report is written. `tracker_ratio` is that of
+`mlflow_writes.py`, run afterwards.
 """
 
 from __future__ import annotations
