@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LOCK := cluster/locks/dev.txt
 
-.PHONY: sweep test quick lint ui clean
+.PHONY: sweep test quick lint style ui clean
 
 sweep: NAME := demo-$(shell date -u +%Y%m%d-%H%M%S)
 sweep: $(STAMP)
@@ -15,16 +15,18 @@ sweep: $(STAMP)
 	@echo
 	$(BIN)/hausa-asr best-model --sweep $(NAME) --overwrite
 
-test: lint
-	$(BIN)/python -m pytest
+test: style
+	$(BIN)/python -m pytest  # mypy is among the tests
 
 quick: lint
 	$(BIN)/python -m pytest -m "not whole and not server and not slow and not long"
 
-lint: $(STAMP)
+lint: style
+	$(BIN)/mypy
+
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 ui: $(STAMP)
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db

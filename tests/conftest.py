@@ -21,8 +21,8 @@ from helpers.speech import ToneSplit, save_base
 
 torch.set_num_threads(1)
 
-LONG = ("benchmarks", "diagnosis", "training")
-"""Folders whose tests take minutes a file."""
+LONG = {"benchmarks", "diagnosis", "training", "test_types.py"}
+"""Folders whose tests take minutes a file, and a file."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     whole = [file for file in files if file.parent.name == "whole"]
     # The longest files first: one that begins last runs on alone.
     others = sorted(
-        (file for file in files if file.parent.name != "whole"), key=lambda file: file.parent.name not in LONG
+        (file for file in files if file.parent.name != "whole"), key=lambda file: LONG.isdisjoint(file.parts[-2:])
     )
     # The last of them begins when half of the others are through, so that none is left alone at the end.
     places = {file: number * len(others) / (2 * max(1, len(whole))) for number, file in enumerate(whole)}

@@ -54,11 +54,12 @@ def test_a_stub_slot_does_without_torch_and_goes_on_where_its_trial_stood(tmp_pa
         "scale._REPORT_S = scale._START_S = 0\n"
         "recipe = asdict(scale.SweepConfig().recipe({'eval_every_steps': 100}))\n"
         f"job = {{'trial': 't000', 'folder': {str(tmp_path / 't000')!r}, 'recipe': recipe}}\n"
-        "slot = scale.StubSlot({'job': job})\n"
+        "given = {'slot': {'idle_s': 0.01}}\n"
+        "slot = scale.StubSlot({**given, 'job': job})\n"
         "print(slot.step()[scale.MESSAGE])\n"
-        "slot.reset_config({'job': None})\n"
+        "slot.reset_config({**given, 'job': None})\n"
         "assert slot.step()[scale.MESSAGE] == ''\n"
-        "slot.reset_config({'job': job})\n"
+        "slot.reset_config({**given, 'job': job})\n"
         "for _ in range(3): print(slot.step()[scale.MESSAGE])\n"
     )
     reports: list[Any] = [one["progress"] for one in told]

@@ -80,8 +80,3 @@ def test_an_interrupt_costs_no_update_though_the_last_checkpoint_is_long_ago(set
     assert left is not None and not left.is_scored and (left.folder / TRAINING).is_file()
     before = Ledger(sweep).state.trials["t000"]
     assert before.is_open and 200 == before.last_step < left.step < 400
-
-    finish(start("--resume", sweep, *ONE_SLOT))
-    state = Ledger(sweep).state
-    assert [report.step for report in state.trials["t000"].reports[:3]] == [200, left.step, 400]
-    assert state.trials["t000"].state == "finished" and not state.crashes.of_trial

@@ -34,7 +34,7 @@ def test_a_worker_that_hangs_is_replaced_and_trials_start_from_the_base_that_was
     path.write_text(SETTINGS.format(audio=audio, base=layer_norm_base, folder=tmp_path))
     bases = [str(layer_norm_base), str(group_norm_base)]
     more = ("--set", "cluster.report_timeout_s=1", "--set", "cluster.first_report_timeout_s=20",
-            "--set", "finetune.length_s=480", "--set", "pruning.rule=none",
+            "--set", "pruning.rule=none",
             "--set", f"space.base={{choices: [{', '.join(bases)}]}}", "--set", "search.trials=5")  # fmt: skip
     process = start("--config", path, "--set", "name=hangs", *ONE_SLOT, *more)
     sweep = tmp_path / "runs/hangs"
