@@ -1,4 +1,4 @@
-"""Types are right everywhere that mypy looks: here, as it takes a minute where nothing is cached, and so has company."""
+"""Types are right wherever mypy looks: here, as it takes a minute where nothing is cached, and so has company."""
 
 from __future__ import annotations
 
