@@ -33,7 +33,7 @@ import torch
 
 from hausa_asr.dataset.from_settings import prepared_dataset
 from hausa_asr.model.evaluate import evaluate
-from hausa_asr.recipe import CACHE, Answer, Progress, step_folder
+from hausa_asr.recipe import CACHE, Answer, Progress, order, step_folder
 from hausa_asr.settings.load import load, make_absolute
 from hausa_asr.training import checkpoint
 from hausa_asr.training.finetune import Data, finetune
@@ -77,7 +77,7 @@ def one(task: dict[str, Any]) -> dict[str, Scores]:
         test = evaluate(model, processor, prepared.splits["test"]).wer
         scores = reports[-1].metrics["wer"], reports[-1].best["wer"], test
         found = {task["name"]: dict(zip(FIGURES, scores, strict=True))}
-        best_first = sorted(reports, key=lambda progress: [progress.metrics[name] for name in ("wer", "cer", "loss")])
+        best_first = sorted(reports, key=lambda progress: order(progress.metrics))
         if task["of"] and max(task["of"]) > len(reports):
             raise SystemExit(f"--of {max(task['of'])}: a fine-tune has {len(reports)} checkpoints")
         for count in task["of"]:

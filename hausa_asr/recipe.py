@@ -5,6 +5,7 @@ Plain data and nothing else, so the driver of a sweep and the settings read this
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -57,10 +58,10 @@ class FinetuneConfig:
         adam_beta2: the same of its running mean of their squares: 0.98 in fairseq's recipes, 0.999 in Hugging Face's.
         ema_fraction: evaluate and export an exponential moving average of the weights, over about this share of the
             updates; 0 for the last weights. It takes the memory of one more copy of them.
-        average: evaluate, and export if that is best, the mean of the weights at so many of the trial's evaluations, at
-            its end and in place of its last weights; 0 for none. Each worker keeps them in host memory, and they go
-            with every checkpoint to resume from.
-        average_of: which these are: the `last`, or the `best` on dev.
+        average: end the trial with the mean of the weights from this many of its evaluations; 0 for no mean. It is
+            scored in place of the last weights, and exported if it is the trial's best. Each worker keeps these weights
+            in host memory, and every checkpoint to resume from has them too.
+        average_of: which evaluations: the `last`, or the `best` on dev.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         mask_time_prob: share of the frames to mask (the Hugging Face meaning: about the share that ends up masked).
         mask_time_length: frames per mask, 20 ms each.
@@ -217,6 +218,11 @@ class FinetuneResult:
 
     end: str
     progress: Progress
+
+
+def order(scores: Mapping[str, float]) -> tuple[float, float, float]:
+    """The key of the best checkpoint, lower is better: WER, then CER and loss, which differ when WER is always 1."""
+    return float(scores["wer"]), float(scores["cer"]), float(scores["loss"])
 
 
 def without_base(config: FinetuneConfig) -> dict[str, Any]:

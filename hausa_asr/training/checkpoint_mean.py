@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hausa_asr.recipe import BEST
+from hausa_asr.recipe import BEST, order
 
 
 class CheckpointMean:
@@ -47,7 +47,7 @@ class CheckpointMean:
         """
         if step not in self._steps or any(one["step"] == step for one in self.kept):
             return
-        new = {"step": step, "scores": [float(scores[name]) for name in ("wer", "cer", "loss")]}
+        new = {"step": step, "scores": order(scores)}
         chosen = sorted([*self.kept, new], key=_rank)[: self._count] if self._best else [*self.kept, new]
         if any(one is new for one in chosen):
             new["weights"] = {name: one.detach().to("cpu", copy=True) for name, one in self._learning.items()}
@@ -75,5 +75,5 @@ class CheckpointMean:
                 parameter.data = weights
 
 
-def _rank(kept: Mapping[str, Any]) -> tuple[list[float], int]:
+def _rank(kept: Mapping[str, Any]) -> tuple[tuple[float, ...], int]:
     return kept["scores"], kept["step"]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from hausa_asr.model.evaluate import evaluate
-from hausa_asr.recipe import Progress, step_folder
+from hausa_asr.recipe import Progress, order, step_folder
 from hausa_asr.training.checkpointing import begin, finish, keep, write_scores
 from hausa_asr.training.one_update import agree_on_micro_batches, has_diverged
 from hausa_asr.training.report import scored
@@ -26,14 +26,16 @@ SAMPLE_TRANSCRIPTS = 10
 
 def evaluated(run: Run, metrics: dict[str, float], *, is_saved: bool, at_rung: bool = False) -> Progress:
     """Evaluate the weights, or at the trial's end the mean that comes in their place; its arguments are `_score`'s."""
-    if run.mean is None or not ends_in_mean(run):
+    mean = run.mean
+    if mean is None:
+        return _score(run, metrics, is_saved=is_saved, at_rung=at_rung)
+    if not ends_in_mean(run):
         progress = _score(run, metrics, is_saved=is_saved, at_rung=at_rung)
-        if run.mean is not None:
-            run.mean.take(run.step, progress.metrics)
+        mean.take(run.step, progress.metrics)
         return progress
     last = evaluate(run.model, run.processor, run.data.dev, batch_s=run.eval_batch_s)
-    run.mean.take(run.step, {"wer": last.wer, "cer": last.cer, "loss": last.loss})
-    with run.mean.applied():
+    mean.take(run.step, {"wer": last.wer, "cer": last.cer, "loss": last.loss})
+    with mean.applied():
         return _score(run, {**metrics, "wer_before_average": last.wer}, is_saved=is_saved, before_s=last.runtime_s)
 
 
@@ -52,7 +54,7 @@ def _score(
         metrics: the figures of the updates since the last report.
         is_saved: the checkpoint of this step is there and lacks only its scores.
         at_rung: the trial may be paused here, so its state is written, though not waited for.
-        before_s: what was scored at this step before took so long.
+        before_s: seconds that the last weights took, where those of their mean are scored now.
     """
     saving: Saving | Best | None = None
     if run.share.rank == 0 and not is_saved:
@@ -95,11 +97,6 @@ def progress_of(run: Run, metrics: dict[str, float], samples: Sequence[tuple[str
         # has_diverged too, since weights that skipped updates left unchanged still have a finite loss.
         diverged=has_diverged(run) or not math.isfinite(metrics.get("loss", 0.0)),
     )
-
-
-def order(scores: dict[str, float]) -> tuple[float, float, float]:
-    """The key of the best checkpoint, lower is better: WER, then CER and loss, which differ when WER is always 1."""
-    return scores["wer"], scores["cer"], scores["loss"]
 
 
 def seconds_of(window: Window, device: torch.device) -> float:

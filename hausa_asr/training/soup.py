@@ -22,7 +22,7 @@ from hausa_asr.files import folder_written_whole
 from hausa_asr.metrics import Gain, counts_by_utterance, paired_gain
 from hausa_asr.model.device import ready_device
 from hausa_asr.model.evaluate import EvalReport, evaluate
-from hausa_asr.recipe import CHECKPOINT
+from hausa_asr.recipe import CHECKPOINT, order
 from hausa_asr.training import checkpoint
 from hausa_asr.training.checkpoint import PROGRESS
 from hausa_asr.training.checkpoint_files import write_model
@@ -179,7 +179,7 @@ def _order(folder: Path) -> tuple[float, float, float]:
     """The dev WER of a checkpoint, then CER and loss, which break ties; by its own report."""
     try:
         metrics = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["metrics"]
-        return float(metrics["wer"]), float(metrics["cer"]), float(metrics["loss"])
+        return order(metrics)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             "The checkpoint has no report of its dev WER (progress.json).",

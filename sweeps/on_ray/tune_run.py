@@ -196,7 +196,7 @@ def _tune(
 
 
 def idle_s(waiting: int) -> float:
-    """How long a step of one more slot without a trial lasts, where so many wait.
+    """Seconds that a slot without a trial waits before it asks again, by how many such slots there are.
 
     Tune and the agenda take some milliseconds for each step's result: hundreds of slots that ask as often as one does
     would leave no time for the trials that still run.

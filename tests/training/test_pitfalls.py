@@ -23,10 +23,9 @@ from hausa_asr.model.device import set_up
 from hausa_asr.model.evaluate import evaluate
 from hausa_asr.model.forward import ctc_logits, ctc_losses
 from hausa_asr.model.wav2vec2 import load_model, new_model
-from hausa_asr.recipe import FinetuneConfig
+from hausa_asr.recipe import FinetuneConfig, order
 from hausa_asr.text import PAD, VOCAB, encode
 from hausa_asr.training import one_update
-from hausa_asr.training.evaluation import order
 from hausa_asr.training.masking import Masking, span_mask
 from helpers.speech import ToneSplit
 
