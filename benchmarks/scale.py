@@ -59,6 +59,7 @@ import numpy as np  # noqa: E402
 from ray import tune  # noqa: E402
 
 from hausa_asr.utterance import SAMPLE_RATE, Example  # noqa: E402
+from sweeps.on_ray.calls import wait_for_call  # noqa: E402
 from sweeps.on_ray.messages import MESSAGE, Reported, to_text  # noqa: E402
 
 PRESET = ROOT / "sweeps/configs/xlsr_300m.yaml"
@@ -101,8 +102,8 @@ class StubSlot(tune.Trainable):
         self._take(config)
 
     def _take(self, config: dict[str, Any]) -> None:
-        self._idle_s, job = config["slot"]["idle_s"], config["job"]
-        self._job, self._last = job, None
+        self._spec, job = config["slot"], config["job"]
+        self._job, self._last, self._is_new = job, None, True
         if job is None:
             return
         self._folder = Path(job["folder"])
@@ -119,7 +120,9 @@ class StubSlot(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self._job is None:
-            time.sleep(self._idle_s)
+            if not self._is_new:
+                wait_for_call(self._spec["calls_key"], self.trial_id, self._spec["idle_s"])
+            self._is_new = False
             return {MESSAGE: ""}
         if self._again:
             self._again = False
@@ -325,7 +328,8 @@ def on_nodes(count: int) -> int:
     import forked_worker
     import ray_nodes
 
-    modules = ("numpy", "ray.tune", "hausa_asr.settings.load", "sweeps.on_ray.cluster", "sweeps.on_ray.messages")
+    names = ("calls", "cluster", "messages")
+    modules = ("numpy", "ray.tune", "hausa_asr.settings.load", *(f"sweeps.on_ray.{name}" for name in names))
     job = json.dumps({"runtime_env": forked_worker.options(modules)})
     with ray_nodes.cluster(patience=20) as nodes:
         for _ in range(count):

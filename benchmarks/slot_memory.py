@@ -71,7 +71,7 @@ def measure(count: int) -> list[dict[str, float]]:
             "order": 0, "offer": {"workers": 1}, "most_workers": 1, "gpus_per_worker": 0,
             "resources_per_worker": {"CPU": 1}, "threads": 1, "labels": {},
             "avoid": [], "train_storage": folder, "startup_timeout_s": 300.0, "report_timeout_s": 600.0,
-            "goodbye_s": 20.0, "idle_s": 1.0, "leave_key": "nobody asks",
+            "goodbye_s": 20.0, "idle_s": 1.0, "leave_key": "nobody asks", "calls_key": "nobody calls",
         }  # fmt: skip
         for number in range(1, count + 1):
             slots.append(ray.remote(num_cpus=0)(Slot).remote(config={"job": None, "slot": spec}))

@@ -1,19 +1,24 @@
 """The agenda as a Ray Tune Searcher: every Tune trial is one order of the agenda, our trial ids are our own.
 
 A trial that was paused is handed out again as a new Tune trial; it goes on from its checkpoint. Where there is nothing
-to do but to wait for others, the order is to wait, so that the slot stays warm.
+to do but to wait for others, the order is to wait, so that the slot stays warm; it is called when there is more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from sweeps.driver.agenda import Agenda
+from sweeps.on_ray.calls import Calls
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import TrialRecord
+
+_PART_CALLED = 8
+"""Of so many slots that wait one is called at a time, and one more."""
 
 
 class SweepSearcher(Searcher):
@@ -24,7 +29,9 @@ class SweepSearcher(Searcher):
         agenda: what comes next.
         job: makes a Tune configuration, of a trial, or of None to wait.
         slots: how many the cluster has room for at the moment.
+        calls: how slots without a trial are called.
         has_room: whether there is room for one more slot without a trial, given the number of slots with orders.
+        is_short: whether a slot waits for room that one without a trial may hold.
 
     Attributes:
         trial_of: our trial id by Tune's; "" for one that only waits.
@@ -41,15 +48,18 @@ class SweepSearcher(Searcher):
         agenda: Agenda,
         job: Callable[[TrialRecord | None], dict[str, Any]],
         slots: Callable[[], int],
+        calls: Calls,
         has_room: Callable[[int], bool] = lambda out: True,
+        is_short: Callable[[], bool] = bool,
     ) -> None:
         super().__init__(metric="loss", mode="min")
         self._ledger, self._agenda, self._job, self._slots = ledger, agenda, job, slots
-        self._has_room = has_room
+        self._calls, self._has_room, self._is_short = calls, has_room, is_short
         self.trial_of: dict[str, str] = {}
         self.why: dict[str, str] = {}
         self._out: set[str] = set()
-        self._free = 0
+        self._waiting: dict[str, None] = {}  # in order
+        self._free, self._has_ended = 0, False
 
     @property
     def out(self) -> int:
@@ -59,7 +69,7 @@ class SweepSearcher(Searcher):
     @property
     def waiting(self) -> int:
         """How many of them have none but to wait."""
-        return sum(not self.trial_of[out] for out in self._out)
+        return len(self._waiting)
 
     def suggest(self, trial_id: str) -> Any:
         """The next order's Tune configuration, FINISHED, or None while every slot has one. Called by Tune.
@@ -68,24 +78,50 @@ class SweepSearcher(Searcher):
         """
         if len(self._out) >= self._slots():
             return None
-        is_free = self._free > 0 and self._has_room(len(self._out))
-        if self.waiting and not is_free and self._agenda.has_work():
-            return None  # a slot that waits comes first, by its next step: a new one may find no room beside it
+        if self.waiting and not self._is_free() and self._agenda.has_work():
+            return None  # a slot that waits comes first, when it answers: a new one may find no room beside it
         if not self._has_room(len(self._out)) and not self._agenda.has_work():
             return None
         order = self._agenda.next()
         if order.do == "end":
+            self._has_ended = True
             return Searcher.FINISHED
         self._free = max(0, self._free - 1)
         self._out.add(trial_id)
         self.trial_of[trial_id] = order.trial.id if order.trial else ""
+        if order.trial is None:
+            self._waiting[trial_id] = None
         if order.why:
             self.why[trial_id] = order.why
         return self._job(order.trial)
 
+    def _is_free(self) -> bool:
+        """Whether a warm slot has no order, and may have one."""
+        return self._free > 0 and self._has_room(len(self._out))
+
+    def call_waiting(self) -> None:
+        """Call slots that wait, where there is work or they are to make way or to end. Called before each Tune step.
+
+        How much work there is nobody knows, so some are called at a time, those first that have waited longest.
+        """
+        if not self._waiting:
+            return
+        if self._is_short() or self._has_ended:
+            self._calls.call(self._waiting)
+        elif not self._calls.called and not self._is_free() and self._agenda.has_work():
+            self._calls.call(islice(self._waiting, 1 + self.waiting // _PART_CALLED))
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Note that a slot has answered. Called by Tune."""
+        if trial_id in self._waiting:
+            self._calls.answered(trial_id)
+
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Take a trial back from its slot; the ledger has what became of it. Called by Tune."""
         self._out.discard(trial_id)
+        if trial_id in self._waiting:
+            del self._waiting[trial_id]
+            self._calls.answered(trial_id)
         self._free += not error  # it is warm, and Tune takes it for the next order
         name = self.trial_of.get(trial_id, "")
         if not name:

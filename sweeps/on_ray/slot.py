@@ -22,6 +22,7 @@ from ray import tune
 from hausa_asr.recipe import LEFT, Answer
 from hausa_asr.storage.address import here
 from sweeps.on_ray.broken import NoRoom, SlotBroken, of_group, place_of
+from sweeps.on_ray.calls import wait_for_call
 from sweeps.on_ray.desk import Desk
 from sweeps.on_ray.experience import OVERDUE
 from sweeps.on_ray.messages import MESSAGE, WORKERS, Ended, Failed, Message, Place, Reported, Taken, to_text
@@ -109,16 +110,18 @@ class Slot(tune.Trainable):
 
     def _take(self, job: dict[str, Any] | None) -> None:
         self._posted_s = time.monotonic()
-        self._phase = Phase.IDLE if job is None else Phase.STARTING
+        self._phase, self._is_new = Phase.IDLE if job is None else Phase.STARTING, True
         if job is not None:
             self._is_first, self._first_report_s = True, job["first_report_s"]
             self._longest_wait_s, self._warm_nodes = job["longest_wait_s"], job["warm_nodes"]
             self._job_number = ray.get(self._desk.post.remote(job))
 
     def step(self) -> dict[str, Any]:
-        """Let the trial go on until its next report, and pass that on; without a trial, wait a little."""
+        """Let the trial go on until its next report, and pass that on; without a trial, wait until it is called."""
         if self._phase is Phase.IDLE:
-            time.sleep(self._spec["idle_s"])
+            if not self._is_new:  # at first it says that it waits, and the driver may have work for it by now
+                wait_for_call(self._spec["calls_key"], self.trial_id, self._spec["idle_s"])
+            self._is_new = False
             return {MESSAGE: "", WORKERS: self._group.workers}
         if self._phase is Phase.REPORTED:
             self._answer(Answer.CONTINUE)

@@ -28,6 +28,7 @@ from sweeps.driver.interrupts import Interrupts
 from sweeps.driver.sweep import Sweep
 from sweeps.mlflow_mirror.mirror import Mirror
 from sweeps.on_ray.callbacks import SweepCallback
+from sweeps.on_ray.calls import Calls, idle_s
 from sweeps.on_ray.capacity import Capacity
 from sweeps.on_ray.cluster import address_of
 from sweeps.on_ray.experience import Experience
@@ -43,9 +44,6 @@ from sweeps.record.trial import TrialRecord
 _MOST_STARTING = 512
 """Slots that start at the same time, all that there is room for."""
 _GOODBYE_S = 20.0
-_IDLE_S, _LONGEST_IDLE_S, _IDLE_RESULTS_PER_S = 0.2, 10.0, 25.0
-"""How long a step of a slot without a trial lasts: each ends with a result, and the driver is to hear few of them; but
-an interrupt's seconds are enough for it."""
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours are the only records
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's own snapshots are not used, and need room in /tmp
@@ -89,15 +87,17 @@ def search(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
     storage = sweep.folder / "ray"
     experience = Experience(sweep.config, sweep.ledger.state.trials.values())
-    leaving = Leaving()
+    leaving, calls = Leaving(), Calls()
 
     def leave_at_once() -> None:
         leaving.ask()
+        calls.call_all()
         at_once()
 
     try:
         with Interrupts(leave_at_once) as interrupts:
-            run = partial(_tune, sweep, agenda, mirror, board, slot, storage, experience, interrupts, leaving.key)
+            shared = storage, experience, interrupts, leaving.key, calls
+            run = partial(_tune, sweep, agenda, mirror, board, slot, *shared)
             run()
             # Its end may have been given out when something broke under the last trials.
             while agenda.is_to_go_on() and not interrupts.asked:
@@ -105,6 +105,7 @@ def search(
                 run()
     finally:
         leaving.close()
+        calls.close()
     board.remark = str
     shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own records, which nothing reads
     return agenda.is_done() and not interrupts.asked
@@ -120,6 +121,7 @@ def _tune(
     experience: Experience,
     interrupts: Interrupts,
     leave_key: str,
+    calls: Calls,
 ) -> None:
     """One Tune run, until the agenda gives out its end, or until an interrupt."""
     grows = address_of(sweep.config.cluster) is not None
@@ -134,7 +136,7 @@ def _tune(
         in_vain = trial is not None and trial.cause == NO_ROOM
         offer = capacity.offer(order, avoid, in_vain, is_last=trial is not None and searcher.out >= slots())
         given = {"order": order, "avoid": avoid, "offer": asdict(offer), "idle_s": idle_s(searcher.waiting)}
-        spec = {**_slot_spec(sweep, storage), "leave_key": leave_key, **given}
+        spec = {**_slot_spec(sweep, storage), "leave_key": leave_key, "calls_key": calls.key, **given}
         return _tune_config(sweep, spec, trial, experience)
 
     def slots() -> int:
@@ -152,12 +154,17 @@ def _tune(
     def has_room(out: int) -> bool:
         return out < capacity.there and not capacity.is_short
 
-    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots, has_room)
+    searcher = SweepSearcher(sweep.ledger, agenda, tune_config, slots, calls, has_room, is_short)
+
+    def before_a_step() -> None:
+        interrupts.end_tune()
+        searcher.call_waiting()
+
     space = CheckpointSpace(sweep.ledger, sweep.rule, sweep.config, agenda.held)
     space.begin()
     trial_of, has_range = searcher.trial_of.__getitem__, sweep.config.resources.has_range
     callback = SweepCallback(
-        sweep.ledger, mirror, board, space, trial_of, searcher.why, capacity, has_range, interrupts.end_tune
+        sweep.ledger, mirror, board, space, trial_of, searcher.why, capacity, has_range, before_a_step
     )
     scheduler = SweepScheduler(
         sweep.config,
@@ -193,15 +200,6 @@ def _tune(
     except Exception:
         sweep.ledger.check()
         raise
-
-
-def idle_s(waiting: int) -> float:
-    """Seconds that a slot without a trial waits before it asks again, by how many such slots there are.
-
-    Tune and the agenda take some milliseconds for each step's result: hundreds of slots that ask as often as one does
-    would leave no time for the trials that still run.
-    """
-    return min(max(_IDLE_S, waiting / _IDLE_RESULTS_PER_S), _LONGEST_IDLE_S)
 
 
 def _slot_spec(sweep: Sweep, storage: Path) -> dict[str, Any]:

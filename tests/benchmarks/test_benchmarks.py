@@ -54,7 +54,7 @@ def test_a_stub_slot_does_without_torch_and_goes_on_where_its_trial_stood(tmp_pa
         "scale._REPORT_S = scale._START_S = 0\n"
         "recipe = asdict(scale.SweepConfig().recipe({'eval_every_steps': 100}))\n"
         f"job = {{'trial': 't000', 'folder': {str(tmp_path / 't000')!r}, 'recipe': recipe}}\n"
-        "given = {'slot': {'idle_s': 0.01}}\n"
+        "given = {'slot': {'idle_s': 0.01, 'calls_key': 'nobody calls'}}\n"
         "slot = scale.StubSlot({**given, 'job': job})\n"
         "print(slot.step()[scale.MESSAGE])\n"
         "slot.reset_config({**given, 'job': None})\n"

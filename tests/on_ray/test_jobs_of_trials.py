@@ -9,8 +9,7 @@ from hausa_asr.settings.load import load
 from helpers.speech import prepared_speech
 from sweeps.driver.sweep import open_sweep
 from sweeps.on_ray.experience import Experience
-from sweeps.on_ray.scheduler import INTERRUPTED_S
-from sweeps.on_ray.tune_run import _tune_config, idle_s
+from sweeps.on_ray.tune_run import _tune_config
 from sweeps.planning.slots import admit
 from sweeps.planning.speed import base_of
 
@@ -26,10 +25,3 @@ def test_a_trial_leaves_the_disk_that_the_checkpoints_need_at_the_least(tmp_path
     assert base is not None
     # Two run and one of them writes, and the baseline waits, each with weights and both moments of Adam; one is best.
     assert job["keep_free"] == (base.weights - base.convolutions) * (4 * 12 + 4)
-
-
-def test_slots_without_a_trial_ask_the_more_rarely_the_more_they_are() -> None:
-    assert idle_s(1) == 0.2, "a few take a promoted trial at once"
-    results_per_s = sum(1 / idle_s(waiting) for waiting in range(1, 513))
-    assert results_per_s < 200, "each costs the driver some milliseconds"
-    assert idle_s(5000) < INTERRUPTED_S, "at an interrupt each hears of it, and its workers end by themselves"
