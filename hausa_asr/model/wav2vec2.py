@@ -11,7 +11,6 @@ import json
 import pickle
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2AttnAdapterLa
 from hausa_asr.errors import UserError, first_line
 from hausa_asr.model.base_check import base_path, check_base
 from hausa_asr.model.forward import uses_layer_norm
+from hausa_asr.model.kept import Kept
 from hausa_asr.quiet import quiet
 from hausa_asr.recipe import FinetuneConfig
 from hausa_asr.text import PAD, UNK, VOCAB, WORD
@@ -97,7 +97,7 @@ def new_model(base: str, config: FinetuneConfig) -> tuple[Wav2Vec2ForCTC, Wav2Ve
     Raises:
         UserError: the checkpoint cannot be found or is not a wav2vec 2.0 one.
     """
-    kept = _kept(base, config.adapter_dim)
+    kept = _kept((base, config.adapter_dim), lambda: _loaded(base, config.adapter_dim))
     settings = copy.deepcopy(kept.config)
     settings.update({name: getattr(config, name) for name in _DROPOUTS})
     with torch.random.fork_rng(devices=[]), quiet():
@@ -131,7 +131,7 @@ def _reset_adapters(model: Wav2Vec2ForCTC) -> None:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Base:
     """A base checkpoint in memory, so that only the first trial of a process reads it from disk."""
 
     config: Any
@@ -140,8 +140,10 @@ class _Kept:
     new_mask_embedding: bool
 
 
-@lru_cache(maxsize=2)  # a sweep that compares two base checkpoints uses both
-def _kept(base: str, adapter_dim: int) -> _Kept:
+_kept: Kept[_Base] = Kept()
+
+
+def _loaded(base: str, adapter_dim: int) -> _Base:
     check_base(base)
     adapters: Any = {"adapter_attn_dim": adapter_dim} if adapter_dim else {}
     try:
@@ -178,7 +180,7 @@ def _kept(base: str, adapter_dim: int) -> _Kept:
             where=base,
             fix="Choose a pretrained wav2vec 2.0 checkpoint, such as facebook/wav2vec2-xls-r-300m.",
         )
-    return _Kept(
+    return _Base(
         config=model.config,
         weights=dict(model.state_dict()),
         processor=new_processor(base, uses_layer_norm(model)),

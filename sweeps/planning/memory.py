@@ -20,16 +20,14 @@ _WEIGHT, _MOMENTS = 4, 8
 _ON_HEAD, _ANYWHERE = 240 * 2**20, 180 * 2**20
 """Of Ray's processes of a slot: its actor and Ray Train's synchronization, and desk and watcher, which are anywhere
 (`python benchmarks/slot_memory.py`)."""
-_KEPT_BASES = 2
-"""A worker keeps so many base checkpoints in memory (hausa_asr/model/wav2vec2.py)."""
 
 
 def host_memory(config: SweepConfig) -> float | None:
     """Bytes of host memory of a trial, activations and programs left out; None if the base is not known.
 
-    Its first worker holds the base checkpoints, a copy of what training resumes from while that is written (with what
-    is kept for the mean at the trial's end), and beside it the best model, and that of the next evaluation; on a CPU
-    also model, gradients, optimizer and a moving average.
+    Its first worker holds the base checkpoint (others only where there is room, see `hausa_asr/model/kept.py`), a copy
+    of what training resumes from while that is written (with what is kept for the mean at the trial's end), and beside
+    it the best model, and that of the next evaluation; on a CPU also model, gradients, optimizer and a moving average.
     """
     base = largest_base(config)
     if base is None:
@@ -38,7 +36,7 @@ def host_memory(config: SweepConfig) -> float | None:
     copies = learns * state_bytes(config) + 2 * learns * _WEIGHT
     # Each worker keeps the weights for the mean at the end; those of a trial are on one node, if they fit.
     copies += (config.resources.most_workers - 1) * learns * _WEIGHT * max(values(config, "average"))
-    kept = base.weights * _WEIGHT * min(len(config.bases), _KEPT_BASES) + copies
+    kept = base.weights * _WEIGHT + copies
     if config.resources.gpus_per_worker:
         return kept
     average = _WEIGHT if max(values(config, "ema_fraction")) else 0

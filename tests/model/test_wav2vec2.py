@@ -67,7 +67,7 @@ def test_adapters_start_anew_from_the_recipes_seed(own: bool, layer_norm_base: P
         Wav2Vec2ForCTC.from_pretrained(layer_norm_base, adapter_attn_dim=8).save_pretrained(tmp_path)
     base = str(tmp_path if own else layer_norm_base)
     models = [new_model(base, FinetuneConfig(seed=seed, adapter_dim=8))[0] for seed in (1, 1, 2)]
-    wav2vec2._kept.cache_clear()  # as on another rank, which reads the base itself
+    wav2vec2._kept.clear()  # as on another rank, which reads the base itself
     models.append(new_model(base, FinetuneConfig(seed=1, adapter_dim=8))[0])
     first, again, other, on_another_rank = (
         {name: weight for name, weight in model.named_parameters() if "adapter_layer.linear" in name}
