@@ -139,6 +139,11 @@ class _Base:
     processor: Wav2Vec2Processor
     new_mask_embedding: bool
 
+    @property
+    def n_bytes(self) -> int:
+        """The memory that its weights take."""
+        return sum(weight.nbytes for weight in self.weights.values())
+
 
 _kept: Kept[_Base] = Kept()
 

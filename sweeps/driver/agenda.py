@@ -121,8 +121,8 @@ class Agenda:
     def has_work(self) -> bool:
         """Whether `next` would give out something else than to wait.
 
-        Idle slots ask all the time, and among many trials it takes long to say. So it is asked anew where the ledger
-        has more, and once a second, since budgets are spent by the clock.
+        It is asked before each of Tune's steps, and among many trials it takes long to say. So it is asked anew where
+        the ledger has more, and once a second, since budgets are spent by the clock.
         """
         seen = self._ledger.events, len(self.held), int(time.monotonic())
         if self._work is None or self._work[0] != seen:

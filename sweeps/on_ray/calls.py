@@ -17,8 +17,8 @@ from typing import Any
 _ALL = "*"
 _AGAIN_S = 5.0
 """After how long calls without an answer are written again: a head that was away may have lost them."""
-_AT_MOST_S = 120.0
-"""After how long a slot asks without having been called."""
+_AT_MOST_S = 60.0
+"""After how long a slot answers without having been called: a driver that has met an error of its own calls nobody."""
 _IDLE_S, _LONGEST_IDLE_S, _LOOKS_PER_S = 0.2, 10.0, 25.0
 
 
@@ -68,18 +68,20 @@ class Calls:
         self._thread.join(timeout=1.0)
 
     def _write(self) -> None:
+        is_written = True
         while not self._closed.is_set():
-            self._changed.wait(_AGAIN_S if self.called else None)
+            self._changed.wait(_AGAIN_S if self.called or not is_written else None)
             self._changed.clear()
+            is_written = False
             with suppress(Exception):  # a head that restarts or has gone
-                if self._closed.is_set():
-                    _store()._internal_kv_del(self.key)
-                else:
-                    _store()._internal_kv_put(self.key, " ".join(self.called).encode(), overwrite=True)
+                _store()._internal_kv_put(self.key, " ".join(self.called).encode(), overwrite=True)
+                is_written = True
+        with suppress(Exception):
+            _store()._internal_kv_del(self.key)
 
 
 def wait_for_call(key: str, slot: str, every_s: float) -> None:
-    """Wait until a slot is called, or for two minutes.
+    """Wait until a slot is called, or for a minute.
 
     Args:
         key: that of the driver's calls.

@@ -6,6 +6,8 @@ to do but to wait for others, the order is to wait, so that the slot stays warm;
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
@@ -17,8 +19,8 @@ from sweeps.on_ray.calls import Calls
 from sweeps.record.ledger import Ledger
 from sweeps.record.trial import TrialRecord
 
-_PART_CALLED = 8
-"""Of so many slots that wait one is called at a time, and one more."""
+_PART_CALLED, _CALL_EVERY_S = 8, 1.0
+"""How much work there is nobody knows: while there is some, an eighth of the slots that wait is called each second."""
 
 
 class SweepSearcher(Searcher):
@@ -58,8 +60,9 @@ class SweepSearcher(Searcher):
         self.trial_of: dict[str, str] = {}
         self.why: dict[str, str] = {}
         self._out: set[str] = set()
-        self._waiting: dict[str, None] = {}  # in order
-        self._free, self._has_ended = 0, False
+        self._waiting: dict[str, bool] = {}
+        """The slots without a trial, in order, and whether each has answered before."""
+        self._free, self._has_ended, self._called_s = 0, False, -math.inf
 
     @property
     def out(self) -> int:
@@ -90,7 +93,7 @@ class SweepSearcher(Searcher):
         self._out.add(trial_id)
         self.trial_of[trial_id] = order.trial.id if order.trial else ""
         if order.trial is None:
-            self._waiting[trial_id] = None
+            self._waiting[trial_id] = False
         if order.why:
             self.why[trial_id] = order.why
         return self._job(order.trial)
@@ -100,20 +103,21 @@ class SweepSearcher(Searcher):
         return self._free > 0 and self._has_room(len(self._out))
 
     def call_waiting(self) -> None:
-        """Call slots that wait, where there is work or they are to make way or to end. Called before each Tune step.
-
-        How much work there is nobody knows, so some are called at a time, those first that have waited longest.
-        """
+        """Call slots that wait, where there is work or they are to make way or to end. Called before each Tune step."""
         if not self._waiting:
             return
         if self._is_short() or self._has_ended:
             self._calls.call(self._waiting)
-        elif not self._calls.called and not self._is_free() and self._agenda.has_work():
-            self._calls.call(islice(self._waiting, 1 + self.waiting // _PART_CALLED))
+        elif time.monotonic() - self._called_s >= _CALL_EVERY_S and not self._is_free() and self._agenda.has_work():
+            self._called_s, called = time.monotonic(), self._calls.called
+            # Those first that have waited longest. Who has not answered yet still starts, and will by itself.
+            uncalled = (slot for slot, is_there in self._waiting.items() if is_there and slot not in called)
+            self._calls.call(islice(uncalled, 1 + self.waiting // _PART_CALLED))
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Note that a slot has answered. Called by Tune."""
         if trial_id in self._waiting:
+            self._waiting[trial_id] = True
             self._calls.answered(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:

@@ -6,12 +6,11 @@ Ray Train runs `work` on every rank.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ def work(config: dict[str, Any]) -> None:
     from ray import train
 
     from hausa_asr.dataset.prepared import load_prepared
+    from hausa_asr.model.kept import give_memory_back
     from hausa_asr.storage.fetched import at_hand
 
     desk, spec = config["desk"], config["spec"]
@@ -61,7 +61,7 @@ def work(config: dict[str, Any]) -> None:
         else:
             if rank == 0:
                 ray.get(desk.send.remote(number, Ended(end)))
-        _give_memory_back()
+        give_memory_back()
     leave.close()
 
 
@@ -69,16 +69,6 @@ def failed_by(error: Exception) -> Failed:
     """What a worker that is alone reports of an error; its own place the slot adds."""
     name, why = type(error).__name__, first_line(error, MOST_LETTERS)
     return Failed(why if why == name else f"{name}: {why}", own=isinstance(error, TooLittleMemory))
-
-
-def _give_memory_back() -> None:
-    """Return to the system what the last trial has freed.
-
-    Threads copy and write gigabytes of states, and glibc keeps what they free in parts of its heap that others do not
-    use: with XLS-R on a CPU a worker grew by 1 to 4 GB with each trial.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fine_tune(
