@@ -8,16 +8,17 @@ from the recipe, writes checkpoints of a few bytes and reports as a real one doe
 faster than the driver, and few of the 16 at work; `at_once` says how many were), and for the first time after 20 s,
 when all slots have started. Both times grow in proportion above 16 slots; `--report-s` changes the first. `--nodes`
 spreads the slots over several Ray nodes of this machine (`ray_nodes.py`), where workers are forks (`forked_worker.py`):
-512 would not fit otherwise. All above the slots is real: Ray Tune, agenda, study (`gp`), rule, ledger with fsync, the
-disk's space, the board (to /dev/null) and the mirror on a SQLite MLflow. So that the work per trial stays the same from
-the first to the last, all have as many evaluations and are ranked at the first rung, and chance weighs more than the
-recipe; finalists and budget are off. Time is CPU time of the driver's main thread (`time.thread_time`: neither the
-mirror's thread nor Ray's own threads count), read at each proposal, less what `Study.update` and `Study.propose` took,
-which is the sampler's and is printed beside it. `time_growth` is that time per trial over the last tenth of the trials,
-over that around the end of the first tenth: of 1,000 the trials 900 to 999 over 50 to 149. `memory_growth` is the
-driver's resident memory at the last proposal over that at a tenth of them. How far trials go still differs a little, so
-the reports per trial of both windows are printed as well. At the end the report is written. `tracker_ratio` is that of
-`mlflow_writes.py`, run afterwards.
+512 would not fit otherwise; they have the lowest priority, and Ray's agents, nine here rather than one on each machine,
+look at the processes once a minute. All above the slots is real: Ray Tune, agenda, study (`gp`), rule, ledger with
+fsync, the disk's space, the board (to /dev/null) and the mirror on a SQLite MLflow. So that the work per trial stays
+the same from the first to the last, all have as many evaluations and are ranked at the first rung, and chance weighs
+more than the recipe; finalists and budget are off. Time is CPU time of the driver's main thread (`time.thread_time`:
+neither the mirror's thread nor Ray's own threads count), read at each proposal, less what `Study.update` and
+`Study.propose` took, which is the sampler's and is printed beside it. `time_growth` is that time per trial over the
+last tenth of the trials, over that around the end of the first tenth: of 1,000 the trials 900 to 999 over 50 to 149.
+`memory_growth` is the driver's resident memory at the last proposal over that at a tenth of them. How far trials go
+still differs a little, so the reports per trial of both windows are printed as well. At the end the report is written.
+`tracker_ratio` is that of `mlflow_writes.py`, run afterwards.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class StubSlot(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         if "torch" in sys.modules:
             raise RuntimeError("a stub slot is to do without torch")
+        os.nice(19)  # the driver first: hundreds of slots share its cores here
         self._name = f"slot-{time.time_ns()}"
         self._pause_s = _START_S
         self._take(config)
@@ -331,6 +333,7 @@ def on_nodes(count: int) -> int:
     names = ("calls", "cluster", "messages")
     modules = ("numpy", "ray.tune", "hausa_asr.settings.load", *(f"sweeps.on_ray.{name}" for name in names))
     job = json.dumps({"runtime_env": forked_worker.options(modules)})
+    os.environ["REPORTER_UPDATE_INTERVAL_MS"] = "60000"
     with ray_nodes.cluster(patience=20) as nodes:
         for _ in range(count):
             nodes.add(cpus=SLOTS // count)
