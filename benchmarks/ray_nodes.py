@@ -113,6 +113,7 @@ class Nodes:
             "OMP_NUM_THREADS": "1", "RAY_health_check_period_ms": str(1000 * self._patience),
             "RAY_health_check_timeout_ms": str(3000 * self._patience), "RAY_health_check_failure_threshold": "3",
             "RAY_worker_register_timeout_seconds": str(60 * self._patience),
+            "RAY_worker_maximum_startup_concurrency": "16",  # else one at a time on a head without CPUs
         }  # fmt: skip
         scaling = self._scaling() if self._scales_to else ()
         self.head = self._start("--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false",
