@@ -4,9 +4,9 @@ An idle Ray worker that has imported Tune takes 112 MiB of its own and seconds t
 imported it already takes 26 MiB and starts at once, so hundreds of workers fit on a small machine. Only for
 benchmarks: a worker that trains must not come from a process with threads, which torch has.
 
-In: what Ray runs for a new worker, with `options` as the job's runtime environment; this file stands there for Python.
-Out: the worker. The first one on a node starts the server beside the node's socket; it ends with the node's session.
-Linux. Used by `scale.py`.
+In: what Ray runs for a new worker on a node of `ray_nodes.cluster(forks=...)`, where this file stands for Ray's own
+`setup_worker.py`, which imports all of Ray, 2 s of CPU for each. Out: the worker. The first one on a node starts the
+server beside the node's socket; it ends with the node's session. Linux. Used by `scale.py`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 _KIND = socket.SOCK_SEQPACKET
 _LARGEST = 1 << 20
 _PATIENCE_S = 120.0
+MODULES = "FORKED_MODULES"
+"""The variable that names the modules that each worker needs, with commas."""
 _RAY_MODULES = ("ray", "ray._private.node", "ray._private.async_compat", "ray._private.runtime_env.setup_hook")
 
 
-def options(modules: Sequence[str]) -> dict[str, str]:
-    """The runtime environment of a job whose workers are forks.
-
-    Args:
-        modules: those of this repository and others that each worker needs.
-    """
-    return {"py_executable": f"{sys.executable} {Path(__file__).resolve()} {','.join(modules)}"}
+def command() -> list[str]:
+    """The `ray` command that starts a node whose workers are forks; it needs `MODULES` in its environment."""
+    script = f"ray_constants.SETUP_WORKER_FILENAME = {str(Path(__file__).resolve())!r}"
+    return [sys.executable, "-c", f"from ray._private import ray_constants; {script}; "
+            "from ray.scripts.scripts import main; main()"]  # fmt: skip
 
 
 def ask(modules: str, arguments: list[str]) -> None:
@@ -117,5 +116,6 @@ def _work(arguments: list[str], environment: dict[str, str], folder: str) -> Any
 
 
 if __name__ == "__main__":
+    for_setup = ("--serialized-runtime-env-context", "--language")  # the worker does not know them
     with contextlib.suppress(KeyboardInterrupt):
-        ask(sys.argv[1], sys.argv[2:])
+        ask(os.environ[MODULES], [one for one in sys.argv[1:] if not one.startswith(for_setup)])

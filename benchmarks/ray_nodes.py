@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked_worker
 from node_network import Network, may_network
 
 _RAY = str(Path(sys.executable).parent / "ray")
@@ -90,6 +91,7 @@ class Nodes:
         network: for the nodes; None if they share 127.0.0.1.
         patience: how many times as long as usual a node may not answer before it counts as lost.
         scales_to: how many nodes of one CPU Ray's autoscaler may bring; none where it is 0.
+        forks: modules of which workers are to be forks, see `forked_worker.py`; by default none is one.
 
     Attributes:
         head: the node without CPUs.
@@ -97,8 +99,12 @@ class Nodes:
         environment: what a driver needs to join it.
     """
 
-    def __init__(self, folder: Path, network: Network | None, patience: int, scales_to: int) -> None:
+    def __init__(
+        self, folder: Path, network: Network | None, patience: int, scales_to: int, forks: Sequence[str]
+    ) -> None:
         self._folder, self._patience, self._scales_to, self._temp = folder, patience, scales_to, 0
+        self._ray = forked_worker.command() if forks else [_RAY]
+        self._forks = {forked_worker.MODULES: ",".join(forks)} if forks else {}
         self._all: list[Node] = []
         self.network = network
         self.start_head()
@@ -109,7 +115,7 @@ class Nodes:
         self.address = f"{self.network.address if self.network else '127.0.0.1'}:{port}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "HAUSA_ASR_"))}
         self.environment = {
-            **kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0",
+            **kept, **self._forks, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1", "RAY_health_check_period_ms": str(1000 * self._patience),
             "RAY_health_check_timeout_ms": str(3000 * self._patience), "RAY_health_check_failure_threshold": "3",
             "RAY_worker_register_timeout_seconds": str(60 * self._patience),
@@ -183,7 +189,7 @@ class Nodes:
                  "--metrics-export-port", "--node-manager-port", "--object-manager-port")  # fmt: skip
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         command = [
-            _RAY, "start", "--block", *arguments, "--num-gpus", "0", "--include-log-monitor", "false",
+            *self._ray, "start", "--block", *arguments, "--num-gpus", "0", "--include-log-monitor", "false",
             "--object-store-memory", str(_OBJECT_STORE_BYTES),
             *(part for name, port in ports.items() for part in (name, str(port))),
         ]  # fmt: skip
@@ -237,12 +243,12 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def cluster(patience: int = 1, scales_to: int = 0) -> Iterator[Nodes]:
+def cluster(patience: int = 1, scales_to: int = 0, forks: Sequence[str] = ()) -> Iterator[Nodes]:
     """A cluster for the length of the block, at first only its head; the arguments as for `Nodes`."""
     folder = Path(tempfile.mkdtemp(prefix="hausa-asr-nodes-", dir="/tmp"))
     nodes, network = None, Network() if may_network() else None
     try:
-        nodes = Nodes(folder, network, patience, scales_to)
+        nodes = Nodes(folder, network, patience, scales_to, forks)
         yield nodes
     finally:
         if nodes is not None:

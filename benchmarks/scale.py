@@ -327,17 +327,15 @@ def tracker_ratio(folder: Path) -> float:
 
 def on_nodes(count: int) -> int:
     """Run this again on a cluster of several nodes, and give its exit status."""
-    import forked_worker
     import ray_nodes
 
     names = ("calls", "cluster", "messages")
     modules = ("numpy", "ray.tune", "hausa_asr.settings.load", *(f"sweeps.on_ray.{name}" for name in names))
-    job = json.dumps({"runtime_env": forked_worker.options(modules)})
     os.environ["REPORTER_UPDATE_INTERVAL_MS"] = "60000"
-    with ray_nodes.cluster(patience=20) as nodes:
+    with ray_nodes.cluster(patience=20, forks=modules) as nodes:
         for _ in range(count):
             nodes.add(cpus=SLOTS // count)
-        environment = {**nodes.environment, "RAY_ADDRESS": nodes.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": job}
+        environment = {**nodes.environment, "RAY_ADDRESS": nodes.address}
         return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
 
 
