@@ -117,5 +117,8 @@ def _work(arguments: list[str], environment: dict[str, str], folder: str) -> Any
 
 if __name__ == "__main__":
     for_setup = ("--serialized-runtime-env-context", "--language")  # the worker does not know them
+    given = [one for one in sys.argv[1:] if not one.startswith(for_setup)]
+    if not any(one.startswith("--raylet-name=") for one in given):  # a server of Ray's own
+        os.execv(sys.executable, [sys.executable, *given])
     with contextlib.suppress(KeyboardInterrupt):
-        ask(os.environ[MODULES], [one for one in sys.argv[1:] if not one.startswith(for_setup)])
+        ask(os.environ[MODULES], given)
