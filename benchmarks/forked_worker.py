@@ -31,6 +31,9 @@ _LARGEST = 1 << 20
 _PATIENCE_S = 120.0
 MODULES = "FORKED_MODULES"
 """The variable that names the modules that each worker needs, with commas."""
+_DRAWS = 10_000
+"""Forks share the state of Ray's own source of random ids, and two with the same id at once end. So each begins so many
+draws after the one before."""
 _RAY_MODULES = ("ray", "ray._private.node", "ray._private.async_compat", "ray._private.runtime_env.setup_hook")
 
 
@@ -84,8 +87,12 @@ def _serve(place: str, modules: str) -> None:
     listening.bind(f"{place}.new")
     listening.listen(512)
     Path(f"{place}.new").rename(place)  # it is there when it listens
+    from ray._raylet import ObjectRef
+
     while True:
         asking, _ = listening.accept()
+        for _ in range(_DRAWS):
+            ObjectRef.from_random()
         data, ancillary, _, _ = asking.recvmsg(_LARGEST, socket.CMSG_SPACE(8))
         streams = array.array("i")
         streams.frombytes(ancillary[0][2])

@@ -6,19 +6,19 @@ Method. The search of `sweeps/run.py` with the space and the starting points of 
 virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train and torch that makes up a learning curve
 from the recipe, writes checkpoints of a few bytes and reports as a real one does, twice a second (at once would be
 faster than the driver, and few of the 16 at work; `at_once` says how many were), and for the first time after 20 s,
-when all slots have started. Both times grow in proportion above 16 slots; `--report-s` changes the first. `--nodes`
-spreads the slots over several Ray nodes of this machine (`ray_nodes.py`), where workers are forks (`forked_worker.py`):
-512 would not fit otherwise; they have the lowest priority, and Ray's agents, nine here rather than one on each machine,
-look at the processes once a minute. All above the slots is real: Ray Tune, agenda, study (`gp`), rule, ledger with
-fsync, the disk's space, the board (to /dev/null) and the mirror on a SQLite MLflow. So that the work per trial stays
-the same from the first to the last, all have as many evaluations and are ranked at the first rung, and chance weighs
-more than the recipe; finalists and budget are off. Time is CPU time of the driver's main thread (`time.thread_time`:
-neither the mirror's thread nor Ray's own threads count), read at each proposal, less what `Study.update` and
-`Study.propose` took, which is the sampler's and is printed beside it. `time_growth` is that time per trial over the
-last tenth of the trials, over that around the end of the first tenth: of 1,000 the trials 900 to 999 over 50 to 149.
-`memory_growth` is the driver's resident memory at the last proposal over that at a tenth of them. How far trials go
-still differs a little, so the reports per trial of both windows are printed as well. At the end the report is written.
-`tracker_ratio` is that of `mlflow_writes.py`, run afterwards.
+when all slots have started. Both times grow in proportion above 16 slots, unless `--report-s` and `--start-s` set them.
+`--nodes` spreads the slots over several Ray nodes of this machine (`ray_nodes.py`), where workers are forks
+(`forked_worker.py`): 512 would not fit otherwise; they have the lowest priority, and Ray's agents, nine here rather
+than one on each machine, look at the processes once a minute. All above the slots is real: Ray Tune, agenda, study
+(`gp`), rule, ledger with fsync, the disk's space, the board (to /dev/null) and the mirror on a SQLite MLflow. So that
+the work per trial stays the same from the first to the last, all have as many evaluations and are ranked at the first
+rung, and chance weighs more than the recipe; finalists and budget are off. Time is CPU time of the driver's main thread
+(`time.thread_time`: neither the mirror's thread nor Ray's own threads count), read at each proposal, less what
+`Study.update` and `Study.propose` took, which is the sampler's and is printed beside it. `time_growth` is that time per
+trial over the last tenth of the trials, over that around the end of the first tenth: of 1,000 the trials 900 to 999
+over 50 to 149. `memory_growth` is the driver's resident memory at the last proposal over that at a tenth of them. How
+far trials go still differs a little, so the reports per trial of both windows are printed as well. At the end the
+report is written. `tracker_ratio` is that of `mlflow_writes.py`, run afterwards.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ SETTINGS = [
 ]
 PATIENCE_S = 600.0
 _MORE = max(1.0, SLOTS / 16)  # with more slots each reports more rarely, and all take longer to be there
-_REPORT_S, _START_S = _asked("--report-s", 0.5 * _MORE), 20.0 * _MORE
+_REPORT_S, _START_S = _asked("--report-s", 0.5 * _MORE), _asked("--start-s", 20.0 * _MORE)
 
 
 class StubDev:
@@ -348,6 +348,7 @@ def main() -> None:
     )
     parser.add_argument("--nodes", type=int, default=0, help="Ray nodes that the slots are on; 0 for a local Ray (0)")
     parser.add_argument("--report-s", type=float, help="seconds between a slot's reports (0.5, more above 16 slots)")
+    parser.add_argument("--start-s", type=float, help="seconds until a slot's first report (20, more above 16 slots)")
     parser.add_argument("--no-tracker", action="store_true", help="leave mlflow_writes.py out")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
