@@ -6,7 +6,9 @@ import doctest
 import inspect
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,8 @@ import hausa_asr
 
 
 @pytest.mark.parametrize("name", hausa_asr.__all__)
-def test_the_example_runs(name: str) -> None:
+def test_the_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # an example leaves its folder
     offered = getattr(hausa_asr, name)
     assert name in dir(hausa_asr)
     text = inspect.getdoc(offered) or ""
