@@ -32,8 +32,8 @@ _PATIENCE_S = 120.0
 MODULES = "FORKED_MODULES"
 """The variable that names the modules that each worker needs, with commas."""
 _DRAWS = 10_000
-"""Forks share the state of Ray's own source of random ids, and two with the same id at once end. So each begins so many
-draws after the one before."""
+"""Random ids that the server skips between two forks. They inherit the state of Ray's generator, and workers that draw
+the same ids at the same time crash."""
 _RAY_MODULES = ("ray", "ray._private.node", "ray._private.async_compat", "ray._private.runtime_env.setup_hook")
 
 

@@ -1,6 +1,6 @@
 """A thousand trials, sixteen at a time, on slots that train nothing: does the driver keep its pace and its memory?
 
-    python benchmarks/scale.py [--trials 1000] [--slots 16] [--nodes 0] [--report-s S] [--json FILE]
+    python benchmarks/scale.py [--trials 1000] [--slots 16] [--nodes 0] [--report-s S] [--start-s S] [--json FILE]
 
 Method. The search of `sweeps/run.py` with the space and the starting points of the XLS-R preset, on a local Ray of 16
 virtual CPUs. Only the slot is another: a reused Tune actor without Ray Train and torch that makes up a learning curve

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 _PART, _TIMES = 0.25, 8
-"""What must be free for others to stay: this part of the memory, and so many times the largest, since a trial takes its
-own weights, gradients and moments on a CPU, and copies of them on their way to the disk."""
+"""Other checkpoints stay while at least this part of the memory is free, and this many times the size of the largest.
+On a CPU a trial needs about that: weights, gradients, both moments, and copies of them that wait for the disk."""
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _LIMITS = (
     ("memory.max", "memory.current", "memory.stat", ""),

@@ -12,7 +12,8 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+
+from sweeps.on_ray.leaving import store
 
 _ALL = "*"
 _AGAIN_S = 5.0
@@ -74,10 +75,10 @@ class Calls:
             self._changed.clear()
             is_written = False
             with suppress(Exception):  # a head that restarts or has gone
-                _store()._internal_kv_put(self.key, " ".join(self.called).encode(), overwrite=True)
+                store()._internal_kv_put(self.key, " ".join(self.called).encode(), overwrite=True)
                 is_written = True
         with suppress(Exception):
-            _store()._internal_kv_del(self.key)
+            store()._internal_kv_del(self.key)
 
 
 def wait_for_call(key: str, slot: str, every_s: float) -> None:
@@ -92,7 +93,7 @@ def wait_for_call(key: str, slot: str, every_s: float) -> None:
     while time.monotonic() < until_s:
         time.sleep(every_s)
         with suppress(Exception):  # a head that restarts
-            called = (_store()._internal_kv_get(key) or b"").decode().split()
+            called = (store()._internal_kv_get(key) or b"").decode().split()
             if slot in called or _ALL in called:
                 return
 
@@ -100,9 +101,3 @@ def wait_for_call(key: str, slot: str, every_s: float) -> None:
 def idle_s(waiting: int) -> float:
     """Seconds between two looks of a slot, by how many wait: few take a promoted trial at once, many spare the head."""
     return min(max(_IDLE_S, waiting / _LOOKS_PER_S), _LONGEST_IDLE_S)
-
-
-def _store() -> Any:
-    from ray.experimental import internal_kv
-
-    return internal_kv

@@ -29,11 +29,11 @@ class Leaving:
 
     def ask(self) -> None:
         """Ask all workers to leave, and wait for nothing."""
-        _beside(lambda: _store()._internal_kv_put(self.key, b"1"))
+        _beside(lambda: store()._internal_kv_put(self.key, b"1"))
 
     def close(self) -> None:
         """Remove the key from the head's store."""
-        _beside(lambda: _store()._internal_kv_del(self.key)).join(timeout=_EVERY_S)
+        _beside(lambda: store()._internal_kv_del(self.key)).join(timeout=_EVERY_S)
 
 
 class Asked:
@@ -60,7 +60,7 @@ class Asked:
     def _look(self) -> None:
         while not self._closed.wait(_EVERY_S):
             with suppress(Exception):  # a head that restarts
-                if _store()._internal_kv_exists(self._key):
+                if store()._internal_kv_exists(self._key):
                     self._asked.set()
                     return
 
@@ -77,7 +77,8 @@ def _beside(do: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def _store() -> Any:
+def store() -> Any:
+    """The store of Ray's head, imported when it is needed, since Ray reads the environment at its import."""
     from ray.experimental import internal_kv
 
     return internal_kv

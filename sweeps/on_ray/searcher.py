@@ -103,7 +103,7 @@ class SweepSearcher(Searcher):
         return self._free > 0 and self._has_room(len(self._out))
 
     def call_waiting(self) -> None:
-        """Call slots that wait, where there is work or they are to make way or to end. Called before each Tune step."""
+        """Call waiting slots for work, to make room for a trial, or to end. Runs before each Tune step."""
         if not self._waiting:
             return
         if self._is_short() or self._has_ended:

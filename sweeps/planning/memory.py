@@ -25,7 +25,7 @@ _ON_HEAD, _ANYWHERE = 240 * 2**20, 180 * 2**20
 def host_memory(config: SweepConfig) -> float | None:
     """Bytes of host memory of a trial, activations and programs left out; None if the base is not known.
 
-    Its first worker holds the base checkpoint (others only where there is room, see `hausa_asr/model/kept.py`), a copy
+    Its first worker holds one base checkpoint (more only if memory allows, see `hausa_asr/model/kept.py`), a copy
     of what training resumes from while that is written (with what is kept for the mean at the trial's end), and beside
     it the best model, and that of the next evaluation; on a CPU also model, gradients, optimizer and a moving average.
     """

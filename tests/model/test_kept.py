@@ -1,4 +1,4 @@
-"""Base checkpoints stay in memory while there is room, and make way where there is none."""
+"""Base checkpoints stay in memory, and are dropped, the oldest first, when it runs short."""
 
 from __future__ import annotations
 

@@ -32,25 +32,21 @@ with connected(settings, Path("/nowhere/logs")):
         one.join(30)
         return not one.is_alive()
 
-    def is_written(name):
-        mark = waits(name)
-        return ended(mark)
-
     found, calls = {}, Calls()
     first, second = waits("a"), waits("b")
     calls.call(["a"])
     found["the called one ends"], found["the other waits"] = ended(first), second.is_alive()
     calls.answered("a")
     calls.call(["mark"])
-    found["the mark is there"] = is_written("mark")
+    found["the mark is there"] = ended(waits("mark"))
     again = waits("a")
     time.sleep(0.5)
     found["who has answered waits anew"] = again.is_alive()
     module._AGAIN_S = 0.2
     calls.call(["c"])
-    assert is_written("c")
+    assert ended(waits("c"))
     _internal_kv_put(calls.key, b"", overwrite=True)  # as after a head that lost it
-    found["a lost call is written again"] = is_written("c")
+    found["a lost call is written again"] = ended(waits("c"))
     calls.call_all()
     found["all end"] = ended(second) and ended(again)
     calls.close()
