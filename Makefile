@@ -7,6 +7,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LOCK := cluster/locks/dev.txt
 
+# Python compiles a package where it is first imported, and every process of a sweep would do it again if it kept nothing.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: sweep test quick lint style ui clean
 
 sweep: NAME := demo-$(shell date -u +%Y%m%d-%H%M%S)

@@ -278,8 +278,9 @@ def run_sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
         window(found, times, first, last)
         for first, last in ((tenth // 2, tenth + tenth // 2), (9 * tenth, config.search.trials - 1))
     )
-    return {
-        "time_growth": late["driver_ms"] / early["driver_ms"],
+    # Trials that begin before the first of them reports have cost nothing to compare with.
+    growth = {"time_growth": late["driver_ms"] / early["driver_ms"]} if early["reports"] and late["reports"] else {}
+    return growth | {
         "memory_growth": found[config.search.trials - 1].resident / found[tenth].resident,
         "sampler_ms_100": early["sampler_ms"],
         "sampler_ms_1000": late["sampler_ms"],
@@ -308,8 +309,8 @@ def window(found: dict[int, Mark], times: list[float], first: int, last: int) ->
         "driver_ms": driver_ms,
         "sampler_ms": 1000 * (end.sampler_s - begin.sampler_s) / count,
         "reports": reports,
-        "driver_ms_per_report": driver_ms / reports if reports else math.nan,
         "resident_mib": end.resident / 2**20,
+        **({"driver_ms_per_report": driver_ms / reports} if reports else {}),
     }
 
 
@@ -373,7 +374,10 @@ def main() -> None:
     rows = [
         [
             f"trials {one['first']} to {one['last']}",
-            *(f"{one[key]:.2f}" for key in ("driver_ms", "driver_ms_per_report", "sampler_ms", "reports")),
+            *(
+                f"{one[key]:.2f}" if key in one else "-"
+                for key in ("driver_ms", "driver_ms_per_report", "sampler_ms", "reports")
+            ),
             f"{one['resident_mib']:.0f}",
         ]
         for one in figures["windows"].values()

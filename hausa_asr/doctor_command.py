@@ -110,9 +110,23 @@ def packages(settings: SweepConfig) -> Iterator[Finding]:
         yield Finding("fault", f"packages: {', '.join(wrong)}", "Install anew: pip install -e .")
     else:
         yield Finding("ok", f"Python {python}, and all packages in the versions that are wanted")
+        yield from _compiled()
     for extra, (module, use) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
             yield Finding("note", f"not installed: {use}", f"If you want it: pip install '{_DISTRIBUTION}[{extra}]'")
+
+
+def _compiled() -> Iterator[Finding]:
+    """A note if Python compiles the packages again in each process, which makes each start some three times as long."""
+    spec = importlib.util.find_spec("transformers")
+    assert spec is not None and spec.origin is not None
+    source = Path(spec.origin).with_name("modeling_utils.py")  # a large module that each of a sweep's workers imports
+    compiled = Path(importlib.util.cache_from_source(str(source)))
+    folder = next(parent for parent in compiled.parents if parent.exists())
+    if not compiled.exists() and (sys.dont_write_bytecode or not os.access(folder, os.W_OK)):
+        why = "PYTHONDONTWRITEBYTECODE is set" if sys.dont_write_bytecode else f"{folder} can't be written"
+        yield Finding("note", f"Python keeps no compiled packages ({why}), so each process starts slowly",
+                      f"Compile them once: python -m compileall -q {source.parents[1]}")  # fmt: skip
 
 
 def gpus(settings: SweepConfig) -> Iterator[Finding]:

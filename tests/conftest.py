@@ -7,6 +7,8 @@ import os
 # Before torch is imported anywhere: two test processes on two cores must not fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# torch.compile asks ten child processes whether what g++ makes for this CPU runs; only the code for AMX may not.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,9 +57,9 @@ def needs_server(item: pytest.Item) -> bool:
     return "server" in getattr(item, "fixturenames", ()) or "server" in texts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real `mlflow server`, one for each file of tests."""
+    """A real `mlflow server`, one for all tests of a process: experiments have names of their own."""
     server = Server(tmp_path_factory.mktemp("server"))
     try:
         server.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import importlib.util
 import json
 import socket
 import subprocess
@@ -71,6 +72,27 @@ def test_a_machine_on_which_the_suite_runs_is_well(tmp_path: Path, capsys: pytes
     ):
         assert what in said, what
     assert set(tmp_path.rglob("*")) == before, "it leaves nothing behind"
+
+
+def test_packages_that_are_compiled_anew_in_each_process_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start of a worker takes three times as long there, and nothing else would say why."""
+
+    def notes() -> list[str]:
+        return [note for note in findings(capsys)[1]["note"] if "compiled" in note]
+
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert not notes(), "they can still be kept"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert len(notes()) == 1
+    import transformers
+
+    kept = importlib.util.cache_from_source(str(Path(transformers.__file__).with_name("modeling_utils.py")))
+    Path(kept).parent.mkdir(parents=True)
+    Path(kept).touch()
+    assert not notes(), "they were compiled before"
 
 
 def test_each_fault_is_named_and_the_others_are_looked_at_all_the_same(

@@ -41,7 +41,7 @@ def test_curves_are_read_as_recorded_and_a_torn_line_is_left_out(recorded: Path)
 
 
 FLAT = ("time_vs_random", "worst_time_vs_random", "time_vs_wer_asha", "time_vs_wer_asha_high", "top_decile_stopped")
-QUICK = ["--replays", "20", "--resamples", "3", "--part-replays", "4"]
+QUICK = ["--replays", "8", "--resamples", "2", "--part-replays", "3"]
 
 
 def figures_of(arguments: list[str], file: Path) -> tuple[dict[str, Any], str]:
@@ -66,7 +66,7 @@ def test_the_command_writes_table_picture_and_figures_of_a_single_table(recorded
     assert figures["time_vs_random_low"] <= figures["time_vs_random"] <= figures["time_vs_random_high"]
     assert figures["worst_time_vs_random"] == figures["time_vs_random_high"]
     assert figures["time_vs_wer_asha_low"] <= figures["time_vs_wer_asha"] <= figures["time_vs_wer_asha_high"]
-    assert (figures["workers"], figures["settings"], figures["curves"], figures["replays"]) == (4, 15, 18, 20)
+    assert (figures["workers"], figures["settings"], figures["curves"], figures["replays"]) == (4, 15, 18, 8)
     wanted = {"full", "asha_wer_2", "asha_loss", "ours", "ours:reduction=4", "asha_loss:reduction=4", "median"}
     assert set(figures["rules"]) == wanted and set(figures["rules"]["ours"]) == {"1", "4"}
     assert {"time_vs_full", "work_vs_full", "wer_at_quarter", "wer_at_half", "top_stopped", "reached"} <= set(
@@ -98,14 +98,17 @@ def test_several_tables_are_put_together_and_the_worst_is_named(recorded: Path, 
 
 
 def test_without_a_file_all_tables_are_replayed_each_for_a_part_of_the_time(
-    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "second.jsonl").write_text(recorded.read_text())
+    for name in ("first", "second"):
+        lines = [line(seeds[0], number) for number, seeds in enumerate(made_up(8, 3))]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     monkeypatch.setattr("sweeps.replay.__main__.CURVES", tmp_path)
-    done = CliRunner().invoke(app, ["--rule", "plain", "--resamples", "2", "--json", str(tmp_path / "out.json")])
+    asked = ["--rule", "plain", "--resamples", "2", "--json", str(tmp_path / "out.json")]
+    done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
     figures = json.loads((tmp_path / "out.json").read_text())
-    assert set(figures["tables"]) == {"curves", "second"}
+    assert set(figures["tables"]) == {"first", "second"}
     assert {one["replays"] for one in figures["tables"].values()} == {90}
     assert "90 replays" in done.output and "12 each of 2 random parts" in done.output
 
