@@ -118,7 +118,7 @@ def gone(session: int, within_s: float = 20) -> list[str]:
     return left
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], timeout_s: float = 120) -> None:
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], timeout_s: float = 240) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert process.poll() is None, process.communicate()[0]
