@@ -7,7 +7,7 @@ import os
 # Before torch is imported anywhere: two test processes on two cores must not fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# torch.compile asks ten child processes whether what g++ makes for this CPU runs; only the code for AMX may not.
+# torch.compile would first try in ten child processes whether g++'s code for this CPU runs; here a test would fail.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 from collections.abc import Iterator

@@ -40,11 +40,10 @@ class Planted(ToneSplit):
 def test_planted_transcripts_are_found_by_a_model_that_has_not_learnt_them(
     layer_norm_base: Path, tmp_path: Path
 ) -> None:
-    recipe = dataclasses.replace(RECIPE, length_s=6000, eval_every_steps=100, mask_time_prob=0.0, mask_feature_prob=0.0,
+    recipe = dataclasses.replace(RECIPE, length_s=6000, eval_every_steps=200, mask_time_prob=0.0, mask_feature_prob=0.0,
                                  lr_peak=5e-3, freeze_feature_encoder=False)  # fmt: skip
-    heard_by = Data(ToneSplit(24, 1), ToneSplit(8, 2))
-    _, reports = run(recipe, heard_by, layer_norm_base, tmp_path, enough=lambda progress: progress.best["cer"] < 0.1)
-    assert reports[-1].best["cer"] < 0.1, "it can read, or this is no test"
+    _, reports = run(recipe, Data(ToneSplit(24, 1), ToneSplit(8, 2)), layer_norm_base, tmp_path)
+    assert reports[-1].best["cer"] < 0.2, "it can read, or this is no test"
     train, heard = Planted(40, 0), list[int]()
     found, limit = suspects(*checkpoint.load(reports[-1].best_checkpoint), train, heard.append)
     assert {one.place for one in found[: len(PLANTED)]} == set(PLANTED), "they come first"

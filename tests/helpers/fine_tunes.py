@@ -31,20 +31,14 @@ RECIPE = FinetuneConfig(
 
 
 def run(
-    recipe: FinetuneConfig,
-    data: Data,
-    base: Path,
-    folder: Path,
-    answers: dict[int, Answer] | None = None,
-    enough: Callable[[Progress], bool] = lambda _: False,
+    recipe: FinetuneConfig, data: Data, base: Path, folder: Path, answers: dict[int, Answer] | None = None
 ) -> tuple[str, list[Progress]]:
-    """Fine-tune, with some answers by step and STOP where it is enough; how it ended, and its reports, the last as
-    returned."""
+    """Fine-tune, with some answers by step (else CONTINUE); how it ended, and its reports, the last as returned."""
     reports: list[Progress] = []
 
     def report(progress: Progress) -> Answer:
         reports.append(progress)
-        return Answer.STOP if enough(progress) else (answers or {}).get(progress.step, Answer.CONTINUE)
+        return (answers or {}).get(progress.step, Answer.CONTINUE)
 
     result = finetune(recipe, data, report, base=str(base), folder=folder)
     return result.end, [*reports[:-1], result.progress]

@@ -41,7 +41,7 @@ def test_curves_are_read_as_recorded_and_a_torn_line_is_left_out(recorded: Path)
 
 
 FLAT = ("time_vs_random", "worst_time_vs_random", "time_vs_wer_asha", "time_vs_wer_asha_high", "top_decile_stopped")
-QUICK = ["--replays", "8", "--resamples", "2", "--part-replays", "3"]
+QUICK = ["--replays", "8", "--resamples", "3", "--part-replays", "3"]
 
 
 def figures_of(arguments: list[str], file: Path) -> tuple[dict[str, Any], str]:
@@ -101,11 +101,11 @@ def test_without_a_file_all_tables_are_replayed_each_for_a_part_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("first", "second"):
-        lines = [line(seeds[0], number) for number, seeds in enumerate(made_up(8, 3))]
+        settings = enumerate(made_up(8, 3))
+        lines = [line(one, number, seed) for number, seeds in settings for seed, one in enumerate(seeds)]
         (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     monkeypatch.setattr("sweeps.replay.__main__.CURVES", tmp_path)
-    asked = ["--rule", "plain", "--resamples", "2", "--json", str(tmp_path / "out.json")]
-    done = CliRunner().invoke(app, asked)
+    done = CliRunner().invoke(app, ["--rule", "plain", "--resamples", "2", "--json", str(tmp_path / "out.json")])
     assert done.exit_code == 0, done.output
     figures = json.loads((tmp_path / "out.json").read_text())
     assert set(figures["tables"]) == {"first", "second"}
